@@ -1,0 +1,166 @@
+// Copyright (c) The vault-plugin-secrets-clanmeeting authors
+// SPDX-License-Identifier: MPL-2.0
+
+// Package backend is a Vault secrets engine that makes somebody the host of a
+// Clan Meeting room: it keeps the consumer's private key and signs short-lived
+// RS256 tokens with it, within the limits of a role.
+//
+// A read of creds/<role> goes straight down: path_creds.go loads the role and
+// the [signer], the role turns the request into a [grant], the grant and the
+// signer become [claims], and the claims become a token.
+package backend
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/helper/consts"
+	"github.com/hashicorp/vault/sdk/helper/locksutil"
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+// operationPrefix begins the OpenAPI operation IDs of this engine.
+const operationPrefix = "clan-meeting"
+
+// backend is one mount of the engine.
+type backend struct {
+	*framework.Backend
+
+	// now is the clock, in the engine's tests a fixed one.
+	now func() time.Time
+
+	// configLock is held for writing while the configuration or a key changes,
+	// and for reading while a signer is loaded from them. So a signer that was
+	// loaded before a change can never be kept after it.
+	configLock sync.RWMutex
+
+	// cached is the signer in use, nil when it must be loaded. It is set under
+	// configLock; reading it needs no lock.
+	cached atomic.Pointer[signer]
+
+	// roleLocks serialise the read-modify-write of a role, by its name.
+	roleLocks []*locksutil.LockEntry
+}
+
+// Factory returns the constructor that Vault calls for every mount. The version
+// is what the engine reports of itself: a semantic version with a leading "v".
+func Factory(version string) logical.Factory {
+	return factory(version, time.Now)
+}
+
+func factory(version string, now func() time.Time) logical.Factory {
+	return func(ctx context.Context, conf *logical.BackendConfig) (logical.Backend, error) {
+		if conf == nil {
+			return nil, errors.New("the backend's configuration is nil")
+		}
+		b := newBackend(version, now)
+		if err := b.Setup(ctx, conf); err != nil {
+			return nil, fmt.Errorf("setting up the backend: %w", err)
+		}
+		return b, nil
+	}
+}
+
+func newBackend(version string, now func() time.Time) *backend {
+	b := &backend{now: now, roleLocks: locksutil.CreateLocks()}
+	b.Backend = &framework.Backend{
+		BackendType:    logical.TypeLogical,
+		Help:           strings.TrimSpace(backendHelp),
+		RunningVersion: version,
+		Invalidate:     b.invalidate,
+		Paths: framework.PathAppend(
+			[]*framework.Path{b.pathConfig()},
+			b.pathRoles(),
+			[]*framework.Path{b.pathCreds()},
+		),
+		PathsSpecial: &logical.Paths{
+			// A prefix only because it ends in a slash: Vault compares any
+			// other entry with the whole storage path.
+			SealWrapStorage: []string{keyPrefix},
+		},
+		Secrets: []*framework.Secret{b.secretToken()},
+	}
+	return b
+}
+
+// HandleRequest is the logical.Backend implementation. Around the framework's
+// own it keeps secrets out of error messages, mends what the plugin protocol
+// does to numbers, and logs faults.
+func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*logical.Response, error) {
+	if err := checkSecretFields(req.Data); err != nil {
+		return logical.ErrorResponse(err.Error()), nil
+	}
+	for name, value := range req.Data {
+		req.Data[name] = restoreNumbers(value)
+	}
+
+	resp, err := b.Backend.HandleRequest(ctx, req)
+	if isFault(err) {
+		b.Logger().Error("request failed", "operation", req.Operation, "path", req.Path, "error", err)
+	}
+	if isEmpty(resp) {
+		// Handlers answer with an empty response, not with nil, so that the
+		// framework can hang its warning about unknown fields on it. Without
+		// one, nil makes it the 204 that Vault's clients expect.
+		return nil, err
+	}
+	return resp, err
+}
+
+// HandleExistenceCheck is the logical.Backend implementation. Whether an entry
+// exists hangs on the path alone. The data stay out of it, because Vault logs
+// why a check failed and the framework's reason repeats a field's value.
+func (b *backend) HandleExistenceCheck(ctx context.Context, req *logical.Request) (checkFound, exists bool, err error) {
+	bare := *req
+	bare.Data = nil
+	checkFound, exists, err = b.Backend.HandleExistenceCheck(ctx, &bare)
+	if isFault(err) {
+		b.Logger().Error("existence check failed", "path", req.Path, "error", err)
+	}
+	return checkFound, exists, err
+}
+
+// invalidate is called where another node changed an entry of the storage; key
+// is its path below the mount.
+func (b *backend) invalidate(_ context.Context, key string) {
+	if key == configStoragePath || strings.HasPrefix(key, keyPrefix) {
+		b.configLock.Lock()
+		defer b.configLock.Unlock()
+		b.cached.Store(nil)
+	}
+}
+
+// onPerformanceStandby tells whether this node answers reads only, and forwards
+// what writes.
+func (b *backend) onPerformanceStandby() bool {
+	return b.System().ReplicationState().HasState(consts.ReplicationPerformanceStandby)
+}
+
+// isFault tells an error of the engine or its storage from those by which a
+// backend answers that it has no such path or that another node must serve it.
+func isFault(err error) bool {
+	return err != nil &&
+		!errors.Is(err, logical.ErrUnsupportedPath) &&
+		!errors.Is(err, logical.ErrUnsupportedOperation) &&
+		!errors.Is(err, logical.ErrReadOnly)
+}
+
+func isEmpty(resp *logical.Response) bool {
+	return resp != nil && resp.Data == nil && resp.Secret == nil && len(resp.Warnings) == 0
+}
+
+const backendHelp = `
+The Clan Meeting secrets engine makes an application the host of a video meeting.
+It keeps the consumer's private key and signs short-lived tokens with it, each for
+one room and within the limits of a role. The key never leaves Vault.
+
+  $ vault write clanmeeting/config consumer_id=acme private_key=@cm-api-key.pem
+  $ vault write clanmeeting/roles/support allowed_rooms='support-*' ttl=5m
+  $ vault read clanmeeting/creds/support room=support-4711
+`

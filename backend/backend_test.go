@@ -1,0 +1,329 @@
+// Copyright (c) The vault-plugin-secrets-clanmeeting authors
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	goplugin "github.com/hashicorp/go-plugin"
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/hashicorp/vault/sdk/plugin"
+	"github.com/stretchr/testify/require"
+)
+
+const (
+	testVersion  = "v1.2.3"
+	testConsumer = "acme"
+)
+
+// go-plugin's test connection logs to the default output, at the level of debug.
+func init() { hclog.DefaultOutput = io.Discard }
+
+// testNow is every test's clock: in the middle of a second, as a real one is.
+var testNow = time.Date(2030, 1, 31, 9, 0, 0, 600_000_000, time.UTC)
+
+// testMount is a backend behind the plugin protocol, so that what reaches it has
+// the types that Vault sends.
+type testMount struct {
+	t       testing.TB
+	wire    logical.Backend
+	inside  *backend
+	storage *testStorage
+	system  *logical.StaticSystemView
+	log     *lockedBuffer
+
+	mu  sync.Mutex
+	now time.Time
+}
+
+func newTestMount(t testing.TB) *testMount {
+	t.Helper()
+	m := &testMount{
+		t:       t,
+		storage: &testStorage{Storage: &logical.InmemStorage{}},
+		system:  &logical.StaticSystemView{DefaultLeaseTTLVal: 768 * time.Hour, MaxLeaseTTLVal: 768 * time.Hour},
+		log:     &lockedBuffer{},
+		now:     testNow,
+	}
+	logger := hclog.New(&hclog.LoggerOptions{Level: hclog.Trace, Output: m.log})
+	build := factory(testVersion, m.clock)
+	client, _ := goplugin.TestPluginGRPCConn(t, false, map[string]goplugin.Plugin{
+		plugin.BackendPluginName: &plugin.GRPCBackendPlugin{
+			Factory: func(ctx context.Context, conf *logical.BackendConfig) (logical.Backend, error) {
+				b, err := build(ctx, conf)
+				if err == nil {
+					m.inside = b.(*backend)
+				}
+				return b, err
+			},
+			Logger: logger,
+		},
+	})
+	t.Cleanup(func() { _ = client.Close() }) // which also stops the server
+	raw, err := client.Dispense(plugin.BackendPluginName)
+	require.NoError(t, err)
+	m.wire = raw.(logical.Backend)
+	require.NoError(t, m.wire.Setup(context.Background(), &logical.BackendConfig{
+		Logger:      logger,
+		System:      m.system,
+		StorageView: m.storage,
+	}))
+	return m
+}
+
+// configured is a mount with the key and one role, as the README's first minute
+// leaves it.
+func configured(t testing.TB) *testMount {
+	t.Helper()
+	m := newTestMount(t)
+	m.mustWrite("config", map[string]any{fieldConsumerID: testConsumer, fieldPrivateKey: readTestdata(t, "rsa2048.pkcs1.pem")})
+	m.mustWrite("roles/support", map[string]any{fieldAllowedRooms: "support-*"})
+	return m
+}
+
+func (m *testMount) clock() time.Time {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.now
+}
+
+// call is one request as Vault makes it: a write is first told apart, by the
+// existence check, into a create and an update.
+func (m *testMount) call(op logical.Operation, path string, data map[string]any) (*logical.Response, error) {
+	m.t.Helper()
+	req := &logical.Request{Operation: op, Path: path, Data: data, Storage: m.storage, MountPoint: "clanmeeting/"}
+	if op == logical.UpdateOperation {
+		found, exists, err := m.wire.HandleExistenceCheck(context.Background(), req)
+		if err != nil {
+			return nil, err
+		}
+		if found && !exists {
+			req.Operation = logical.CreateOperation
+		}
+	}
+	return m.wire.HandleRequest(context.Background(), req)
+}
+
+func (m *testMount) mustWrite(path string, data map[string]any) *logical.Response {
+	m.t.Helper()
+	return m.must(m.call(logical.UpdateOperation, path, data))
+}
+
+func (m *testMount) mustRead(path string, data map[string]any) map[string]any {
+	m.t.Helper()
+	resp := m.must(m.call(logical.ReadOperation, path, data))
+	require.NotNil(m.t, resp)
+	return resp.Data
+}
+
+func (m *testMount) mustDelete(path string) {
+	m.t.Helper()
+	m.must(m.call(logical.DeleteOperation, path, nil))
+}
+
+func (m *testMount) must(resp *logical.Response, err error) *logical.Response {
+	m.t.Helper()
+	require.NoError(m.t, err)
+	require.NoError(m.t, resp.Error())
+	return resp
+}
+
+// refused is a request that must end in a 400; it returns the message.
+func (m *testMount) refused(op logical.Operation, path string, data map[string]any) string {
+	m.t.Helper()
+	resp, err := m.call(op, path, data)
+	require.NoError(m.t, err, "a fault where a refusal was due")
+	require.NotNil(m.t, resp, "answered where a refusal was due")
+	require.True(m.t, resp.IsError(), "answered where a refusal was due: %v", resp.Data)
+	return resp.Error().Error()
+}
+
+// token reads creds and returns its answer, its token verified.
+func (m *testMount) token(role string, data map[string]any) (map[string]any, map[string]any) {
+	m.t.Helper()
+	answer := m.mustRead("creds/"+role, data)
+	return answer, verified(m.t, answer[fieldToken].(string), testKey(m.t, "rsa2048.pkcs1.pem"))
+}
+
+// verified checks a token with the standard library alone and returns its claims.
+func verified(t testing.TB, token string, key *rsa.PrivateKey) map[string]any {
+	t.Helper()
+	parts := strings.Split(token, ".")
+	require.Len(t, parts, 3)
+	signature, err := base64.RawURLEncoding.DecodeString(parts[2])
+	require.NoError(t, err)
+	sum := sha256.Sum256([]byte(parts[0] + "." + parts[1]))
+	require.NoError(t, rsa.VerifyPKCS1v15(&key.PublicKey, crypto.SHA256, sum[:], signature))
+	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
+	require.NoError(t, err)
+	claims := map[string]any{}
+	decoder := json.NewDecoder(bytes.NewReader(payload))
+	decoder.UseNumber()
+	require.NoError(t, decoder.Decode(&claims))
+	return claims
+}
+
+func readTestdata(t testing.TB, name string) string {
+	t.Helper()
+	raw, err := os.ReadFile(filepath.Join("testdata", name))
+	require.NoError(t, err)
+	return string(raw)
+}
+
+// testKey reads a PKCS#1 test key with the standard library alone.
+func testKey(t testing.TB, name string) *rsa.PrivateKey {
+	t.Helper()
+	block, _ := pem.Decode([]byte(readTestdata(t, name)))
+	require.NotNil(t, block)
+	key, err := x509.ParsePKCS1PrivateKey(block.Bytes)
+	require.NoError(t, err)
+	return key
+}
+
+// testStorage counts and, on demand, fails.
+type testStorage struct {
+	logical.Storage
+
+	mu     sync.Mutex
+	writes []string
+	fail   func(verb, key string) error
+}
+
+func (s *testStorage) on(verb, key string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if verb == "put" || verb == "delete" {
+		s.writes = append(s.writes, verb+" "+key)
+	}
+	if s.fail != nil {
+		return s.fail(verb, key)
+	}
+	return nil
+}
+
+func (s *testStorage) failWith(fail func(verb, key string) error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fail = fail
+}
+
+func (s *testStorage) written() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.writes)
+}
+
+func (s *testStorage) Get(ctx context.Context, key string) (*logical.StorageEntry, error) {
+	if err := s.on("get", key); err != nil {
+		return nil, err
+	}
+	return s.Storage.Get(ctx, key)
+}
+
+func (s *testStorage) Put(ctx context.Context, e *logical.StorageEntry) error {
+	if err := s.on("put", e.Key); err != nil {
+		return err
+	}
+	return s.Storage.Put(ctx, e)
+}
+
+func (s *testStorage) Delete(ctx context.Context, key string) error {
+	if err := s.on("delete", key); err != nil {
+		return err
+	}
+	return s.Storage.Delete(ctx, key)
+}
+
+func (s *testStorage) List(ctx context.Context, prefix string) ([]string, error) {
+	if err := s.on("list", prefix); err != nil {
+		return nil, err
+	}
+	return s.Storage.List(ctx, prefix)
+}
+
+type lockedBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
+func TestVersionIsReported(t *testing.T) {
+	m := newTestMount(t)
+	versioner, ok := logical.Backend(m.inside).(logical.PluginVersioner)
+	require.True(t, ok)
+	require.Equal(t, testVersion, versioner.PluginVersion().Version)
+	require.Equal(t, logical.TypeLogical, m.wire.Type())
+}
+
+// Vault compares an entry of SealWrapStorage with a storage path as a prefix if it
+// ends in a slash, else whole.
+func TestKeysAreSealWrapped(t *testing.T) {
+	m := configured(t)
+	wrapped := func(path string) bool {
+		for _, entry := range m.wire.SpecialPaths().SealWrapStorage {
+			if path == entry || strings.HasSuffix(entry, "/") && strings.HasPrefix(path, entry) {
+				return true
+			}
+		}
+		return false
+	}
+	var holdsKey []string
+	require.NoError(t, logical.ScanView(context.Background(), m.storage, func(path string) {
+		entry, err := m.storage.Get(context.Background(), path)
+		require.NoError(t, err)
+		if bytes.Contains(entry.Value, []byte("pkcs8")) {
+			holdsKey = append(holdsKey, path)
+			require.True(t, wrapped(path), "%s holds a key and is not seal-wrapped", path)
+		}
+	}))
+	require.Equal(t, []string{"keys/1"}, holdsKey)
+}
+
+func TestMisspeltFieldsAreWarnedOf(t *testing.T) {
+	m := configured(t)
+	for path, data := range map[string]map[string]any{
+		"config":         {fieldDomain: "meet.example.com", "isuer": "x"},
+		"roles/support":  {fieldTTL: "5m", "allowed_room": "x"},
+		"roles/new-role": {fieldAllowedRooms: "a", "max_tll": "1h"},
+		"creds/support":  {fieldRoom: "support-1", "notbefore": "x"},
+	} {
+		resp := m.mustWrite(path, data)
+		require.NotNil(t, resp, path)
+		require.Len(t, resp.Warnings, 1, path)
+		require.Contains(t, resp.Warnings[0], "unrecognized parameters", path)
+	}
+}
+
+func TestWriteWithNothingToSayIsEmpty(t *testing.T) {
+	m := configured(t)
+	require.Nil(t, m.mustWrite("roles/support", map[string]any{fieldTTL: "5m"}), "Vault answers nil with 204")
+	require.Nil(t, m.mustWrite("config", map[string]any{fieldDomain: "meet.example.com"}))
+}

@@ -1,0 +1,107 @@
+// Copyright (c) The vault-plugin-secrets-clanmeeting authors
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"context"
+	"errors"
+	"regexp"
+	"strings"
+	"unicode"
+
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+const configStoragePath = "config"
+
+const (
+	defaultAudience = "clanmeeting"
+	defaultIssuer   = "production"
+)
+
+// A consumer ID is the tenant in a meeting's URL; the server finds no tenant
+// whose name has a dot.
+var consumerIDPattern = regexp.MustCompile(`^[A-Za-z0-9_-]{1,128}$`)
+
+// RFC 1123, section 2.1: letters, digits and inner hyphens, 63 to a label.
+var domainPattern = regexp.MustCompile(`^([A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)*[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$`)
+
+const maxDomainLength = 253
+
+// config is what all roles of a mount share. It outlives the deletion of the
+// configuration as an entry without a consumer ID, for the sake of LastKey.
+type config struct {
+	ConsumerID string `json:"consumer_id,omitempty"`
+	Audience   string `json:"audience,omitempty"`
+	Issuer     string `json:"issuer,omitempty"`
+	Domain     string `json:"domain,omitempty"`
+
+	// ActiveKey is the version that signs, 0 for none.
+	ActiveKey int `json:"active_key,omitempty"`
+
+	// LastKey is the highest version ever given to a key. It never falls, so
+	// that a version names one key for the life of the mount.
+	LastKey int `json:"last_key"`
+}
+
+// configured tells whether an operator has written the configuration and not
+// deleted it since.
+func (c *config) configured() bool { return c.ConsumerID != "" }
+
+// check names every problem at once.
+func (c *config) check() error {
+	var problems []error
+	if c.LastKey < 0 || c.ActiveKey < 0 || c.ActiveKey > c.LastKey {
+		problems = append(problems, invalid("%s %d does not exist", fieldActiveKey, c.ActiveKey))
+	}
+	if c.configured() {
+		problems = append(problems, c.checkSettings())
+	}
+	return errors.Join(problems...)
+}
+
+func (c *config) checkSettings() error {
+	var problems []error
+	if !consumerIDPattern.MatchString(c.ConsumerID) {
+		problems = append(problems, invalid("%s must be 1 to 128 letters, digits, underscores and hyphens", fieldConsumerID))
+	}
+	for _, claim := range []struct{ field, value string }{{fieldAudience, c.Audience}, {fieldIssuer, c.Issuer}} {
+		// The server compares these exactly, so a line break that came along
+		// from a file would make every token invalid.
+		if claim.value == "" || strings.TrimSpace(claim.value) != claim.value || strings.ContainsFunc(claim.value, unicode.IsControl) {
+			problems = append(problems, invalid("%s must have no white space around it and no control characters", claim.field))
+		}
+	}
+	if c.Domain != "" && (len(c.Domain) > maxDomainLength || !domainPattern.MatchString(c.Domain)) {
+		problems = append(problems, invalid("%s must be a host name alone, like meet.example.com: no scheme, port or path", fieldDomain))
+	}
+	return errors.Join(problems...)
+}
+
+// loadConfig returns an empty configuration where none was ever written.
+func loadConfig(ctx context.Context, s logical.Storage) (*config, error) {
+	c, err := load[config](ctx, s, configStoragePath)
+	if err != nil {
+		return nil, err
+	}
+	if c == nil {
+		c = new(config)
+	}
+	return c, nil
+}
+
+// addKey stores a key under the next version, which it returns and notes in the
+// configuration in storage; nothing else of that changes. The number is taken
+// before the key is written: the other way round, a fault between the two would
+// give one number to two keys.
+func (c *config) addKey(ctx context.Context, s logical.Storage, e *keyEntry) (int, error) {
+	c.LastKey++
+	if err := store(ctx, s, configStoragePath, c); err != nil {
+		return 0, err
+	}
+	if err := store(ctx, s, keyPath(c.LastKey), e); err != nil {
+		return 0, err
+	}
+	return c.LastKey, nil
+}

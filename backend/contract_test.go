@@ -1,0 +1,85 @@
+// Copyright (c) The vault-plugin-secrets-clanmeeting authors
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/helper/testhelpers/schema"
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/require"
+)
+
+// Every path describes itself whole: what vault path-help, the OpenAPI document
+// and Vault's UI are made of.
+func TestPathTable(t *testing.T) {
+	readme, err := os.ReadFile("../README.md")
+	require.NoError(t, err)
+	b := newBackend(testVersion, time.Now)
+	for _, path := range b.Paths {
+		require.NotEmpty(t, path.HelpSynopsis, path.Pattern)
+		require.NotContains(t, strings.TrimSpace(path.HelpSynopsis), "\n", "%s: one sentence", path.Pattern)
+		require.Contains(t, path.HelpDescription, "$ vault ", "%s: an example", path.Pattern)
+		require.Equal(t, operationPrefix, path.DisplayAttrs.OperationPrefix, path.Pattern)
+		for name, field := range path.Fields {
+			require.NotEmpty(t, field.Description, "%s: %s", path.Pattern, name)
+			require.Contains(t, string(readme), "`"+name+"`", "%s: the README's tables", path.Pattern)
+		}
+		for op, handler := range path.Operations {
+			properties := handler.Properties()
+			require.NotEmpty(t, properties.Summary, "%s: %s", path.Pattern, op)
+			require.NotEmpty(t, properties.Responses, "%s: %s", path.Pattern, op)
+			for _, response := range properties.Responses[http.StatusOK] {
+				for name, field := range response.Fields {
+					require.NotEmpty(t, field.Description, "%s: %s: %s", path.Pattern, op, name)
+					require.Contains(t, string(readme), "`"+name+"`", "%s: the README's tables", path.Pattern)
+				}
+			}
+		}
+	}
+	require.NotEmpty(t, b.Help)
+}
+
+// What writes runs on the active node of the primary, what reads runs anywhere.
+func TestForwarding(t *testing.T) {
+	writes := []logical.Operation{logical.CreateOperation, logical.UpdateOperation, logical.DeleteOperation}
+	for _, path := range newBackend(testVersion, time.Now).Paths {
+		for op, handler := range path.Operations {
+			want := slices.Contains(writes, op) && !strings.HasPrefix(path.Pattern, "creds/")
+			require.Equal(t, want, handler.Properties().ForwardPerformanceStandby, "%s: %s", path.Pattern, op)
+			require.Equal(t, want, handler.Properties().ForwardPerformanceSecondary, "%s: %s", path.Pattern, op)
+		}
+	}
+}
+
+// The response schemas hold strictly for real answers: no field more, and every
+// required one there.
+func TestResponseSchemas(t *testing.T) {
+	for name, prepare := range map[string]func(m *testMount){
+		"plain":  func(*testMount) {},
+		"domain": func(m *testMount) { m.mustWrite("config", map[string]any{fieldDomain: "meet.example.com"}) },
+		"no key": func(m *testMount) {
+			m.mustDelete("config")
+			m.mustWrite("config", map[string]any{fieldConsumerID: testConsumer})
+		},
+	} {
+		for title, o := range operations(t) {
+			m := configured(t)
+			prepare(m)
+			resp, err := m.call(o.op, o.path, o.data)
+			require.NoError(t, err)
+			if resp.IsError() {
+				continue // not answered without a key
+			}
+			path := m.inside.Route(o.path)
+			require.NotNil(t, path, "%s: %s", name, title)
+			schema.ValidateResponse(t, schema.GetResponseSchema(t, path, o.op), resp, true)
+		}
+	}
+}

@@ -1,0 +1,298 @@
+// Copyright (c) The vault-plugin-secrets-clanmeeting authors
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/require"
+)
+
+func TestConfigBeforeItIsWritten(t *testing.T) {
+	m := newTestMount(t)
+	resp, err := m.call(logical.ReadOperation, "config", nil)
+	require.NoError(t, err)
+	require.Nil(t, resp, "Vault answers nil with 404")
+
+	m.mustWrite("roles/support", map[string]any{fieldAllowedRooms: "support-*"})
+	message := m.refused(logical.ReadOperation, "creds/support", map[string]any{fieldRoom: "support-1"})
+	require.Equal(t, "this mount is not configured; write consumer_id and private_key to clanmeeting/config", message)
+}
+
+func TestConfigRead(t *testing.T) {
+	m := configured(t)
+	key := testKey(t, "rsa2048.pkcs1.pem")
+	der, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
+	require.NoError(t, err)
+	sum := sha256.Sum256(der)
+	require.Equal(t, map[string]any{
+		fieldConsumerID:      testConsumer,
+		fieldAudience:        "clanmeeting",
+		fieldIssuer:          "production",
+		fieldDomain:          "",
+		fieldActiveKey:       float64(1),
+		fieldPublicKey:       string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})),
+		fieldPublicKeySHA256: hex.EncodeToString(sum[:]),
+		fieldKeyBits:         float64(2048),
+	}, m.mustRead("config", nil))
+}
+
+func TestConfigRefusals(t *testing.T) {
+	m := newTestMount(t)
+	pkcs1 := readTestdata(t, "rsa2048.pkcs1.pem")
+	for name, test := range map[string]struct {
+		data map[string]any
+		want string
+	}{
+		"no consumer":        {map[string]any{fieldPrivateKey: pkcs1}, "consumer_id is required"},
+		"empty consumer":     {map[string]any{fieldConsumerID: ""}, "consumer_id is required"},
+		"consumer with dot":  {map[string]any{fieldConsumerID: "acme.com"}, "consumer_id must be"},
+		"consumer with line": {map[string]any{fieldConsumerID: "acme\n"}, "consumer_id must be"},
+		"long consumer":      {map[string]any{fieldConsumerID: strings.Repeat("a", 129)}, "consumer_id must be"},
+		"audience, new line": {map[string]any{fieldConsumerID: "a", fieldAudience: "clanmeeting\n"}, "audience must"},
+		"issuer, tab within": {map[string]any{fieldConsumerID: "a", fieldIssuer: "pro\tduction"}, "issuer must"},
+		"domain with scheme": {map[string]any{fieldConsumerID: "a", fieldDomain: "https://meet.example.com"}, "domain must be"},
+		"domain with path":   {map[string]any{fieldConsumerID: "a", fieldDomain: "meet.example.com/x"}, "domain must be"},
+		"domain with user":   {map[string]any{fieldConsumerID: "a", fieldDomain: "evil@meet.example.com"}, "domain must be"},
+		"domain, two dots":   {map[string]any{fieldConsumerID: "a", fieldDomain: "meet..example.com"}, "domain must be"},
+		"long domain":        {map[string]any{fieldConsumerID: "a", fieldDomain: strings.Repeat("a.", 127)}, "domain must be"},
+		"no such key":        {map[string]any{fieldConsumerID: "a", fieldActiveKey: 1}, "active_key 1 does not exist"},
+		"key 0":              {map[string]any{fieldConsumerID: "a", fieldActiveKey: 0}, "active_key 0 does not exist"},
+		"key -1":             {map[string]any{fieldConsumerID: "a", fieldActiveKey: -1}, "active_key -1 does not exist"},
+		"key 1.5":            {map[string]any{fieldConsumerID: "a", fieldActiveKey: 1.5}, fieldActiveKey},
+		"two ways at once":   {map[string]any{fieldConsumerID: "a", fieldActiveKey: 0, fieldPrivateKey: pkcs1}, "exclude each other"},
+		"every problem told": {map[string]any{fieldConsumerID: "a.b", fieldIssuer: " x", fieldDomain: "x:1"}, "consumer_id must be 1 to 128 letters, digits, underscores and hyphens; issuer must"},
+	} {
+		require.Contains(t, m.refused(logical.UpdateOperation, "config", test.data), test.want, name)
+	}
+	require.Zero(t, m.storage.written(), "a refused write must write nothing")
+}
+
+func TestConfigUpdateKeepsTheRest(t *testing.T) {
+	m := configured(t)
+	m.mustWrite("config", map[string]any{fieldDomain: "meet.example.com", fieldAudience: "other"})
+	m.mustWrite("config", map[string]any{fieldIssuer: "staging"})
+	got := m.mustRead("config", nil)
+	require.Equal(t, "acme", got[fieldConsumerID])
+	require.Equal(t, "meet.example.com", got[fieldDomain])
+	require.Equal(t, "other", got[fieldAudience])
+	require.Equal(t, "staging", got[fieldIssuer])
+	require.EqualValues(t, 1, got[fieldActiveKey])
+
+	m.mustWrite("config", map[string]any{fieldDomain: "", fieldAudience: "", fieldIssuer: ""})
+	got = m.mustRead("config", nil)
+	require.Equal(t, "", got[fieldDomain])
+	require.Equal(t, "clanmeeting", got[fieldAudience])
+	require.Equal(t, "production", got[fieldIssuer])
+}
+
+func TestConfigWithoutAKey(t *testing.T) {
+	m := newTestMount(t)
+	m.mustWrite("config", map[string]any{fieldConsumerID: testConsumer})
+	m.mustWrite("roles/support", map[string]any{fieldAllowedRooms: "support-*"})
+	got := m.mustRead("config", nil)
+	require.EqualValues(t, 0, got[fieldActiveKey])
+	require.NotContains(t, got, fieldPublicKey)
+	message := m.refused(logical.ReadOperation, "creds/support", map[string]any{fieldRoom: "support-1"})
+	require.Equal(t, "this mount has no active key; write private_key to clanmeeting/config, or active_key to choose one that is stored", message)
+}
+
+func TestKeyVersions(t *testing.T) {
+	m := configured(t)
+	other := readTestdata(t, "rsa2048.openssh.pem")
+
+	m.mustWrite("config", map[string]any{fieldPrivateKey: other})
+	require.EqualValues(t, 2, m.mustRead("config", nil)[fieldActiveKey])
+	require.EqualValues(t, 2, m.mustRead("creds/support", map[string]any{fieldRoom: "support-1"})[fieldKeyVersion])
+
+	// Back to the first: it signs again.
+	m.mustWrite("config", map[string]any{fieldActiveKey: 1})
+	answer, _ := m.token("support", map[string]any{fieldRoom: "support-1"})
+	require.EqualValues(t, 1, answer[fieldKeyVersion])
+
+	require.Contains(t, m.refused(logical.UpdateOperation, "config", map[string]any{fieldActiveKey: 3}), "active_key 3 does not exist")
+	require.EqualValues(t, 1, m.mustRead("config", nil)[fieldActiveKey])
+}
+
+func TestImportOfTheActiveKeyWarns(t *testing.T) {
+	m := configured(t)
+	resp := m.mustWrite("config", map[string]any{fieldPrivateKey: readTestdata(t, "rsa2048.pkcs1.pem"), fieldDomain: "meet.example.com"})
+	require.Equal(t, []string{"this private key is already the active one, version 1; no new version was stored"}, resp.Warnings)
+	got := m.mustRead("config", nil)
+	require.EqualValues(t, 1, got[fieldActiveKey])
+	require.Equal(t, "meet.example.com", got[fieldDomain])
+}
+
+func TestConfigDelete(t *testing.T) {
+	m := configured(t)
+	m.mustDelete("config")
+	m.mustDelete("config")
+
+	resp, err := m.call(logical.ReadOperation, "config", nil)
+	require.NoError(t, err)
+	require.Nil(t, resp)
+	require.Contains(t, m.refused(logical.ReadOperation, "creds/support", map[string]any{fieldRoom: "support-1"}), "not configured")
+	keys, err := m.storage.List(t.Context(), keyPrefix)
+	require.NoError(t, err)
+	require.Empty(t, keys)
+	require.Contains(t, m.refused(logical.UpdateOperation, "config", map[string]any{fieldIssuer: "x"}), "consumer_id is required")
+	require.Contains(t, m.refused(logical.UpdateOperation, "config", map[string]any{fieldConsumerID: "a", fieldActiveKey: 1}), "active_key 1 does not exist")
+
+	// A number is never used again.
+	m.mustWrite("config", map[string]any{fieldConsumerID: "new", fieldPrivateKey: readTestdata(t, "rsa2048.pkcs1.pem")})
+	got := m.mustRead("config", nil)
+	require.EqualValues(t, 2, got[fieldActiveKey])
+	require.Equal(t, "clanmeeting", got[fieldAudience])
+}
+
+func TestDeleteOfNothing(t *testing.T) {
+	m := newTestMount(t)
+	m.mustDelete("config")
+	m.mustDelete("roles/none")
+	entries, err := m.storage.List(t.Context(), "")
+	require.NoError(t, err)
+	require.Empty(t, entries)
+}
+
+// A number that a failed write took is not given to another key.
+func TestKeyNumberIsTakenBeforeTheKey(t *testing.T) {
+	m := configured(t)
+	other := readTestdata(t, "rsa2048.openssh.pem")
+	m.storage.failWith(func(verb, key string) error {
+		if verb == "put" && key == "keys/2" {
+			return errors.New("disk full")
+		}
+		return nil
+	})
+	_, err := m.call(logical.UpdateOperation, "config", map[string]any{fieldPrivateKey: other, fieldDomain: "changed.example.com"})
+	require.ErrorContains(t, err, `writing "keys/2" to storage: disk full`)
+	m.storage.failWith(nil)
+
+	got := m.mustRead("config", nil)
+	require.EqualValues(t, 1, got[fieldActiveKey])
+	require.Equal(t, "", got[fieldDomain], "a failed write changes nothing else")
+	m.mustWrite("config", map[string]any{fieldPrivateKey: other})
+	require.EqualValues(t, 3, m.mustRead("config", nil)[fieldActiveKey])
+}
+
+func TestConcurrentConfigUpdatesBothSurvive(t *testing.T) {
+	m := configured(t)
+	for range 20 {
+		m.mustWrite("config", map[string]any{fieldAudience: "", fieldIssuer: "", fieldDomain: ""})
+		var wg sync.WaitGroup
+		for field, value := range map[string]string{fieldAudience: "a", fieldIssuer: "i", fieldDomain: "d"} {
+			wg.Go(func() { m.mustWrite("config", map[string]any{field: value}) })
+		}
+		wg.Wait()
+		got := m.mustRead("config", nil)
+		require.Equal(t, []any{"a", "i", "d"}, []any{got[fieldAudience], got[fieldIssuer], got[fieldDomain]})
+	}
+}
+
+// Every way of changing key or configuration is seen by the next read.
+func TestSignerIsLoadedAnewAfterEveryChange(t *testing.T) {
+	m := configured(t)
+	read := func() (map[string]any, map[string]any) {
+		return m.token("support", map[string]any{fieldRoom: "support-1"})
+	}
+	read()
+	gets := 0
+	m.storage.failWith(func(verb, key string) error {
+		if verb == "get" && (key == "config" || strings.HasPrefix(key, keyPrefix)) {
+			gets++
+		}
+		return nil
+	})
+	read()
+	require.Zero(t, gets, "a parsed key is cached")
+	m.storage.failWith(nil)
+
+	m.mustWrite("config", map[string]any{fieldIssuer: "staging"})
+	_, claims := read()
+	require.Equal(t, "staging", claims["iss"])
+
+	// Another node wrote the configuration.
+	cfg, err := loadConfig(t.Context(), m.storage)
+	require.NoError(t, err)
+	cfg.ConsumerID = "other"
+	require.NoError(t, store(t.Context(), m.storage, configStoragePath, cfg))
+	_, claims = read()
+	require.Equal(t, testConsumer, claims["sub"], "not told yet")
+	m.wire.InvalidateKey(t.Context(), "config")
+	_, claims = read()
+	require.Equal(t, "other", claims["sub"])
+
+	// Another node wrote the key that is the active one.
+	replacement, err := parsePrivateKey(readTestdata(t, "rsa2048.openssh.pem"))
+	require.NoError(t, err)
+	entry, err := newKeyEntry(replacement, sourceImported, testNow)
+	require.NoError(t, err)
+	require.NoError(t, store(t.Context(), m.storage, "keys/1", entry))
+	m.wire.InvalidateKey(t.Context(), "keys/1")
+	verified(t, m.mustRead("creds/support", map[string]any{fieldRoom: "support-1"})[fieldToken].(string), replacement)
+
+	m.mustDelete("config")
+	require.Contains(t, m.refused(logical.ReadOperation, "creds/support", map[string]any{fieldRoom: "support-1"}), "not configured")
+}
+
+// A signer that was loaded before an invalidation must not be kept after it.
+func TestLoadDuringInvalidationIsNotKept(t *testing.T) {
+	m := configured(t)
+	reached, proceed := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	m.storage.failWith(func(verb, key string) error {
+		if verb == "get" && key == "keys/1" {
+			once.Do(func() {
+				m.storage.mu.Unlock() // let the other node's write pass while this read hangs
+				close(reached)
+				<-proceed
+				m.storage.mu.Lock()
+			})
+		}
+		return nil
+	})
+	done := make(chan map[string]any)
+	go func() {
+		done <- m.mustRead("creds/support", map[string]any{fieldRoom: "support-1"})
+	}()
+	<-reached // the configuration is loaded, its key not yet
+
+	inner := m.storage.Storage
+	cfg, err := loadConfig(t.Context(), inner)
+	require.NoError(t, err)
+	cfg.Issuer = "staging"
+	require.NoError(t, store(t.Context(), inner, configStoragePath, cfg))
+	invalidated := make(chan struct{})
+	go func() {
+		m.wire.InvalidateKey(t.Context(), "config")
+		close(invalidated)
+	}()
+	close(proceed)
+	<-done
+	<-invalidated
+	_, claims := m.token("support", map[string]any{fieldRoom: "support-1"})
+	require.Equal(t, "staging", claims["iss"])
+}
+
+// An entry says which format it has, so that an engine from before a new limit
+// refuses it rather than ignore the limit.
+func TestStoredFormat(t *testing.T) {
+	m := configured(t)
+	for _, path := range []string{"config", "keys/1", "roles/support"} {
+		entry, err := m.storage.Get(t.Context(), path)
+		require.NoError(t, err)
+		var envelope map[string]any
+		require.NoError(t, json.Unmarshal(entry.Value, &envelope))
+		require.EqualValues(t, 1, envelope["format"], path)
+	}
+}

@@ -1,0 +1,186 @@
+// Copyright (c) The vault-plugin-secrets-clanmeeting authors
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+const (
+	fieldRoom       = "room"
+	fieldNotBefore  = "not_before"
+	fieldToken      = "token"
+	fieldExpiration = "expiration"
+	fieldKeyVersion = "key_version"
+	fieldMeetingURL = "meeting_url"
+)
+
+// secretTypeToken is the type of the lease on a token.
+const secretTypeToken = "clanmeeting_token"
+
+func (b *backend) pathCreds() *framework.Path {
+	responses := map[int][]framework.Response{
+		http.StatusOK: {{Description: "OK", Fields: credsResponseFields()}},
+	}
+	return &framework.Path{
+		Pattern: "creds/" + framework.GenericNameRegex(fieldName),
+		Fields:  withName(requestFields()),
+		Operations: map[logical.Operation]framework.OperationHandler{
+			logical.ReadOperation: &framework.PathOperation{
+				Callback:     b.pathCredsRead,
+				Summary:      "Get a host token.",
+				Responses:    responses,
+				DisplayAttrs: &framework.DisplayAttributes{OperationVerb: "generate"},
+			},
+			logical.UpdateOperation: &framework.PathOperation{
+				Callback:     b.pathCredsRead,
+				Summary:      "Get a host token.",
+				Responses:    responses,
+				DisplayAttrs: &framework.DisplayAttributes{OperationVerb: "generate", OperationSuffix: "credentials-with-parameters"},
+			},
+		},
+		HelpSynopsis:    credsHelpSynopsis,
+		HelpDescription: credsHelpDescription,
+		DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "credentials"},
+	}
+}
+
+func requestFields() map[string]*framework.FieldSchema {
+	return map[string]*framework.FieldSchema{
+		fieldRoom: {
+			Type:        framework.TypeString,
+			Query:       true,
+			Description: `The room to be the host of, one that the role allows. Default: the role's default_room. "*" is every room, where the role has allow_wildcard_room.`,
+		},
+		fieldTTL: {
+			Type:        framework.TypeDurationSecond,
+			Query:       true,
+			Description: "The life of the token. Default: the role's ttl. It is cut, with a warning, to the role's max_ttl and the mount's maximum.",
+		},
+		fieldNotBefore: {
+			Type:        framework.TypeTime,
+			Query:       true,
+			Description: "When the token begins to be valid, for a scheduled meeting: RFC 3339 or seconds since the epoch. Its life counts from then. Default: now.",
+		},
+	}
+}
+
+func credsResponseFields() map[string]*framework.FieldSchema {
+	return map[string]*framework.FieldSchema{
+		fieldToken:      {Type: framework.TypeString, Required: true, Description: "The host token, a JWT."},
+		fieldRoom:       {Type: framework.TypeString, Required: true, Description: "The room that the token is for."},
+		fieldConsumerID: {Type: framework.TypeString, Required: true, Description: "The consumer that the room is of."},
+		fieldNotBefore:  {Type: framework.TypeInt64, Required: true, Description: "When the token begins to be valid, in seconds since the epoch."},
+		fieldExpiration: {Type: framework.TypeInt64, Required: true, Description: "When the token expires, in seconds since the epoch."},
+		fieldTTL:        {Type: framework.TypeInt64, Required: true, Description: "Seconds from now until the token expires."},
+		fieldKeyVersion: {Type: framework.TypeInt, Required: true, Description: "The key version that signed."},
+		fieldMeetingURL: {Type: framework.TypeString, Description: "The link that opens the room as its host; where the configuration has a domain and the token is for one room."},
+	}
+}
+
+// secretToken is the lease on a token. There is no Renew, which makes it one that
+// can't be renewed.
+func (b *backend) secretToken() *framework.Secret {
+	return &framework.Secret{
+		Type:   secretTypeToken,
+		Fields: credsResponseFields(),
+		// A signed token can't be recalled: the lease goes, the token stays good
+		// until it expires.
+		Revoke: func(context.Context, *logical.Request, *framework.FieldData) (*logical.Response, error) {
+			return nil, nil
+		},
+	}
+}
+
+func (b *backend) pathCredsRead(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	name := d.Get(fieldName).(string)
+	r, err := loadRole(ctx, req.Storage, name)
+	if err != nil {
+		return nil, err
+	}
+	if r == nil {
+		return refuse(invalid("role %q not found", name))
+	}
+	if r.GenerateLease && b.onPerformanceStandby() {
+		// Only the active node can register a lease; this makes Vault forward.
+		return nil, logical.ErrReadOnly
+	}
+	s, err := b.signer(ctx, req.Storage, req.MountPoint)
+	if err != nil {
+		return refuse(err)
+	}
+	wanted, err := parseTokenRequest(d)
+	if err != nil {
+		return refuse(err)
+	}
+	now := b.now()
+	g, err := r.grant(wanted, now, b.System())
+	if err != nil {
+		return refuse(err)
+	}
+	token, err := s.sign(s.claims(g))
+	if err != nil {
+		return nil, err
+	}
+	return b.credsResponse(r, s, g, token, now), nil
+}
+
+// parseTokenRequest reads the parameters of a request; the framework has checked
+// their types.
+func parseTokenRequest(d *framework.FieldData) (tokenRequest, error) {
+	ttl, _, err := durationField(d, fieldTTL)
+	if err != nil {
+		return tokenRequest{}, err
+	}
+	return tokenRequest{
+		room:      d.Get(fieldRoom).(string),
+		ttl:       ttl,
+		notBefore: d.Get(fieldNotBefore).(time.Time),
+	}, nil
+}
+
+func (b *backend) credsResponse(r *role, s *signer, g *grant, token string, now time.Time) *logical.Response {
+	life := time.Duration(g.expiration-now.Unix()) * time.Second
+	data := map[string]any{
+		fieldToken:      token,
+		fieldRoom:       string(g.room),
+		fieldConsumerID: s.consumerID,
+		fieldNotBefore:  g.notBefore,
+		fieldExpiration: g.expiration,
+		fieldTTL:        int64(life.Seconds()),
+		fieldKeyVersion: s.keyVersion,
+	}
+	if url := s.meetingURL(g.room, token); url != "" {
+		data[fieldMeetingURL] = url
+	}
+	resp := &logical.Response{Data: data}
+	if r.GenerateLease {
+		resp = b.Secret(secretTypeToken).Response(data, nil)
+		resp.Secret.TTL, resp.Secret.MaxTTL = life, life
+	}
+	resp.Warnings = g.warnings
+	return resp
+}
+
+const credsHelpSynopsis = `Get a token that makes its holder the host of a meeting.`
+
+const credsHelpDescription = `
+Signs a token for one room, with the active key and within the limits of the role.
+A read takes room, ttl and not_before as query parameters, a write takes them as
+fields; the answer is the same. Nothing is stored, and a token can't be recalled:
+it is good until it expires, so ask for one when it is needed.
+
+Refused: a room that the role does not allow, and a not_before that lies further
+ahead than the role's max_not_before. A ttl over the role's max_ttl or the mount's
+maximum is cut, with a warning.
+
+  $ vault read clanmeeting/creds/support room=support-4711
+  $ vault read -field=token clanmeeting/creds/support room=support-4711 ttl=2m
+  $ vault write clanmeeting/creds/webinar room=launch not_before=2030-01-31T09:00:00Z
+`

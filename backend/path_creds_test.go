@@ -1,0 +1,306 @@
+// Copyright (c) The vault-plugin-secrets-clanmeeting authors
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/helper/consts"
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/require"
+)
+
+// RS256 is deterministic: with a fixed key and a fixed clock a token is the same
+// to the byte. The golden one was verified with the standard library when it was
+// made, and is verified with it here.
+func TestGoldenToken(t *testing.T) {
+	m := configured(t)
+	golden := strings.TrimSpace(readTestdata(t, "golden.jwt"))
+	answer, claims := m.token("support", map[string]any{fieldRoom: "support-4711"})
+	require.Equal(t, golden, answer[fieldToken])
+	require.Equal(t, map[string]any{
+		"aud":     "clanmeeting",
+		"context": map[string]any{},
+		"exp":     json.Number("1896081300"),
+		"iss":     "production",
+		"nbf":     json.Number("1896080370"),
+		"room":    "support-4711",
+		"sub":     "acme",
+	}, claims)
+	header, err := base64.RawURLEncoding.DecodeString(strings.Split(golden, ".")[0])
+	require.NoError(t, err)
+	require.JSONEq(t, `{"alg":"RS256","kid":"acme","typ":"JWT"}`, string(header))
+}
+
+func TestCredsAnswer(t *testing.T) {
+	m := configured(t)
+	want := map[string]any{
+		fieldRoom:       "support-4711",
+		fieldConsumerID: testConsumer,
+		fieldNotBefore:  float64(testNow.Unix() - 30),
+		fieldExpiration: float64(testNow.Unix() + 900),
+		fieldTTL:        float64(900),
+		fieldKeyVersion: float64(1),
+	}
+	for _, op := range []logical.Operation{logical.ReadOperation, logical.UpdateOperation} {
+		resp := m.must(m.call(op, "creds/support", map[string]any{fieldRoom: "Support-4711"}))
+		require.Nil(t, resp.Secret, "no lease without generate_lease")
+		require.Empty(t, resp.Warnings)
+		delete(resp.Data, fieldToken)
+		require.Equal(t, want, resp.Data, "the same answer by read and by write")
+	}
+}
+
+func TestMeetingURL(t *testing.T) {
+	m := configured(t)
+	m.mustWrite("config", map[string]any{fieldDomain: "meet.example.com"})
+	m.mustWrite("roles/all", map[string]any{fieldAllowedRooms: "*", fieldAllowWildcardRoom: true})
+	answer, _ := m.token("all", map[string]any{fieldRoom: "launch"})
+	require.Equal(t, "https://meet.example.com/acme/launch?jwt="+answer[fieldToken].(string), answer[fieldMeetingURL])
+	answer, _ = m.token("all", map[string]any{fieldRoom: "*"})
+	require.NotContains(t, answer, fieldMeetingURL)
+}
+
+func TestCredsUnknownRole(t *testing.T) {
+	m := newTestMount(t)
+	require.Equal(t, `role "nobody" not found`, m.refused(logical.ReadOperation, "creds/nobody", nil))
+}
+
+// Somebody who holds a role wants one room more.
+func TestRoomsThatARoleDoesNotGive(t *testing.T) {
+	m := configured(t)
+	m.mustWrite("roles/globs", map[string]any{fieldAllowedRooms: "support-*,a*b*c,exact"})
+	m.mustWrite("roles/any", map[string]any{fieldAllowedRooms: "*"})
+	m.mustWrite("roles/wildcard", map[string]any{fieldAllowWildcardRoom: true})
+
+	for role, rooms := range map[string][]any{
+		"globs": {
+			"exac", "exactly", "my-exact", "my-support-1", "support", "supportx1", "ab", "acb", "xabc", "abcx", "*", "support-*",
+		},
+		"any":      {"*", "**", "a*", "*a"},
+		"wildcard": {"a", "**", "%2a"},
+	} {
+		for _, room := range append(rooms, hostileRooms()...) {
+			for _, op := range []logical.Operation{logical.ReadOperation, logical.UpdateOperation} {
+				message := m.refused(op, "creds/"+role, map[string]any{fieldRoom: room})
+				require.Contains(t, message, "room", "%s %q", role, room)
+				require.Less(t, len(message), 400, "%s %q", role, room)
+			}
+		}
+	}
+	require.Equal(t, "room is required: this role has no default_room", m.refused(logical.ReadOperation, "creds/globs", nil))
+	require.Contains(t, m.refused(logical.ReadOperation, "creds/globs", map[string]any{fieldRoom: ""}), "room is required")
+}
+
+// hostileRooms are no names of a room for anybody.
+func hostileRooms() []any {
+	return []any{
+		"support-1 ", " support-1", "support-1\n", "support-1\x00", "support-1\r\nx", "\tsupport-1",
+		"support%2d1", "support-1%00", "support-1%2c*", "support-1,other", "support-1,*", "*,support-1", "support-1|x", "support-1/../x",
+		"{{identity.entity.name}}", "support-{1}", "support-1?", "support-[0-9]", ".*", "support-.*", "^support-1$", "*\n", " *", "*,*",
+		"ѕupport-1", "support‐1", "support－1", "support-１", "\u212aitchen", "suppor\u0442-1", "support-\u200b1", "support-1\u0000", "\ufeffsupport-1", "İ", "＊", "support-é",
+		strings.Repeat("a", 256), strings.Repeat("support-", 40), "support-" + strings.Repeat("x", 10_000),
+		[]any{"support-1"}, []any{"support-1", "*"}, []any{}, map[string]any{"a": "support-1"}, 1.5, 9007199254740993.0,
+	}
+}
+
+func TestRoomsThatARoleGives(t *testing.T) {
+	m := configured(t)
+	m.mustWrite("roles/globs", map[string]any{fieldAllowedRooms: "support-*,a*b*c,exact,4711"})
+	m.mustWrite("roles/any", map[string]any{fieldAllowedRooms: "*"})
+	m.mustWrite("roles/wildcard", map[string]any{fieldAllowWildcardRoom: true})
+	m.mustWrite("roles/default", map[string]any{fieldAllowedRooms: "a-*", fieldDefaultRoom: "a-1"})
+	long := strings.Repeat("a", 255)
+	for _, test := range []struct {
+		role string
+		room any
+		want string
+	}{
+		{"globs", "support-1", "support-1"},
+		{"globs", "SUPPORT-1", "support-1"},
+		{"globs", "support-", "support-"},
+		{"globs", "abc", "abc"},
+		{"globs", "a-b-b_c-c", "a-b-b_c-c"},
+		{"globs", "exact", "exact"},
+		{"globs", 4711, "4711"},
+		{"any", "x", "x"},
+		{"any", long, long},
+		{"wildcard", "*", "*"},
+		{"default", nil, "a-1"},
+		{"default", "", "a-1"},
+		{"default", "a-2", "a-2"},
+	} {
+		data := map[string]any{}
+		if test.room != nil {
+			data[fieldRoom] = test.room
+		}
+		answer, claims := m.token(test.role, data)
+		require.Equal(t, test.want, answer[fieldRoom])
+		require.Equal(t, test.want, claims["room"])
+	}
+}
+
+// Somebody who holds a role wants one minute more.
+func TestTTL(t *testing.T) {
+	m := configured(t)
+	m.mustWrite("roles/short", map[string]any{fieldAllowedRooms: "*", fieldTTL: "5m", fieldMaxTTL: "10m"})
+	m.mustWrite("roles/long", map[string]any{fieldAllowedRooms: "*", fieldTTL: "5m", fieldMaxTTL: "200h"})
+	m.system.MaxLeaseTTLVal = 100 * time.Hour
+
+	for _, test := range []struct {
+		role string
+		ttl  any
+		want int64
+		cut  bool
+	}{
+		{"short", nil, 300, false},
+		{"short", "", 300, false},
+		{"short", 0, 300, false},
+		{"short", "1s", 1, false},
+		{"short", 60, 60, false},
+		{"short", "10m", 600, false},
+		{"short", "601", 600, true},
+		{"short", "10h", 600, true},
+		{"short", "365d", 600, true},
+		{"short", 9223372036, 600, true},
+		{"long", "100h", 360_000, false},
+		{"long", "101h", 360_000, true},
+	} {
+		data := map[string]any{fieldRoom: "x"}
+		if test.ttl != nil {
+			data[fieldTTL] = test.ttl
+		}
+		resp := m.must(m.call(logical.ReadOperation, "creds/"+test.role, data))
+		require.EqualValues(t, test.want, resp.Data[fieldTTL], "%v", test.ttl)
+		require.EqualValues(t, testNow.Unix()+test.want, resp.Data[fieldExpiration], "%v", test.ttl)
+		if test.cut {
+			require.Len(t, resp.Warnings, 1, "%v", test.ttl)
+			require.Contains(t, resp.Warnings[0], "TTL value is capped accordingly")
+		} else {
+			require.Empty(t, resp.Warnings, "%v", test.ttl)
+		}
+		claims := verified(t, resp.Data[fieldToken].(string), testKey(t, "rsa2048.pkcs1.pem"))
+		require.Equal(t, json.Number(base10(testNow.Unix()+test.want)), claims["exp"])
+	}
+
+	for _, ttl := range []any{"-1", "-5m", "forever", "1.5s", "500ms", 1.5, []any{60}, "9223372036854775807", 1e300, map[string]any{}, "5m,10h"} {
+		require.Contains(t, m.refused(logical.ReadOperation, "creds/short", map[string]any{fieldRoom: "x", fieldTTL: ttl}), fieldTTL, "%v", ttl)
+	}
+	// No request carries a max_ttl of its own.
+	resp := m.must(m.call(logical.ReadOperation, "creds/short", map[string]any{fieldRoom: "x", fieldTTL: "10h", fieldMaxTTL: "10h", "max_not_before": "1h"}))
+	require.EqualValues(t, 600, resp.Data[fieldTTL])
+}
+
+func base10(n int64) string { return json.Number(must(json.Marshal(n))).String() }
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+func TestNotBefore(t *testing.T) {
+	m := configured(t)
+	m.mustWrite("roles/webinar", map[string]any{fieldAllowedRooms: "*", fieldTTL: "5m", fieldMaxNotBefore: "24h", fieldNotBeforeDuration: "60s"})
+	m.mustWrite("roles/patient", map[string]any{fieldAllowedRooms: "*", fieldNotBeforeDuration: "10h"})
+	now := testNow.Unix()
+	at := func(offset int64) string { return time.Unix(now+offset, 0).UTC().Format(time.RFC3339) }
+
+	for _, test := range []struct {
+		notBefore any
+		want      int64 // from now
+	}{
+		{at(3600), 3600},
+		{now + 3600, 3600},
+		{base10(now + 3600), 3600},
+		{time.Unix(now+3600, 0).In(time.FixedZone("", 2*3600)).Format(time.RFC3339), 3600},
+		{time.Unix(now+3600, 999_000_000).UTC().Format(time.RFC3339Nano), 3600},
+		{at(86400), 86400},
+		{at(0), 0},
+		{at(-60), -60},
+	} {
+		answer, claims := m.token("webinar", map[string]any{fieldRoom: "x", fieldNotBefore: test.notBefore})
+		require.EqualValues(t, now+test.want, answer[fieldNotBefore], "%v", test.notBefore)
+		require.EqualValues(t, now+test.want+300, answer[fieldExpiration], "%v", test.notBefore)
+		require.EqualValues(t, test.want+300, answer[fieldTTL], "%v", test.notBefore)
+		require.Equal(t, json.Number(base10(now+test.want)), claims["nbf"])
+		require.Equal(t, json.Number(base10(now+test.want+300)), claims["exp"])
+	}
+	for _, test := range []struct {
+		role      string
+		notBefore any
+		want      string
+	}{
+		{"webinar", at(86401), "further ahead than the 24h0m0s that this role allows"},
+		{"webinar", now * 1000, "further ahead"},
+		{"webinar", at(-61), "more than 1m0s in the past"},
+		{"webinar", "0", "more than 1m0s in the past"},
+		{"webinar", -1, "more than 1m0s in the past"},
+		{"support", at(1), "this role does not schedule"},
+		{"patient", at(-10 * 3600), "would have expired already"},
+		{"patient", at(-900), "would have expired already"},
+		{"webinar", "tomorrow", fieldNotBefore},
+		{"webinar", "", fieldNotBefore},
+		{"webinar", "2030-01-31", fieldNotBefore},
+		{"webinar", 1.5, fieldNotBefore},
+		{"webinar", []any{now}, fieldNotBefore},
+	} {
+		message := m.refused(logical.UpdateOperation, "creds/"+test.role, map[string]any{fieldRoom: "support-1", fieldNotBefore: test.notBefore})
+		require.Contains(t, message, test.want, "%v", test.notBefore)
+	}
+}
+
+func TestLease(t *testing.T) {
+	m := configured(t)
+	m.mustWrite("roles/leased", map[string]any{fieldAllowedRooms: "*", fieldGenerateLease: true, fieldTTL: "5m", fieldMaxNotBefore: "1h"})
+	for want, data := range map[time.Duration]map[string]any{
+		5 * time.Minute:  {fieldRoom: "x"},
+		time.Minute:      {fieldRoom: "x", fieldTTL: "1m"},
+		35 * time.Minute: {fieldRoom: "x", fieldNotBefore: testNow.Unix() + 1800},
+	} {
+		resp := m.must(m.call(logical.UpdateOperation, "creds/leased", data))
+		require.NotNil(t, resp.Secret)
+		require.Equal(t, want, resp.Secret.TTL)
+		require.Equal(t, want, resp.Secret.MaxTTL)
+		require.False(t, resp.Secret.Renewable)
+		require.EqualValues(t, want.Seconds(), resp.Data[fieldTTL])
+
+		_, err := m.wire.HandleRequest(t.Context(), &logical.Request{Operation: logical.RevokeOperation, Path: "creds/leased", Secret: resp.Secret, Storage: m.storage})
+		require.NoError(t, err)
+	}
+}
+
+// A performance standby can't register a lease; logical.ErrReadOnly has Vault
+// forward the request. A token without one it can serve itself.
+func TestPerformanceStandby(t *testing.T) {
+	m := configured(t)
+	m.mustWrite("roles/leased", map[string]any{fieldAllowedRooms: "*", fieldGenerateLease: true})
+	m.system.ReplicationStateVal = consts.ReplicationPerformanceStandby
+
+	m.token("support", map[string]any{fieldRoom: "support-1"})
+	_, err := m.call(logical.ReadOperation, "creds/leased", map[string]any{fieldRoom: "x"})
+	require.EqualError(t, err, logical.ErrReadOnly.Error())
+	for op, path := range map[logical.Operation]string{logical.UpdateOperation: "roles/support", logical.DeleteOperation: "config"} {
+		_, err = m.call(op, path, map[string]any{})
+		require.EqualError(t, err, logical.ErrReadOnly.Error())
+	}
+	require.NotContains(t, m.log.String(), "request failed", "a forwarded request is no fault")
+}
+
+func TestCredsWriteNothing(t *testing.T) {
+	m := configured(t)
+	m.mustWrite("roles/leased", map[string]any{fieldAllowedRooms: "*", fieldGenerateLease: true})
+	before := m.storage.written()
+	for range 3 {
+		m.token("support", map[string]any{fieldRoom: "support-1"})
+		m.token("leased", map[string]any{fieldRoom: "x"})
+		m.refused(logical.ReadOperation, "creds/support", map[string]any{fieldRoom: "other"})
+	}
+	require.Equal(t, before, m.storage.written())
+}

@@ -1,0 +1,315 @@
+// Copyright (c) The vault-plugin-secrets-clanmeeting authors
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/helper/locksutil"
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+const (
+	fieldName                 = "name"
+	fieldAllowedRooms         = "allowed_rooms"
+	fieldAllowedRoomsTemplate = "allowed_rooms_template"
+	fieldDefaultRoom          = "default_room"
+	fieldAllowWildcardRoom    = "allow_wildcard_room"
+	fieldTTL                  = "ttl"
+	fieldMaxTTL               = "max_ttl"
+	fieldNotBeforeDuration    = "not_before_duration"
+	fieldMaxNotBefore         = "max_not_before"
+	fieldGenerateLease        = "generate_lease"
+)
+
+func (b *backend) pathRoles() []*framework.Path {
+	return []*framework.Path{b.pathRoleList(), b.pathRole()}
+}
+
+func (b *backend) pathRoleList() *framework.Path {
+	return &framework.Path{
+		Pattern: "roles/?$",
+		Operations: map[logical.Operation]framework.OperationHandler{
+			logical.ListOperation: &framework.PathOperation{
+				Callback: b.pathRolesList,
+				Summary:  "List the roles.",
+				Responses: map[int][]framework.Response{
+					http.StatusOK: {{Description: "OK", Fields: map[string]*framework.FieldSchema{
+						"keys": {Type: framework.TypeStringSlice, Required: true, Description: "The names of the roles, sorted."},
+					}}},
+				},
+			},
+		},
+		HelpSynopsis:    "List the roles of this mount.",
+		HelpDescription: "Lists the names of the roles, sorted.\n\n  $ vault list clanmeeting/roles",
+		DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "roles", Navigation: true, ItemType: "Role"},
+	}
+}
+
+func (b *backend) pathRole() *framework.Path {
+	write := &framework.PathOperation{
+		Callback:                    b.pathRoleWrite,
+		Summary:                     "Create or update a role.",
+		Responses:                   writeResponses,
+		ForwardPerformanceStandby:   true,
+		ForwardPerformanceSecondary: true,
+	}
+	return &framework.Path{
+		Pattern: rolePrefix + framework.GenericNameRegex(fieldName),
+		Fields:  withName(roleFields()),
+		Operations: map[logical.Operation]framework.OperationHandler{
+			logical.CreateOperation: write,
+			logical.UpdateOperation: write,
+			logical.ReadOperation: &framework.PathOperation{
+				Callback: b.pathRoleRead,
+				Summary:  "Read a role.",
+				Responses: map[int][]framework.Response{
+					http.StatusOK: {{Description: "OK", Fields: roleResponseFields()}},
+				},
+			},
+			logical.DeleteOperation: &framework.PathOperation{
+				Callback:                    b.pathRoleDelete,
+				Summary:                     "Delete a role.",
+				Responses:                   emptyResponses,
+				ForwardPerformanceStandby:   true,
+				ForwardPerformanceSecondary: true,
+			},
+		},
+		ExistenceCheck:  b.pathRoleExists,
+		HelpSynopsis:    roleHelpSynopsis,
+		HelpDescription: roleHelpDescription,
+		DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "role", ItemType: "Role"},
+	}
+}
+
+// withName adds the role's name, which comes with the path.
+func withName(fields map[string]*framework.FieldSchema) map[string]*framework.FieldSchema {
+	fields[fieldName] = &framework.FieldSchema{
+		Type:        framework.TypeString,
+		Required:    true,
+		Description: "The name of the role: letters, digits, underscores, and inner hyphens and dots.",
+	}
+	return fields
+}
+
+func roleFields() map[string]*framework.FieldSchema {
+	return map[string]*framework.FieldSchema{
+		fieldAllowedRooms: {
+			Type:         framework.TypeCommaStringSlice,
+			Description:  `The rooms that a token may be for, separated by commas: names, and globs in which "*" stands for any part of a name, like support-*. "*" alone is any named room.`,
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Allowed rooms", Description: `Names of rooms, and globs in which "*" stands for any part of a name.`},
+		},
+		fieldAllowedRoomsTemplate: {
+			Type:         framework.TypeBool,
+			Default:      false,
+			Description:  "Not supported yet; true is refused.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Allowed rooms are templates"},
+		},
+		fieldDefaultRoom: {
+			Type:         framework.TypeString,
+			Description:  "The room of a token whose request names none. It must itself be allowed. An empty value removes it.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Default room"},
+		},
+		fieldAllowWildcardRoom: {
+			Type:         framework.TypeBool,
+			Default:      false,
+			Description:  `Lets a request ask for room "*": a token that makes its holder the host of every room of the consumer.`,
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Allow tokens for every room"},
+		},
+		fieldTTL: {
+			Type:         framework.TypeDurationSecond,
+			Default:      int(defaultTTL.Seconds()),
+			Description:  "The life of a token whose request names none. 0 puts the default back, 15m.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "TTL"},
+		},
+		fieldMaxTTL: {
+			Type:         framework.TypeDurationSecond,
+			Default:      int(defaultMaxTTL.Seconds()),
+			Description:  "The longest life that a request can get. 0 puts the default back, 1h.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Maximum TTL"},
+		},
+		fieldNotBeforeDuration: {
+			Type:         framework.TypeDurationSecond,
+			Default:      int(defaultNotBeforeDuration.Seconds()),
+			Description:  "How far nbf is backdated on a token for use now, for meeting servers whose clock is behind.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Not-before duration"},
+		},
+		fieldMaxNotBefore: {
+			Type:         framework.TypeDurationSecond,
+			Default:      0,
+			Description:  "How far ahead not_before of a request may lie. 0 refuses scheduling.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Maximum not-before"},
+		},
+		fieldGenerateLease: {
+			Type:         framework.TypeBool,
+			Default:      false,
+			Description:  "Adds a lease that ends with the token, for clients that refresh by lease. It costs a write to Vault's storage per token, and revoking it does not end the token.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Generate lease"},
+		},
+	}
+}
+
+// roleResponseFields are the fields of a role as it is read: all of them, always.
+func roleResponseFields() map[string]*framework.FieldSchema {
+	fields := roleFields()
+	for _, field := range fields {
+		field.Required = true
+		field.Default = nil
+	}
+	return fields
+}
+
+func (b *backend) pathRolesList(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+	names, err := req.Storage.List(ctx, rolePrefix)
+	if err != nil {
+		return nil, fmt.Errorf("listing %q in storage: %w", rolePrefix, err)
+	}
+	slices.Sort(names)
+	return logical.ListResponse(names), nil
+}
+
+func (b *backend) pathRoleExists(ctx context.Context, req *logical.Request, d *framework.FieldData) (bool, error) {
+	r, err := loadRole(ctx, req.Storage, d.Get(fieldName).(string))
+	return r != nil, err
+}
+
+func (b *backend) pathRoleRead(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	r, err := loadRole(ctx, req.Storage, d.Get(fieldName).(string))
+	if err != nil || r == nil {
+		return nil, err
+	}
+	return &logical.Response{Data: map[string]any{
+		fieldAllowedRooms:         r.AllowedRooms,
+		fieldAllowedRoomsTemplate: false,
+		fieldDefaultRoom:          string(r.DefaultRoom),
+		fieldAllowWildcardRoom:    r.AllowWildcardRoom,
+		fieldTTL:                  int64(r.TTL.Seconds()),
+		fieldMaxTTL:               int64(r.MaxTTL.Seconds()),
+		fieldNotBeforeDuration:    int64(r.NotBeforeDuration.Seconds()),
+		fieldMaxNotBefore:         int64(r.MaxNotBefore.Seconds()),
+		fieldGenerateLease:        r.GenerateLease,
+	}}, nil
+}
+
+func (b *backend) pathRoleWrite(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	name := d.Get(fieldName).(string)
+	lock := locksutil.LockForKey(b.roleLocks, name)
+	lock.Lock()
+	defer lock.Unlock()
+
+	r, err := loadRole(ctx, req.Storage, name)
+	if err != nil {
+		return nil, err
+	}
+	if r == nil {
+		r = newRole()
+	}
+	if err := errors.Join(r.patch(d), r.check()); err != nil {
+		return refuse(err)
+	}
+	if err := store(ctx, req.Storage, rolePath(name), r); err != nil {
+		return nil, err
+	}
+	resp := &logical.Response{}
+	for _, warning := range r.warnings(b.System().MaxLeaseTTL()) {
+		resp.AddWarning(warning)
+	}
+	return resp, nil
+}
+
+func (b *backend) pathRoleDelete(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	name := d.Get(fieldName).(string)
+	lock := locksutil.LockForKey(b.roleLocks, name)
+	lock.Lock()
+	defer lock.Unlock()
+	return nil, remove(ctx, req.Storage, rolePath(name))
+}
+
+// patch sets the fields that the request names.
+func (r *role) patch(d *framework.FieldData) error {
+	if d.Get(fieldAllowedRoomsTemplate).(bool) {
+		return invalid("%s is not supported yet; list names and globs in %s", fieldAllowedRoomsTemplate, fieldAllowedRooms)
+	}
+	if v, ok := d.GetOk(fieldAllowedRooms); ok {
+		r.AllowedRooms = []string{}
+		for _, entry := range v.([]string) {
+			r.AllowedRooms = append(r.AllowedRooms, lowerName(entry))
+		}
+	}
+	if v, ok := d.GetOk(fieldDefaultRoom); ok {
+		r.DefaultRoom = room(lowerName(v.(string)))
+	}
+	if v, ok := d.GetOk(fieldAllowWildcardRoom); ok {
+		r.AllowWildcardRoom = v.(bool)
+	}
+	if v, ok := d.GetOk(fieldGenerateLease); ok {
+		r.GenerateLease = v.(bool)
+	}
+	return r.patchDurations(d)
+}
+
+func (r *role) patchDurations(d *framework.FieldData) error {
+	for _, f := range []struct {
+		name     string
+		target   *time.Duration
+		fallback time.Duration // in place of 0
+	}{
+		{fieldTTL, &r.TTL, defaultTTL},
+		{fieldMaxTTL, &r.MaxTTL, defaultMaxTTL},
+		{fieldNotBeforeDuration, &r.NotBeforeDuration, 0},
+		{fieldMaxNotBefore, &r.MaxNotBefore, 0},
+	} {
+		v, ok, err := durationField(d, f.name)
+		if err != nil {
+			return err
+		}
+		switch {
+		case ok && v == 0:
+			*f.target = f.fallback
+		case ok:
+			*f.target = v
+		}
+	}
+	return nil
+}
+
+// warnings tells what a security team should know of the role that it wrote.
+func (r *role) warnings(mountMax time.Duration) []string {
+	var warnings []string
+	if r.AllowWildcardRoom {
+		warnings = append(warnings, fieldAllowWildcardRoom+` lets this role issue tokens for room "*", which make their holder the host of every room of the consumer`)
+	}
+	if r.MaxTTL > longMaxTTL {
+		warnings = append(warnings, fmt.Sprintf("%s of %s is over %s: a token can't be revoked and is good until it expires", fieldMaxTTL, r.MaxTTL, longMaxTTL))
+	}
+	if r.MaxTTL > mountMax {
+		warnings = append(warnings, fmt.Sprintf("%s of %s is over the mount's maximum of %s, which applies", fieldMaxTTL, r.MaxTTL, mountMax))
+	}
+	return warnings
+}
+
+const roleHelpSynopsis = `Manage the roles that limit which tokens can be read.`
+
+const roleHelpDescription = `
+A role limits the rooms and the life of the tokens that are read from creds/<name>.
+A write that names some fields leaves the others as they are; a write to a name that
+is not there creates the role.
+
+allowed_rooms holds names and globs. A room must match one of them whole:
+"support-*" allows support-4711, not my-support-4711. "*" alone allows any named
+room. A token for every room, room=*, needs allow_wildcard_room, whatever the globs
+say.
+
+Refused: a role that allows nothing, a ttl over max_ttl, a default_room that the
+role does not allow. 0 for ttl or max_ttl puts its default back.
+
+  $ vault write clanmeeting/roles/support allowed_rooms='support-*' ttl=5m max_ttl=15m
+  $ vault read clanmeeting/roles/support
+`

@@ -1,0 +1,157 @@
+// Copyright (c) The vault-plugin-secrets-clanmeeting authors
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/require"
+)
+
+func roleDefaults(changes map[string]any) map[string]any {
+	role := map[string]any{
+		fieldAllowedRooms:         []any{"support-*"},
+		fieldAllowedRoomsTemplate: false,
+		fieldDefaultRoom:          "",
+		fieldAllowWildcardRoom:    false,
+		fieldTTL:                  float64(900),
+		fieldMaxTTL:               float64(3600),
+		fieldNotBeforeDuration:    float64(30),
+		fieldMaxNotBefore:         float64(0),
+		fieldGenerateLease:        false,
+	}
+	for k, v := range changes {
+		role[k] = v
+	}
+	return role
+}
+
+func TestRoleRoundTrip(t *testing.T) {
+	m := newTestMount(t)
+	for name, test := range map[string]struct{ write, read map[string]any }{
+		"defaults":       {map[string]any{fieldAllowedRooms: "support-*"}, nil},
+		"list":           {map[string]any{fieldAllowedRooms: []any{"a", "b-*"}}, map[string]any{fieldAllowedRooms: []any{"a", "b-*"}}},
+		"commas":         {map[string]any{fieldAllowedRooms: "b-*, a"}, map[string]any{fieldAllowedRooms: []any{"b-*", "a"}}},
+		"upper case":     {map[string]any{fieldAllowedRooms: "Sales-*", fieldDefaultRoom: "SALES-1"}, map[string]any{fieldAllowedRooms: []any{"sales-*"}, fieldDefaultRoom: "sales-1"}},
+		"wildcard alone": {map[string]any{fieldAllowWildcardRoom: true}, map[string]any{fieldAllowedRooms: []any{}, fieldAllowWildcardRoom: true}},
+		"wildcard default": {
+			map[string]any{fieldAllowWildcardRoom: true, fieldDefaultRoom: "*"},
+			map[string]any{fieldAllowedRooms: []any{}, fieldAllowWildcardRoom: true, fieldDefaultRoom: "*"},
+		},
+		"durations as text": {
+			map[string]any{fieldAllowedRooms: "support-*", fieldTTL: "5m", fieldMaxTTL: "2h", fieldNotBeforeDuration: "0", fieldMaxNotBefore: "7d"},
+			map[string]any{fieldTTL: float64(300), fieldMaxTTL: float64(7200), fieldNotBeforeDuration: float64(0), fieldMaxNotBefore: float64(604800)},
+		},
+		"durations as numbers": {
+			map[string]any{fieldAllowedRooms: "support-*", fieldTTL: 300, fieldMaxTTL: 7200, fieldNotBeforeDuration: 60, fieldMaxNotBefore: 86400},
+			map[string]any{fieldTTL: float64(300), fieldMaxTTL: float64(7200), fieldNotBeforeDuration: float64(60), fieldMaxNotBefore: float64(86400)},
+		},
+		"zero is the default": {map[string]any{fieldAllowedRooms: "support-*", fieldTTL: 0, fieldMaxTTL: "0s"}, nil},
+		"lease":               {map[string]any{fieldAllowedRooms: "support-*", fieldGenerateLease: true}, map[string]any{fieldGenerateLease: true}},
+	} {
+		path := "roles/" + strings.ReplaceAll(name, " ", "-")
+		m.mustWrite(path, test.write)
+		require.Equal(t, roleDefaults(test.read), m.mustRead(path, nil), name)
+	}
+}
+
+func TestRoleRefusals(t *testing.T) {
+	m := newTestMount(t)
+	for name, test := range map[string]struct {
+		data map[string]any
+		want string
+	}{
+		"nothing":             {map[string]any{}, "a role must allow something"},
+		"empty list":          {map[string]any{fieldAllowedRooms: ""}, "a role must allow something"},
+		"empty entry":         {map[string]any{fieldAllowedRooms: "a,,b"}, "entry 2 of allowed_rooms"},
+		"space within":        {map[string]any{fieldAllowedRooms: "a b"}, "entry 1 of allowed_rooms"},
+		"dot":                 {map[string]any{fieldAllowedRooms: "a,b.c"}, "entry 2 of allowed_rooms"},
+		"regular expression":  {map[string]any{fieldAllowedRooms: "a.*"}, "entry 1 of allowed_rooms"},
+		"look-alike":          {map[string]any{fieldAllowedRooms: "\u212aitchen"}, "entry 1 of allowed_rooms"},
+		"template":            {map[string]any{fieldAllowedRooms: "{{identity.entity.name}}"}, "entry 1 of allowed_rooms"},
+		"long entry":          {map[string]any{fieldAllowedRooms: strings.Repeat("a", 256)}, "entry 1 of allowed_rooms"},
+		"templates":           {map[string]any{fieldAllowedRooms: "a", fieldAllowedRoomsTemplate: true}, "allowed_rooms_template is not supported yet"},
+		"default not allowed": {map[string]any{fieldAllowedRooms: "a-*", fieldDefaultRoom: "b"}, "default_room must itself be allowed"},
+		"default for all":     {map[string]any{fieldAllowedRooms: "*", fieldDefaultRoom: "*"}, "default_room must itself be allowed"},
+		"default is a glob":   {map[string]any{fieldAllowedRooms: "a-*", fieldDefaultRoom: "a-*"}, "default_room must be one room name"},
+		"ttl over max":        {map[string]any{fieldAllowedRooms: "a", fieldTTL: "2h"}, "ttl of 2h0m0s is over max_ttl of 1h0m0s"},
+		"max under default":   {map[string]any{fieldAllowedRooms: "a", fieldMaxTTL: "10m"}, "ttl of 15m0s is over max_ttl of 10m0s"},
+		"negative":            {map[string]any{fieldAllowedRooms: "a", fieldTTL: "-5m"}, fieldTTL},
+		"not a duration":      {map[string]any{fieldAllowedRooms: "a", fieldMaxTTL: "soon"}, fieldMaxTTL},
+		"half a second":       {map[string]any{fieldAllowedRooms: "a", fieldTTL: "500ms"}, "ttl must be in whole seconds"},
+		"a fraction":          {map[string]any{fieldAllowedRooms: "a", fieldMaxNotBefore: 1.5}, fieldMaxNotBefore},
+		"beyond all time":     {map[string]any{fieldAllowedRooms: "a", fieldMaxTTL: "9223372036854775807"}, fieldMaxTTL},
+		"every problem told":  {map[string]any{fieldAllowedRooms: "a.b", fieldTTL: "2h"}, `for any part of a name; ttl of 2h0m0s is over`},
+	} {
+		require.Contains(t, m.refused(logical.UpdateOperation, "roles/bad", test.data), test.want, name)
+	}
+	require.Zero(t, m.storage.written(), "a refused write must write nothing")
+}
+
+func TestRoleUpdateKeepsTheRest(t *testing.T) {
+	m := newTestMount(t)
+	m.mustWrite("roles/a", map[string]any{fieldAllowedRooms: "support-*", fieldTTL: "5m", fieldDefaultRoom: "support-1", fieldMaxNotBefore: "1h"})
+	m.mustWrite("roles/a", map[string]any{fieldMaxTTL: "30m"})
+	require.Equal(t, roleDefaults(map[string]any{
+		fieldTTL: float64(300), fieldMaxTTL: float64(1800), fieldDefaultRoom: "support-1", fieldMaxNotBefore: float64(3600),
+	}), m.mustRead("roles/a", nil))
+
+	// An update is held against the whole role, not only what it names.
+	require.Contains(t, m.refused(logical.UpdateOperation, "roles/a", map[string]any{fieldAllowedRooms: "sales-*"}), "default_room must itself be allowed")
+	m.mustWrite("roles/a", map[string]any{fieldAllowedRooms: "sales-*", fieldDefaultRoom: ""})
+}
+
+func TestRoleWarnings(t *testing.T) {
+	m := newTestMount(t)
+	m.system.MaxLeaseTTLVal = 12 * time.Hour
+	require.Nil(t, m.mustWrite("roles/a", map[string]any{fieldAllowedRooms: "a", fieldMaxTTL: "12h"}))
+	for want, data := range map[string]map[string]any{
+		"allow_wildcard_room lets this role issue":         {fieldAllowWildcardRoom: true},
+		"max_ttl of 25h0m0s is over 24h0m0s":               {fieldAllowedRooms: "a", fieldMaxTTL: "25h"},
+		"max_ttl of 13h0m0s is over the mount's maximum o": {fieldAllowedRooms: "a", fieldMaxTTL: "13h"},
+	} {
+		require.Contains(t, strings.Join(m.mustWrite("roles/b", data).Warnings, "\n"), want)
+		m.mustDelete("roles/b")
+	}
+}
+
+func TestRoleListAndDelete(t *testing.T) {
+	m := newTestMount(t)
+	resp := m.must(m.call(logical.ListOperation, "roles/", nil))
+	require.Empty(t, resp.Data["keys"], "Vault answers an empty list with 404")
+	for _, name := range []string{"b", "c.d-e_f", "a"} {
+		m.mustWrite("roles/"+name, map[string]any{fieldAllowedRooms: "x"})
+	}
+	resp = m.must(m.call(logical.ListOperation, "roles/", nil))
+	require.Equal(t, []any{"a", "b", "c.d-e_f"}, resp.Data["keys"])
+
+	m.mustDelete("roles/b")
+	m.mustDelete("roles/b")
+	resp = m.must(m.call(logical.ListOperation, "roles", nil))
+	require.Equal(t, []any{"a", "c.d-e_f"}, resp.Data["keys"])
+	read, err := m.call(logical.ReadOperation, "roles/b", nil)
+	require.NoError(t, err)
+	require.Nil(t, read, "Vault answers nil with 404")
+}
+
+func TestConcurrentRoleUpdatesBothSurvive(t *testing.T) {
+	m := newTestMount(t)
+	for i := range 20 {
+		path := fmt.Sprintf("roles/r%d", i)
+		m.mustWrite(path, map[string]any{fieldAllowedRooms: "support-*"})
+		var wg sync.WaitGroup
+		for field, value := range map[string]any{fieldTTL: "1m", fieldMaxTTL: "2h", fieldNotBeforeDuration: "9s", fieldDefaultRoom: "support-1"} {
+			wg.Go(func() { m.mustWrite(path, map[string]any{field: value}) })
+		}
+		wg.Wait()
+		require.Equal(t, roleDefaults(map[string]any{
+			fieldTTL: float64(60), fieldMaxTTL: float64(7200), fieldNotBeforeDuration: float64(9), fieldDefaultRoom: "support-1",
+		}), m.mustRead(path, nil))
+	}
+}

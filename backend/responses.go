@@ -1,0 +1,21 @@
+// Copyright (c) The vault-plugin-secrets-clanmeeting authors
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"net/http"
+
+	"github.com/hashicorp/vault/sdk/framework"
+)
+
+// emptyResponses describes an operation that has nothing to say.
+var emptyResponses = map[int][]framework.Response{
+	http.StatusNoContent: {{Description: "No Content"}},
+}
+
+// writeResponses describes a write, which has something to say only as warnings.
+var writeResponses = map[int][]framework.Response{
+	http.StatusNoContent: {{Description: "No Content"}},
+	http.StatusOK:        {{Description: "OK, with warnings"}},
+}

@@ -1,0 +1,77 @@
+// Copyright (c) The vault-plugin-secrets-clanmeeting authors
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+// storageFormat is the format of every stored entry that this version writes. A
+// later version that changes the meaning of an entry, say by a new limit on a
+// role, raises it: an older engine must refuse such an entry instead of reading
+// it without the limit.
+const storageFormat = 1
+
+// An entry is something the engine stores. Its check says what is wrong with it,
+// before it is written and after it is read.
+type entry[T any] interface {
+	*T
+	check() error
+}
+
+// stored is the JSON of an entry.
+type stored[T any] struct {
+	Format int `json:"format"`
+	Entry  *T  `json:"entry"`
+}
+
+// load reads the entry at path; nil means that there is none. An entry that can't
+// be decoded, or that could not have been written, is an error that names it.
+func load[T any, P entry[T]](ctx context.Context, s logical.Storage, path string) (P, error) {
+	raw, err := s.Get(ctx, path)
+	if err != nil {
+		return nil, fmt.Errorf("reading %q from storage: %w", path, err)
+	}
+	if raw == nil {
+		return nil, nil
+	}
+	var e stored[T]
+	if err := raw.DecodeJSON(&e); err != nil {
+		return nil, fmt.Errorf("decoding %q from storage: %w", path, err)
+	}
+	if e.Format != storageFormat {
+		return nil, fmt.Errorf("decoding %q from storage: its format is %d, and this version reads %d", path, e.Format, storageFormat)
+	}
+	if e.Entry == nil {
+		return nil, fmt.Errorf("decoding %q from storage: it is empty", path)
+	}
+	if err := P(e.Entry).check(); err != nil {
+		// Not wrapped: a bad value in storage is nobody's bad input.
+		return nil, fmt.Errorf("decoding %q from storage: %s", path, err.Error())
+	}
+	return e.Entry, nil
+}
+
+// store writes the entry at path.
+func store[T any, P entry[T]](ctx context.Context, s logical.Storage, path string, e P) error {
+	raw, err := logical.StorageEntryJSON(path, stored[T]{Format: storageFormat, Entry: e})
+	if err != nil {
+		return fmt.Errorf("encoding %q for storage: %w", path, err)
+	}
+	if err := s.Put(ctx, raw); err != nil {
+		return fmt.Errorf("writing %q to storage: %w", path, err)
+	}
+	return nil
+}
+
+// remove deletes the entry at path, and is content where there is none.
+func remove(ctx context.Context, s logical.Storage, path string) error {
+	if err := s.Delete(ctx, path); err != nil {
+		return fmt.Errorf("deleting %q from storage: %w", path, err)
+	}
+	return nil
+}

@@ -1,0 +1,118 @@
+// Copyright (c) The vault-plugin-secrets-clanmeeting authors
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/require"
+)
+
+type operation struct {
+	op   logical.Operation
+	path string
+	data map[string]any
+}
+
+// operations are one of every kind, each good when nothing fails.
+func operations(t testing.TB) map[string]operation {
+	t.Helper()
+	return map[string]operation{
+		"config read":        {logical.ReadOperation, "config", nil},
+		"config update":      {logical.UpdateOperation, "config", map[string]any{fieldIssuer: "staging"}},
+		"config new key":     {logical.UpdateOperation, "config", map[string]any{fieldPrivateKey: readTestdata(t, "rsa2048.openssh.pem")}},
+		"config switch":      {logical.UpdateOperation, "config", map[string]any{fieldActiveKey: 1}},
+		"config delete":      {logical.DeleteOperation, "config", nil},
+		"role list":          {logical.ListOperation, "roles/", nil},
+		"role read":          {logical.ReadOperation, "roles/support", nil},
+		"role create":        {logical.UpdateOperation, "roles/new", map[string]any{fieldAllowedRooms: "a"}},
+		"role update":        {logical.UpdateOperation, "roles/support", map[string]any{fieldTTL: "1m"}},
+		"role delete":        {logical.DeleteOperation, "roles/support", nil},
+		"creds read":         {logical.ReadOperation, "creds/support", map[string]any{fieldRoom: "support-1"}},
+		"creds by an update": {logical.UpdateOperation, "creds/support", map[string]any{fieldRoom: "support-1"}},
+	}
+}
+
+// Every storage call of every operation fails once: the answer is a fault that
+// names the entry, never a token and never a 400, and the next request works.
+func TestEveryStorageCallFails(t *testing.T) {
+	for name, o := range operations(t) {
+		calls := 0
+		counted := configured(t)
+		counted.storage.failWith(func(string, string) error { calls++; return nil })
+		counted.must(counted.call(o.op, o.path, o.data))
+		require.NotZero(t, calls, name)
+
+		for failing := 1; failing <= calls; failing++ {
+			m := configured(t)
+			n, failed := 0, ""
+			m.storage.failWith(func(verb, key string) error {
+				if n++; n == failing {
+					failed = key
+					return errors.New("storage is down")
+				}
+				return nil
+			})
+			resp, err := m.call(o.op, o.path, o.data)
+			require.ErrorContains(t, err, "storage is down", "%s, call %d", name, failing)
+			require.ErrorContains(t, err, failed, "%s, call %d", name, failing)
+			require.Nil(t, resp, "%s, call %d", name, failing)
+			require.Contains(t, m.log.String(), "storage is down", "a fault is logged with its cause")
+
+			m.storage.failWith(nil)
+			m.must(m.call(o.op, o.path, o.data))
+		}
+	}
+}
+
+// What can't be decoded, or could never have been written, is a fault that names
+// the entry, and stays as it is.
+func TestCorruptEntries(t *testing.T) {
+	corrupt := map[string]string{
+		"no JSON":          `hello`,
+		"null":             `null`,
+		"an empty object":  `{}`,
+		"no entry":         `{"format":1}`,
+		"null entry":       `{"format":1,"entry":null}`,
+		"empty entry":      `{"format":1,"entry":{"last_key":-1}}`,
+		"a later format":   `{"format":2,"entry":{}}`,
+		"a list":           `[]`,
+		"types that clash": `{"format":1,"entry":{"consumer_id":1,"pkcs8":1,"allowed_rooms":1}}`,
+		"a bad value":      `{"format":1,"entry":{"consumer_id":"a.b","pkcs8":"AAAA","allowed_rooms":["a.*"]}}`,
+	}
+	// What each entry takes part in.
+	touched := map[string][]string{
+		"config":        {"config read", "config update", "config new key", "config switch", "config delete", "creds read", "creds by an update"},
+		"keys/1":        {"config read", "config new key", "config switch", "creds read", "creds by an update"},
+		"roles/support": {"role read", "role update", "creds read", "creds by an update"},
+	}
+	for path, names := range touched {
+		for what, value := range corrupt {
+			m := configured(t)
+			require.NoError(t, m.storage.Put(t.Context(), &logical.StorageEntry{Key: path, Value: []byte(value)}))
+			m.wire.InvalidateKey(t.Context(), path)
+			writes := m.storage.written()
+			for _, name := range names {
+				o := operations(t)[name]
+				resp, err := m.call(o.op, o.path, o.data)
+				require.ErrorContains(t, err, `"`+path+`"`, "%s: %s: %s", path, what, name)
+				require.Nil(t, resp, "%s: %s: %s", path, what, name)
+			}
+			require.Equal(t, writes, m.storage.written(), "%s: %s: nothing is overwritten", path, what)
+		}
+	}
+}
+
+func TestActiveKeyMissingFromStorage(t *testing.T) {
+	m := configured(t)
+	require.NoError(t, m.storage.Delete(t.Context(), "keys/1"))
+	m.wire.InvalidateKey(t.Context(), "keys/1")
+	for _, name := range []string{"config read", "config new key", "creds read"} {
+		o := operations(t)[name]
+		_, err := m.call(o.op, o.path, o.data)
+		require.EqualError(t, err, `the active key "keys/1" is missing from storage`, name)
+	}
+}

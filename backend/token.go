@@ -1,0 +1,93 @@
+// Copyright (c) The vault-plugin-secrets-clanmeeting authors
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"time"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+// tokenHeader is the JOSE header that the meeting server asks for: it rejects a
+// token without typ, and finds the public key by kid.
+type tokenHeader struct {
+	Algorithm string `json:"alg"`
+	KeyID     string `json:"kid"`
+	Type      string `json:"typ"`
+}
+
+// claims are all the claims of a token, in the types that the meeting server
+// asks for: aud and room one string each (an array is rejected), times in whole
+// seconds since the epoch, context an object, never null.
+type claims struct {
+	Audience   string   `json:"aud"`
+	Context    struct{} `json:"context"`
+	Expiration int64    `json:"exp"`
+	Issuer     string   `json:"iss"`
+	NotBefore  int64    `json:"nbf"`
+	Room       string   `json:"room"`
+	Subject    string   `json:"sub"`
+}
+
+// tokenRequest is what a caller asks of a role. A zero field was not asked for.
+type tokenRequest struct {
+	room      string
+	ttl       time.Duration
+	notBefore time.Time
+}
+
+// A grant is what a role allows of a request.
+type grant struct {
+	room       room
+	notBefore  int64 // seconds since the epoch
+	expiration int64 // seconds since the epoch
+	warnings   []string
+}
+
+// grant decides what becomes of a request at the time now. A refusal is the
+// caller's mistake. From sys it takes the mount's maximum TTL.
+func (r *role) grant(req tokenRequest, now time.Time, sys logical.SystemView) (*grant, error) {
+	granted, err := r.grantRoom(req.room)
+	if err != nil {
+		return nil, err
+	}
+	ttl, warnings, err := framework.CalculateTTL(sys, req.ttl, r.TTL, 0, r.MaxTTL, 0, time.Time{})
+	if err != nil {
+		return nil, err
+	}
+	now = now.Truncate(time.Second)
+	g := &grant{
+		room:       granted,
+		notBefore:  now.Add(-r.NotBeforeDuration).Unix(),
+		expiration: now.Add(ttl).Unix(),
+		warnings:   warnings,
+	}
+	if req.notBefore.IsZero() {
+		return g, nil
+	}
+	start := req.notBefore.Truncate(time.Second)
+	if err := r.checkStart(start, now); err != nil {
+		return nil, err
+	}
+	g.notBefore, g.expiration = start.Unix(), start.Add(ttl).Unix()
+	if g.expiration <= now.Unix() {
+		return nil, invalid("%s lies so far back that the token would have expired already; leave it out for a token for now", fieldNotBefore)
+	}
+	return g, nil
+}
+
+// checkStart holds a scheduled start against the role's limits on either side of
+// now. All times are in whole seconds.
+func (r *role) checkStart(start, now time.Time) error {
+	switch {
+	case start.After(now) && r.MaxNotBefore == 0:
+		return invalid("%s is in the future, and this role does not schedule; leave it out, or have %s set on the role", fieldNotBefore, fieldMaxNotBefore)
+	case start.After(now.Add(r.MaxNotBefore)):
+		return invalid("%s is further ahead than the %s that this role allows; it is RFC 3339 or seconds since the epoch", fieldNotBefore, r.MaxNotBefore)
+	case start.Before(now.Add(-r.NotBeforeDuration)):
+		return invalid("%s is more than %s in the past; leave it out for a token for now", fieldNotBefore, r.NotBeforeDuration)
+	}
+	return nil
+}

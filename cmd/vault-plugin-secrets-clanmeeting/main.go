@@ -1,0 +1,37 @@
+// Copyright (c) The vault-plugin-secrets-clanmeeting authors
+// SPDX-License-Identifier: MPL-2.0
+
+// Vault-plugin-secrets-clanmeeting is a Vault secrets engine for Clan Meeting.
+// Vault starts it; run by hand it does nothing.
+package main
+
+import (
+	"os"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/vault/sdk/plugin"
+
+	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/backend"
+)
+
+// version is what the plugin reports of itself; a release sets it with
+// -ldflags "-X main.version=v1.2.3".
+var version = "v0.1.0-dev"
+
+func main() {
+	// Vault reads the plugin's log from its standard error and filters it by
+	// its own log level.
+	logger := hclog.New(&hclog.LoggerOptions{
+		Level:      hclog.Trace,
+		Output:     os.Stderr,
+		JSONFormat: true,
+	})
+	err := plugin.ServeMultiplex(&plugin.ServeOpts{
+		BackendFactoryFunc: backend.Factory(version),
+		Logger:             logger,
+	})
+	if err != nil {
+		logger.Error("plugin shutting down", "error", err)
+		os.Exit(1)
+	}
+}
