@@ -1,0 +1,235 @@
+// Copyright (c) The vault-plugin-secrets-clanmeeting authors
+// SPDX-License-Identifier: MPL-2.0
+
+// Package devvault runs a real Vault in dev mode on a free loopback port, with a
+// folder of plugins registered in it. The demo and the acceptance tests stand on
+// it.
+package devvault
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// PluginName is the name under which the engine is registered and enabled.
+const PluginName = "vault-plugin-secrets-clanmeeting"
+
+const (
+	// startTimeout is how long a Vault may take to answer with its plugins
+	// registered. It takes about a second.
+	startTimeout = 60 * time.Second
+	// stopTimeout is how long it may take to end before it is killed.
+	stopTimeout = 10 * time.Second
+	// portAttempts is how often a port is chosen that somebody else may take
+	// before Vault does.
+	portAttempts = 5
+)
+
+// Options say which Vault to run and how.
+type Options struct {
+	VaultBin  string    // the binary
+	PluginDir string    // a folder that holds plugins and nothing else
+	LogLevel  string    // as vault server -log-level; empty is its default
+	Log       io.Writer // receives the server's output
+}
+
+// Server is a running Vault.
+type Server struct {
+	Addr      string // base URL
+	RootToken string
+
+	bin  string
+	cmd  *exec.Cmd
+	done chan struct{} // closed when the process has ended
+}
+
+// Start runs a Vault and returns once it answers and its plugins are registered.
+// The server ends with Stop, or when the context does.
+func Start(ctx context.Context, o Options) (*Server, error) {
+	// Vault refuses a plugin directory that is a symbolic link.
+	dir, err := filepath.EvalSymlinks(o.PluginDir)
+	if err != nil {
+		return nil, fmt.Errorf("the plugin directory: %w", err)
+	}
+	o.PluginDir = dir
+	for attempt := 1; ; attempt++ {
+		s, err := start(ctx, o)
+		if err == nil || attempt == portAttempts || ctx.Err() != nil || !errors.Is(err, errEnded) {
+			return s, err
+		}
+	}
+}
+
+var errEnded = errors.New("Vault ended before it answered; its output says why")
+
+func start(ctx context.Context, o Options) (*Server, error) {
+	addr, err := freeAddr()
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{Addr: "http://" + addr, RootToken: "root", bin: o.VaultBin, done: make(chan struct{})}
+	args := []string{
+		"server", "-dev", "-dev-no-store-token", "-dev-root-token-id=" + s.RootToken,
+		"-dev-listen-address=" + addr, "-dev-plugin-dir=" + o.PluginDir,
+	}
+	if o.LogLevel != "" {
+		args = append(args, "-log-level="+o.LogLevel)
+	}
+	s.cmd = exec.CommandContext(ctx, o.VaultBin, args...)
+	s.cmd.Env = environ()
+	s.cmd.Stdout, s.cmd.Stderr = o.Log, o.Log
+	// A Vault that is asked to end also ends its plugins; a killed one does not.
+	s.cmd.Cancel = func() error { return s.cmd.Process.Signal(syscall.SIGTERM) }
+	s.cmd.WaitDelay = stopTimeout
+	if err := s.cmd.Start(); err != nil {
+		return nil, fmt.Errorf("starting Vault: %w", err)
+	}
+	go func() {
+		_ = s.cmd.Wait() // how it ended is in its output
+		close(s.done)
+	}()
+	if err := s.waitUntilReady(ctx); err != nil {
+		s.Stop()
+		return nil, err
+	}
+	return s, nil
+}
+
+func freeAddr() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", fmt.Errorf("looking for a free port: %w", err)
+	}
+	defer l.Close()
+	return l.Addr().String(), nil
+}
+
+func (s *Server) waitUntilReady(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	for {
+		status, answer, err := s.Call(ctx, s.RootToken, http.MethodGet, "sys/plugins/catalog", nil)
+		if err == nil && status == http.StatusOK && strings.Contains(fmt.Sprint(answer.Data()["detailed"]), PluginName) {
+			return nil
+		}
+		select {
+		case <-s.done:
+			return errEnded
+		case <-ctx.Done():
+			return fmt.Errorf("Vault did not register %s: %w", PluginName, ctx.Err())
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// Stop ends the server and waits until it has ended.
+func (s *Server) Stop() {
+	_ = s.cmd.Process.Signal(syscall.SIGTERM) // fails if it has ended, which is as good
+	select {
+	case <-s.done:
+	case <-time.After(stopTimeout):
+		_ = s.cmd.Process.Kill()
+		<-s.done
+	}
+}
+
+// Done is closed when the server has ended.
+func (s *Server) Done() <-chan struct{} { return s.done }
+
+// environ is the environment without the settings of some other Vault.
+func environ() []string {
+	var env []string
+	for _, v := range os.Environ() {
+		if !strings.HasPrefix(v, "VAULT_") && !strings.HasPrefix(v, "BAO_") {
+			env = append(env, v)
+		}
+	}
+	return env
+}
+
+// Command is the vault command with the given arguments, as the holder of token.
+func (s *Server) Command(ctx context.Context, token string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, s.bin, args...)
+	cmd.Env = append(environ(), "VAULT_ADDR="+s.Addr, "VAULT_TOKEN="+token)
+	return cmd
+}
+
+// Answer is the JSON of a response of Vault's HTTP API; empty if there was none.
+type Answer map[string]any
+
+// Data is the answer's data; nil without.
+func (a Answer) Data() map[string]any {
+	data, _ := a["data"].(map[string]any)
+	return data
+}
+
+// Errors are the answer's errors in one text.
+func (a Answer) Errors() string { return join(a["errors"]) }
+
+// Warnings are the answer's warnings in one text.
+func (a Answer) Warnings() string { return join(a["warnings"]) }
+
+func join(list any) string {
+	items, _ := list.([]any)
+	texts := make([]string, len(items))
+	for i, item := range items {
+		texts[i] = fmt.Sprint(item)
+	}
+	return strings.Join(texts, "\n")
+}
+
+// Call is one request of Vault's HTTP API, at a path below /v1/, query included.
+// The body is sent as JSON, or as it is if it is a string; nil sends none.
+func (s *Server) Call(ctx context.Context, token, method, path string, body any) (int, Answer, error) {
+	var reader io.Reader
+	switch b := body.(type) {
+	case nil:
+	case string:
+		reader = strings.NewReader(b)
+	default:
+		raw, err := json.Marshal(b)
+		if err != nil {
+			return 0, nil, fmt.Errorf("encoding the request: %w", err)
+		}
+		reader = bytes.NewReader(raw)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, s.Addr+"/v1/"+path, reader)
+	if err != nil {
+		return 0, nil, fmt.Errorf("making the request: %w", err)
+	}
+	req.Header.Set("X-Vault-Token", token)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, nil, fmt.Errorf("calling Vault: %w", err)
+	}
+	defer resp.Body.Close()
+	answer := Answer{}
+	decoder := json.NewDecoder(resp.Body)
+	decoder.UseNumber()
+	if err := decoder.Decode(&answer); err != nil && !errors.Is(err, io.EOF) {
+		return 0, nil, fmt.Errorf("decoding the answer to %s %s: %w", method, path, err)
+	}
+	return resp.StatusCode, answer, nil
+}
+
+// Query is a path with the parameters of a read.
+func Query(path string, pairs ...string) string {
+	values := url.Values{}
+	for i := 0; i+1 < len(pairs); i += 2 {
+		values.Add(pairs[i], pairs[i+1])
+	}
+	return path + "?" + values.Encode()
+}

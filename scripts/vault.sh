@@ -1,0 +1,60 @@
+#!/bin/sh
+# Makes sure that there is a Vault binary and prints its path as the last line:
+# the one that VAULT_BIN names, else the one on PATH, else one built from the Go
+# module that scripts/vault/go.mod pins, unmodified. Upstream's build tag
+# "minimal" leaves out the plugins that nothing here uses. What is built is kept
+# below .cache, by version.
+set -eu
+
+say() { echo "$*" >&2; }
+fail() { say "error: $*"; exit 1; }
+
+runs() { "$1" version 2>/dev/null | grep -q '^Vault v'; }
+
+if [ -n "${VAULT_BIN:-}" ]; then
+	runs "$VAULT_BIN" || fail "VAULT_BIN is $VAULT_BIN, which is no Vault that runs here"
+	say "Vault from VAULT_BIN: $("$VAULT_BIN" version)"
+	case $VAULT_BIN in
+	/*) echo "$VAULT_BIN" ;;
+	*/*) echo "$PWD/$VAULT_BIN" ;;
+	*) command -v "$VAULT_BIN" ;;
+	esac
+	exit
+fi
+if found=$(command -v vault); then
+	runs "$found" || fail "$found, the vault on PATH, does not run; set VAULT_BIN to another"
+	say "Vault from PATH: $("$found" version)"
+	echo "$found"
+	exit
+fi
+
+cd "$(dirname "$0")/vault"
+command -v go >/dev/null || fail "go is needed to build Vault; see https://go.dev/doc/install"
+version=$(awk '$1 == "github.com/hashicorp/vault" { print $2; exit }' go.mod)
+cache=$(cd ../.. && pwd)/.cache/vault-$version-$(go env GOOS)-$(go env GOARCH)
+if [ -x "$cache/vault" ]; then
+	say "Vault from the cache: $("$cache/vault" version)"
+	echo "$cache/vault"
+	exit
+fi
+
+say "Building Vault $version, once. It takes 5 to 15 minutes on two cores, 500 MB of"
+say "downloads and up to 4 GB of memory. Set VAULT_BIN to use one that you have."
+mkdir -p "$cache"
+part=$cache/vault.$$
+trap 'rm -f "$part"' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+# -v names each package as it is compiled; whatever else comes is an error.
+go build -v -trimpath -tags minimal -ldflags '-s -w' -o "$part" github.com/hashicorp/vault 2>&1 |
+	awk '
+		function tell() { printf "  %d modules downloaded, %d packages compiled of about 1900\n", modules, packages; fflush() }
+		/^go: downloading / { if (++modules % 100 == 0) tell(); next }
+		/^[A-Za-z0-9._~\/-]+$/ { if (++packages % 100 == 0) tell(); next }
+		{ print; fflush() }
+	' >&2
+[ -x "$part" ] || fail "building Vault $version failed; the lines above say why"
+runs "$part" || fail "the Vault that was built does not run"
+mv "$part" "$cache/vault"
+say "Built $("$cache/vault" version)"
+echo "$cache/vault"
