@@ -16,6 +16,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -159,7 +160,7 @@ func (m *testMount) refused(op logical.Operation, path string, data map[string]a
 func (m *testMount) token(role string, data map[string]any) (map[string]any, map[string]any) {
 	m.t.Helper()
 	answer := m.mustRead("creds/"+role, data)
-	return answer, verified(m.t, answer[fieldToken].(string), testKey(m.t, "rsa2048.pkcs1.pem"))
+	return answer, verified(m.t, answer[fieldToken].(string), testKey(m.t))
 }
 
 // verified checks a token with the standard library alone and returns its claims.
@@ -187,10 +188,11 @@ func readTestdata(t testing.TB, name string) string {
 	return string(raw)
 }
 
-// testKey reads a PKCS#1 test key with the standard library alone.
-func testKey(t testing.TB, name string) *rsa.PrivateKey {
+// testKey is the key of every configured mount, read with the standard library
+// alone.
+func testKey(t testing.TB) *rsa.PrivateKey {
 	t.Helper()
-	block, _ := pem.Decode([]byte(readTestdata(t, name)))
+	block, _ := pem.Decode([]byte(readTestdata(t, "rsa2048.pkcs1.pem")))
 	require.NotNil(t, block)
 	key, err := x509.ParsePKCS1PrivateKey(block.Bytes)
 	require.NoError(t, err)
@@ -255,7 +257,10 @@ func (s *testStorage) List(ctx context.Context, prefix string) ([]string, error)
 	if err := s.on("list", prefix); err != nil {
 		return nil, err
 	}
-	return s.Storage.List(ctx, prefix)
+	// A storage promises no order; this one has the worst.
+	keys, err := s.Storage.List(ctx, prefix)
+	slices.Reverse(keys)
+	return keys, err
 }
 
 type lockedBuffer struct {

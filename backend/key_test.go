@@ -35,7 +35,7 @@ func pkcs8Of(t testing.TB, key crypto.PrivateKey) string {
 func TestParsePrivateKeyForms(t *testing.T) {
 	t.Parallel()
 	pkcs1 := readTestdata(t, "rsa2048.pkcs1.pem")
-	key := testKey(t, "rsa2048.pkcs1.pem")
+	key := testKey(t)
 	openSSH, err := ssh.MarshalPrivateKey(key, "")
 	require.NoError(t, err)
 
@@ -67,7 +67,7 @@ func TestParsePrivateKeyForms(t *testing.T) {
 func TestParsePrivateKeyRefusals(t *testing.T) {
 	t.Parallel()
 	pkcs1 := readTestdata(t, "rsa2048.pkcs1.pem")
-	key := testKey(t, "rsa2048.pkcs1.pem")
+	key := testKey(t)
 
 	for name, test := range refusedKeys(t, pkcs1, key) {
 		_, err := parsePrivateKey(test.input)
@@ -132,6 +132,7 @@ func refusedKeys(t testing.TB, pkcs1 string, key *rsa.PrivateKey) map[string]ref
 		"two blocks":           {pkcs1 + pkcs1, "one PEM block"},
 		"text after it":        {pkcs1 + "trailing", "one PEM block"},
 		"a certificate before": {pemOf("CERTIFICATE", certificate) + pkcs1, "one PEM block"},
+		"a broken one before":  {"-----BEGIN X-----\n!\n" + pkcs1, "one PEM block"},
 		"inconsistent":         {pemOf("RSA PRIVATE KEY", inconsistent(key)), "is damaged"},
 		"damaged DER":          {pemOf("RSA PRIVATE KEY", block.Bytes[:200]), "is damaged"},
 		"another kind":         {pemOf("PGP PRIVATE KEY BLOCK", block.Bytes), "another kind"},
@@ -174,7 +175,7 @@ func TestRefusedKeysLeaveNoTrace(t *testing.T) {
 		"a number": 1234567890123,
 		"null":     nil,
 	}
-	for name, test := range refusedKeys(t, pkcs1, testKey(t, "rsa2048.pkcs1.pem")) {
+	for name, test := range refusedKeys(t, pkcs1, testKey(t)) {
 		inputs[name] = test.input
 	}
 	secret := strings.Split(pkcs1, "\n")[5]

@@ -31,7 +31,7 @@ func TestConfigBeforeItIsWritten(t *testing.T) {
 
 func TestConfigRead(t *testing.T) {
 	m := configured(t)
-	key := testKey(t, "rsa2048.pkcs1.pem")
+	key := testKey(t)
 	der, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
 	require.NoError(t, err)
 	sum := sha256.Sum256(der)

@@ -170,6 +170,7 @@ func (b *backend) credsResponse(r *role, s *signer, g *grant, token string, now 
 
 const credsHelpSynopsis = `Get a token that makes its holder the host of a meeting.`
 
+//nolint:gosec // G101: a help text is no credential, though its name has "creds" in it
 const credsHelpDescription = `
 Signs a token for one room, with the active key and within the limits of the role.
 A read takes room, ttl and not_before as query parameters, a write takes them as

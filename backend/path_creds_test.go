@@ -105,7 +105,11 @@ func hostileRooms() []any {
 		"{{identity.entity.name}}", "support-{1}", "support-1?", "support-[0-9]", ".*", "support-.*", "^support-1$", "*\n", " *", "*,*",
 		"ѕupport-1", "support‐1", "support－1", "support-１", "\u212aitchen", "suppor\u0442-1", "support-\u200b1", "support-1\u0000", "\ufeffsupport-1", "İ", "＊", "support-é",
 		strings.Repeat("a", 256), strings.Repeat("support-", 40), "support-" + strings.Repeat("x", 10_000),
-		[]any{"support-1"}, []any{"support-1", "*"}, []any{}, map[string]any{"a": "support-1"}, 1.5, 9007199254740993.0,
+		[]any{"support-1"},
+		[]any{"support-1", "*"},
+		[]any{},
+		map[string]any{"a": "support-1"},
+		1.5, 9007199254740993.0,
 	}
 }
 
@@ -184,7 +188,7 @@ func TestTTL(t *testing.T) {
 		} else {
 			require.Empty(t, resp.Warnings, "%v", test.ttl)
 		}
-		claims := verified(t, resp.Data[fieldToken].(string), testKey(t, "rsa2048.pkcs1.pem"))
+		claims := verified(t, resp.Data[fieldToken].(string), testKey(t))
 		require.Equal(t, json.Number(base10(testNow.Unix()+test.want)), claims["exp"])
 	}
 

@@ -49,7 +49,7 @@ func TestEveryStorageCallFails(t *testing.T) {
 		for failing := 1; failing <= calls; failing++ {
 			m := configured(t)
 			n, failed := 0, ""
-			m.storage.failWith(func(verb, key string) error {
+			m.storage.failWith(func(_, key string) error {
 				if n++; n == failing {
 					failed = key
 					return errors.New("storage is down")

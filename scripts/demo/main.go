@@ -73,7 +73,7 @@ func run(ctx context.Context, vaultBin, pluginDir string, stay bool) error {
 		case <-ctx.Done():
 			return nil
 		case <-vault.Done():
-			return fmt.Errorf("Vault has ended\n%s", log)
+			return fmt.Errorf("the Vault has ended\n%s", log)
 		}
 	}
 	d.fromKeyToToken(ctx)

@@ -73,7 +73,7 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 	}
 }
 
-var errEnded = errors.New("Vault ended before it answered; its output says why")
+var errEnded = errors.New("the Vault ended before it answered; its output says why")
 
 func start(ctx context.Context, o Options) (*Server, error) {
 	addr, err := freeAddr()
@@ -129,7 +129,7 @@ func (s *Server) waitUntilReady(ctx context.Context) error {
 		case <-s.done:
 			return errEnded
 		case <-ctx.Done():
-			return fmt.Errorf("Vault did not register %s: %w", PluginName, ctx.Err())
+			return fmt.Errorf("the Vault did not register %s: %w", PluginName, ctx.Err())
 		case <-time.After(50 * time.Millisecond):
 		}
 	}

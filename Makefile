@@ -1,0 +1,79 @@
+# Targets with "##" are those that make prints as its help.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+
+PLUGIN   := bin/plugins/vault-plugin-secrets-clanmeeting
+PACKAGES := ./...
+TOOLS    := .cache/tools
+
+# What the plugin reports as its version; a release gives its own.
+VERSION ?= v0.1.0-dev
+
+# The race detector is C: tests need a C compiler, the plugin does not.
+GOTEST := go test -race -shuffle=on
+
+# need,COMMAND,WHY
+need = @command -v $(1) >/dev/null || { echo "error: $(1) is needed: $(2)" >&2; exit 1; }
+
+.PHONY: help
+help: ## Print this help
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: go
+go:
+	$(call need,go,1.26 or newer; see https://go.dev/doc/install)
+	@go list -m >/dev/null || { echo "error: Go 1.26 or newer is needed, this is $$(go env GOVERSION); see https://go.dev/doc/install" >&2; exit 1; }
+
+.PHONY: cc
+cc: go
+	$(call need,$$(go env CC),a C compiler runs the race detector in the tests; Debian and Ubuntu have it as gcc with libc6-dev)
+
+.PHONY: build
+build: go ## Build the plugin into bin/plugins
+	@mkdir -p $(dir $(PLUGIN))
+	CGO_ENABLED=0 go build -trimpath -ldflags '-X main.version=$(VERSION)' -o $(PLUGIN) ./cmd/vault-plugin-secrets-clanmeeting
+
+.PHONY: vault
+vault: go ## Make sure there is a Vault: VAULT_BIN, PATH, or built once; print its path
+	@scripts/vault.sh
+
+# demo and dev are built and run, not "go run": that would not pass a signal on.
+.PHONY: demo
+demo: build ## From a private key to a verified host token, in a Vault in dev mode
+	@vault=$$(scripts/vault.sh) && go build -o bin/demo ./scripts/demo && exec bin/demo -vault "$$vault" -plugin-dir $(dir $(PLUGIN))
+
+.PHONY: dev
+dev: build ## A Vault in dev mode with the engine mounted, until Ctrl-C
+	@vault=$$(scripts/vault.sh) && go build -o bin/demo ./scripts/demo && exec bin/demo -stay -vault "$$vault" -plugin-dir $(dir $(PLUGIN))
+
+.PHONY: unit
+unit: cc ## The unit tests: seconds, no Vault
+	$(GOTEST) ./backend/...
+
+.PHONY: test
+test: cc ## All tests, the acceptance tests in a real Vault included
+	@vault=$$(scripts/vault.sh) && VAULT_BIN="$$vault" $(GOTEST) $(PACKAGES)
+
+.PHONY: tools
+tools: go
+	@mkdir -p $(TOOLS)
+	@cd scripts/tools && go build -o ../../$(TOOLS)/ tool
+
+.PHONY: lint
+lint: tools ## golangci-lint, gofumpt included
+	$(TOOLS)/golangci-lint run
+
+.PHONY: fmt
+fmt: tools ## Format the code with gofumpt
+	$(TOOLS)/gofumpt -w backend cmd scripts
+
+.PHONY: vet
+vet: go ## go vet
+	go vet $(PACKAGES)
+
+.PHONY: vulncheck
+vulncheck: tools ## Known vulnerabilities that the code reaches; says "not checked" where the database is out of reach
+	@scripts/vulncheck.sh $(TOOLS)/govulncheck
+
+.PHONY: ci
+ci: lint vet test ## What must pass before a change lands

@@ -1,0 +1,106 @@
+// Copyright (c) The vault-plugin-secrets-clanmeeting authors
+// SPDX-License-Identifier: MPL-2.0
+
+package main
+
+import (
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/pem"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// Neither the key nor a token is in the server's log at trace level, in the audit
+// log, or in any answer but that of creds, whatever good and bad input arrives.
+func TestNothingLeaks(t *testing.T) {
+	audit := filepath.Join(t.TempDir(), "audit.log")
+	device := unique(t)
+	root(t).write("sys/audit/"+device, map[string]any{"type": "file", "options": map[string]any{"file_path": audit}})
+	t.Cleanup(func() { root(t).call(http.MethodDelete, "sys/audit/"+device, nil) })
+
+	mount := enable(t)
+	key, private := newKey(t)
+	var answers strings.Builder
+	call := func(method, path string, body any) {
+		status, answer := root(t).call(method, mount+path, body)
+		fmt.Fprintln(&answers, status, path, answer)
+	}
+	good := map[string]any{"consumer_id": "acme", "private_key": private}
+	call(http.MethodPost, "/config", good)
+	call(http.MethodPost, "/config", good)
+	for _, bad := range []any{
+		[]string{private},
+		[]any{private, 1},
+		map[string]any{"pem": private},
+		private + private, "x" + private + "x", private[:len(private)-40],
+		strings.ReplaceAll(private, "-----", "----"), strings.ReplaceAll(private, "RSA ", "EC "), strings.ReplaceAll(private, "\n", " "), strings.Repeat(private, 30),
+	} {
+		call(http.MethodPost, "/config", map[string]any{"consumer_id": "acme", "private_key": bad})
+		call(http.MethodPost, "/config", map[string]any{"private_key": bad, "active_key": 1})
+		call(http.MethodPost, "/roles/x", map[string]any{"private_key": bad, "ttl": "x"})
+		call(http.MethodPost, "/creds/x", map[string]any{"private_key": bad})
+	}
+	call(http.MethodGet, "/config", nil)
+	call(http.MethodPost, "/roles/support", map[string]any{"allowed_rooms": "support-*"})
+	call(http.MethodPost, "/roles/leased", map[string]any{"allowed_rooms": "*", "generate_lease": true})
+	call(http.MethodPost, "/creds/support", map[string]any{"room": "billing"})
+
+	tokens := []string{}
+	for _, path := range []string{"/creds/support", "/creds/leased"} {
+		_, answer := root(t).get(mount+path, "room", "support-1")
+		tokens = append(tokens, answer.Data()["token"].(string))
+	}
+
+	log, err := os.ReadFile(audit)
+	require.NoError(t, err)
+	// The hunt itself must see: both logs do hold what belongs there.
+	require.Contains(t, string(log), mount+"/creds/support")
+	require.Contains(t, serverLog.String(), "[TRACE]")
+	for where, text := range map[string]string{"server log": serverLog.String(), "audit log": string(log), "answers": answers.String()} {
+		for what, needle := range keyNeedles(t, key) {
+			if i := strings.Index(text, needle); i >= 0 {
+				t.Errorf("%s: holds %s", where, what)
+			}
+		}
+		for _, token := range tokens {
+			signature := token[strings.LastIndex(token, ".")+1:]
+			require.NotContains(t, text, signature, where)
+		}
+	}
+	require.NotContains(t, serverLog.String(), "DATA RACE")
+}
+
+// keyNeedles are pieces of a private key by which it would be recognised in a
+// text, in the encodings that it may have there.
+func keyNeedles(t testing.TB, key *rsa.PrivateKey) map[string]string {
+	t.Helper()
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
+	require.NoError(t, err)
+	// From the middle of the private exponent on; a public key has none of it.
+	secret := pkcs8[len(pkcs8)/2:]
+	needles := map[string]string{
+		"the key in hex":  hex.EncodeToString(secret[:24]),
+		"the key as text": string(secret[:24]),
+	}
+	for offset := range 3 {
+		needles[fmt.Sprintf("base64 of the key, shifted by %d", offset)] = base64.StdEncoding.EncodeToString(secret[offset : offset+24])[2:30]
+	}
+	for form, der := range map[string][]byte{"PKCS#1": x509.MarshalPKCS1PrivateKey(key), "PKCS#8": pkcs8} {
+		for i, line := range strings.Split(string(pem.EncodeToMemory(&pem.Block{Type: "X", Bytes: der})), "\n") {
+			// The first lines hold the public modulus.
+			if i > 8 && len(line) == 64 {
+				needles[fmt.Sprintf("line %d of the %s PEM", i, form)] = line
+			}
+		}
+	}
+	return needles
+}
