@@ -6,11 +6,11 @@ PLUGIN   := bin/plugins/vault-plugin-secrets-clanmeeting
 PACKAGES := ./...
 TOOLS    := .cache/tools
 
-# What the plugin reports as its version; a release gives its own.
-VERSION ?= v0.1.0-dev
+# What the plugin reports as its version: make build VERSION=v1.2.3.
+VERSION := v0.1.0-dev
 
 # The race detector is C: tests need a C compiler, the plugin does not.
-GOTEST := go test -race -shuffle=on
+GOTEST := CGO_ENABLED=1 go test -race -shuffle=on
 
 # need,COMMAND,WHY
 need = @command -v $(1) >/dev/null || { echo "error: $(1) is needed: $(2)" >&2; exit 1; }

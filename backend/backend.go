@@ -5,9 +5,9 @@
 // Clan Meeting room: it keeps the consumer's private key and signs short-lived
 // RS256 tokens with it, within the limits of a role.
 //
-// A read of creds/<role> goes straight down: path_creds.go loads the role and
-// the [signer], the role turns the request into a [grant], the grant and the
-// signer become [claims], and the claims become a token.
+// A read of creds/<role> goes straight down: path_creds.go loads the role, and
+// decision.go holds the request against it: the role makes a [grant] of it, and
+// beside it comes the [signer]. The two make [claims], and the claims a token.
 package backend
 
 import (
@@ -76,8 +76,9 @@ func newBackend(version string, now func() time.Time) *backend {
 		Invalidate:     b.invalidate,
 		Paths: framework.PathAppend(
 			[]*framework.Path{b.pathConfig()},
+			b.pathKeys(),
 			b.pathRoles(),
-			[]*framework.Path{b.pathCreds()},
+			[]*framework.Path{b.pathCreds(), b.pathCheck(), b.pathVerify()},
 		),
 		PathsSpecial: &logical.Paths{
 			// A prefix only because it ends in a slash: Vault compares any
@@ -90,17 +91,17 @@ func newBackend(version string, now func() time.Time) *backend {
 }
 
 // HandleRequest is the logical.Backend implementation. Around the framework's
-// own it keeps secrets out of error messages, mends what the plugin protocol
-// does to numbers, and logs faults.
+// own it mends what the plugin protocol does to values, keeps values out of error
+// messages, and logs faults.
 func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*logical.Response, error) {
-	if err := checkSecretFields(req.Data); err != nil {
-		return logical.ErrorResponse(err.Error()), nil
+	if hasRelativePath(req) {
+		return logical.ErrorResponse("a name in the path must not have two dots in a row"), nil
 	}
-	for name, value := range req.Data {
-		req.Data[name] = restoreNumbers(value)
-	}
-
+	restoreData(req.Data)
 	resp, err := b.Backend.HandleRequest(ctx, req)
+	if isFieldError(resp) {
+		resp = logical.ErrorResponse(b.fieldErrors(req))
+	}
 	if isFault(err) {
 		b.Logger().Error("request failed", "operation", req.Operation, "path", req.Path, "error", err)
 	}
@@ -117,6 +118,9 @@ func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*log
 // exists hangs on the path alone. The data stay out of it, because Vault logs
 // why a check failed and the framework's reason repeats a field's value.
 func (b *backend) HandleExistenceCheck(ctx context.Context, req *logical.Request) (checkFound, exists bool, err error) {
+	if hasRelativePath(req) {
+		return false, false, nil // HandleRequest refuses it
+	}
 	bare := *req
 	bare.Data = nil
 	checkFound, exists, err = b.Backend.HandleExistenceCheck(ctx, &bare)
@@ -125,6 +129,9 @@ func (b *backend) HandleExistenceCheck(ctx context.Context, req *logical.Request
 	}
 	return checkFound, exists, err
 }
+
+// hasRelativePath tells of a path that Vault's storage would call a fault.
+func hasRelativePath(req *logical.Request) bool { return strings.Contains(req.Path, "..") }
 
 // invalidate is called where another node changed an entry of the storage; key
 // is its path below the mount.

@@ -13,7 +13,9 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
+	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -49,6 +51,9 @@ type testMount struct {
 	storage *testStorage
 	system  *logical.StaticSystemView
 	log     *lockedBuffer
+	events  *testEvents
+
+	entityID string // of the caller
 
 	mu  sync.Mutex
 	now time.Time
@@ -61,6 +66,7 @@ func newTestMount(t testing.TB) *testMount {
 		storage: &testStorage{Storage: &logical.InmemStorage{}},
 		system:  &logical.StaticSystemView{DefaultLeaseTTLVal: 768 * time.Hour, MaxLeaseTTLVal: 768 * time.Hour},
 		log:     &lockedBuffer{},
+		events:  &testEvents{},
 		now:     testNow,
 	}
 	logger := hclog.New(&hclog.LoggerOptions{Level: hclog.Trace, Output: m.log})
@@ -82,9 +88,10 @@ func newTestMount(t testing.TB) *testMount {
 	require.NoError(t, err)
 	m.wire = raw.(logical.Backend)
 	require.NoError(t, m.wire.Setup(context.Background(), &logical.BackendConfig{
-		Logger:      logger,
-		System:      m.system,
-		StorageView: m.storage,
+		Logger:       logger,
+		System:       m.system,
+		StorageView:  m.storage,
+		EventsSender: m.events,
 	}))
 	return m
 }
@@ -105,11 +112,17 @@ func (m *testMount) clock() time.Time {
 	return m.now
 }
 
+func (m *testMount) advance(d time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.now = m.now.Add(d)
+}
+
 // call is one request as Vault makes it: a write is first told apart, by the
 // existence check, into a create and an update.
 func (m *testMount) call(op logical.Operation, path string, data map[string]any) (*logical.Response, error) {
 	m.t.Helper()
-	req := &logical.Request{Operation: op, Path: path, Data: data, Storage: m.storage, MountPoint: "clanmeeting/"}
+	req := &logical.Request{Operation: op, Path: path, Data: data, Storage: m.storage, MountPoint: "clanmeeting/", EntityID: m.entityID}
 	if op == logical.UpdateOperation {
 		found, exists, err := m.wire.HandleExistenceCheck(context.Background(), req)
 		if err != nil {
@@ -261,6 +274,34 @@ func (s *testStorage) List(ctx context.Context, prefix string) ([]string, error)
 	keys, err := s.Storage.List(ctx, prefix)
 	slices.Reverse(keys)
 	return keys, err
+}
+
+// testEvents keeps what is sent.
+type testEvents struct {
+	mu   sync.Mutex
+	sent []string
+	fail error
+}
+
+func (e *testEvents) SendEvent(_ context.Context, kind logical.EventType, event *logical.EventData) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	metadata := event.Metadata.AsMap()
+	names := slices.Sorted(maps.Keys(metadata))
+	text := string(kind)
+	for _, name := range names {
+		text += fmt.Sprintf(" %s=%v", name, metadata[name])
+	}
+	e.sent = append(e.sent, text)
+	return e.fail
+}
+
+func (e *testEvents) take() []string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	sent := e.sent
+	e.sent = nil
+	return sent
 }
 
 type lockedBuffer struct {

@@ -27,7 +27,10 @@ var consumerIDPattern = regexp.MustCompile(`^[A-Za-z0-9_-]{1,128}$`)
 // RFC 1123, section 2.1: letters, digits and inner hyphens, 63 to a label.
 var domainPattern = regexp.MustCompile(`^([A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)*[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$`)
 
-const maxDomainLength = 253
+const (
+	maxDomainLength = 253
+	maxClaimLength  = 255
+)
 
 // config is what all roles of a mount share. It outlives the deletion of the
 // configuration as an entry without a consumer ID, for the sake of LastKey.
@@ -53,7 +56,7 @@ func (c *config) configured() bool { return c.ConsumerID != "" }
 func (c *config) check() error {
 	var problems []error
 	if c.LastKey < 0 || c.ActiveKey < 0 || c.ActiveKey > c.LastKey {
-		problems = append(problems, invalid("%s %d does not exist", fieldActiveKey, c.ActiveKey))
+		problems = append(problems, errNoSuchKey(c.ActiveKey))
 	}
 	if c.configured() {
 		problems = append(problems, c.checkSettings())
@@ -69,8 +72,9 @@ func (c *config) checkSettings() error {
 	for _, claim := range []struct{ field, value string }{{fieldAudience, c.Audience}, {fieldIssuer, c.Issuer}} {
 		// The server compares these exactly, so a line break that came along
 		// from a file would make every token invalid.
-		if claim.value == "" || strings.TrimSpace(claim.value) != claim.value || strings.ContainsFunc(claim.value, unicode.IsControl) {
-			problems = append(problems, invalid("%s must have no white space around it and no control characters", claim.field))
+		if claim.value == "" || len(claim.value) > maxClaimLength ||
+			strings.TrimSpace(claim.value) != claim.value || strings.ContainsFunc(claim.value, unicode.IsControl) {
+			problems = append(problems, invalid("%s must be 1 to %d characters without white space around them or control characters", claim.field, maxClaimLength))
 		}
 	}
 	if c.Domain != "" && (len(c.Domain) > maxDomainLength || !domainPattern.MatchString(c.Domain)) {

@@ -26,7 +26,10 @@ func invalid(format string, args ...any) error {
 func refuse(err error) (*logical.Response, error) {
 	var mistake *invalidError
 	if errors.As(err, &mistake) {
-		return logical.ErrorResponse(strings.ReplaceAll(err.Error(), "\n", "; ")), nil
+		return logical.ErrorResponse(oneLine(err)), nil
 	}
 	return nil, err
 }
+
+// oneLine is the text of an error, that of several joined ones in one line.
+func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }

@@ -10,10 +10,13 @@ import (
 	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -38,7 +41,10 @@ const keyPrefix = "keys/"
 // keySource tells how a key came into Vault.
 type keySource string
 
-const sourceImported keySource = "imported"
+const (
+	sourceImported  keySource = "imported"
+	sourceGenerated keySource = "generated"
+)
 
 // keyEntry is a key version in storage.
 type keyEntry struct {
@@ -60,6 +66,9 @@ func (e *keyEntry) check() error {
 	if !ok {
 		return errors.New("its private key is not an RSA key")
 	}
+	if bits := key.N.BitLen(); bits < minKeyBits || bits > maxKeyBits {
+		return fmt.Errorf("its private key has %d bits", bits)
+	}
 	e.key = key
 	return nil
 }
@@ -77,6 +86,22 @@ func keyPath(version int) string { return keyPrefix + strconv.Itoa(version) }
 // loadKey returns nil where there is no such version.
 func loadKey(ctx context.Context, s logical.Storage, version int) (*keyEntry, error) {
 	return load[keyEntry](ctx, s, keyPath(version))
+}
+
+// listKeys returns the stored versions, in their order.
+func listKeys(ctx context.Context, s logical.Storage) ([]int, error) {
+	names, err := s.List(ctx, keyPrefix)
+	if err != nil {
+		return nil, fmt.Errorf("listing %q in storage: %w", keyPrefix, err)
+	}
+	versions := make([]int, len(names))
+	for i, name := range names {
+		if versions[i], err = strconv.Atoi(name); err != nil {
+			return nil, fmt.Errorf("storage holds %q, which is no key version", keyPrefix+name)
+		}
+	}
+	slices.Sort(versions)
+	return versions, nil
 }
 
 // publicKey identifies a key without giving anything away.
@@ -138,7 +163,7 @@ func decodePEM(input string) (*pem.Block, error) {
 	if text == "" {
 		return nil, invalid("%s is empty; give the content of cm-api-key.pem, as in %s=@cm-api-key.pem", fieldPrivateKey, fieldPrivateKey)
 	}
-	if strings.HasPrefix(text, "ssh-") {
+	if strings.HasPrefix(text, "ssh-") || strings.HasPrefix(text, "---- BEGIN SSH2 PUBLIC KEY") {
 		return nil, errPublicKey()
 	}
 	block, rest := pem.Decode([]byte(text))
@@ -166,34 +191,56 @@ func mendPEM(input string) string {
 
 // parseBlock reads the block by its type; the result is a key of any algorithm.
 func parseBlock(block *pem.Block) (crypto.PrivateKey, error) {
-	// RFC 1421, section 4.6.1.1; the header is how OpenSSL marks a PKCS#1 key
-	// that a passphrase protects.
-	if block.Type == "ENCRYPTED PRIVATE KEY" || strings.Contains(block.Headers["Proc-Type"], "ENCRYPTED") {
+	key, err := parseDER(block)
+	mistake, encrypted := new(invalidError), new(ssh.PassphraseMissingError)
+	switch {
+	case errors.As(err, &mistake):
+		return nil, err
+	case errors.As(err, &encrypted):
 		return nil, errEncryptedKey()
-	}
-	var key crypto.PrivateKey
-	var err error
-	switch block.Type {
-	case "RSA PRIVATE KEY":
-		key, err = x509.ParsePKCS1PrivateKey(block.Bytes)
-	case "PRIVATE KEY":
-		key, err = x509.ParsePKCS8PrivateKey(block.Bytes)
-	case "OPENSSH PRIVATE KEY":
-		key, err = ssh.ParseRawPrivateKey(pem.EncodeToMemory(block))
-		if encrypted := new(ssh.PassphraseMissingError); errors.As(err, &encrypted) {
-			return nil, errEncryptedKey()
-		}
-	case "PUBLIC KEY", "RSA PUBLIC KEY", "SSH2 PUBLIC KEY", "CERTIFICATE", "CERTIFICATE REQUEST":
-		return nil, errPublicKey()
-	case "EC PRIVATE KEY", "DSA PRIVATE KEY":
-		return nil, errNotRSA()
-	default:
-		return nil, invalid("%s is a PEM of another kind; RSA PRIVATE KEY, PRIVATE KEY and OPENSSH PRIVATE KEY are accepted", fieldPrivateKey)
-	}
-	if err != nil {
+	case err != nil:
 		return nil, errInconsistentKey()
 	}
 	return key, nil
+}
+
+func parseDER(block *pem.Block) (crypto.PrivateKey, error) {
+	switch {
+	case strings.HasSuffix(block.Type, "PUBLIC KEY"), strings.Contains(block.Type, "CERTIFICATE"):
+		return nil, errPublicKey()
+	// The header is how OpenSSL marks a PKCS#1 key that a passphrase protects: RFC
+	// 1421, section 4.6.1.1.
+	case block.Type == "ENCRYPTED PRIVATE KEY", strings.Contains(block.Headers["Proc-Type"], "ENCRYPTED"):
+		return nil, errEncryptedKey()
+	}
+	switch block.Type {
+	case "RSA PRIVATE KEY":
+		return x509.ParsePKCS1PrivateKey(block.Bytes)
+	case "PRIVATE KEY":
+		return parsePKCS8(block.Bytes)
+	case "OPENSSH PRIVATE KEY":
+		return ssh.ParseRawPrivateKey(pem.EncodeToMemory(block))
+	case "EC PRIVATE KEY", "DSA PRIVATE KEY":
+		return nil, errNotRSA()
+	}
+	return nil, invalid("%s is a PEM of another kind; RSA PRIVATE KEY, PRIVATE KEY and OPENSSH PRIVATE KEY are accepted", fieldPrivateKey)
+}
+
+// oidRSA is rsaEncryption: RFC 8017, appendix A.1.
+var oidRSA = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 1}
+
+// parsePKCS8 tells a key of an algorithm that the standard library does not know
+// from a damaged one.
+func parsePKCS8(der []byte) (crypto.PrivateKey, error) {
+	var info struct { // RFC 5208, section 5
+		Version    int
+		Algorithm  pkix.AlgorithmIdentifier
+		PrivateKey []byte
+	}
+	if _, err := asn1.Unmarshal(der, &info); err == nil && !info.Algorithm.Algorithm.Equal(oidRSA) {
+		return nil, errNotRSA()
+	}
+	return x509.ParsePKCS8PrivateKey(der)
 }
 
 func errEncryptedKey() error {

@@ -4,6 +4,7 @@
 package backend
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -103,6 +104,8 @@ func refusedKeys(t testing.TB, pkcs1 string, key *rsa.PrivateKey) map[string]ref
 	certificate, err := x509.CreateCertificate(rand.Reader,
 		&x509.Certificate{SerialNumber: big.NewInt(1)}, &x509.Certificate{SerialNumber: big.NewInt(1)}, &key.PublicKey, key)
 	require.NoError(t, err)
+	pkcs8DER, err := x509.MarshalPKCS8PrivateKey(key)
+	require.NoError(t, err)
 	sshPublic, err := ssh.NewPublicKey(&key.PublicKey)
 	require.NoError(t, err)
 	block, _ := pem.Decode([]byte(pkcs1))
@@ -120,6 +123,9 @@ func refusedKeys(t testing.TB, pkcs1 string, key *rsa.PrivateKey) map[string]ref
 		"public PKCS#1":        {pemOf("RSA PUBLIC KEY", x509.MarshalPKCS1PublicKey(&key.PublicKey)), "public key or a certificate"},
 		"public OpenSSH":       {string(ssh.MarshalAuthorizedKey(sshPublic)), "public key or a certificate"},
 		"certificate":          {pemOf("CERTIFICATE", certificate), "public key or a certificate"},
+		"trusted certificate":  {pemOf("TRUSTED CERTIFICATE", certificate), "public key or a certificate"},
+		"SSH2 public key":      {"---- BEGIN SSH2 PUBLIC KEY ----\nAAAA\n---- END SSH2 PUBLIC KEY ----\n", "public key or a certificate"},
+		"RSA-PSS, PKCS#8":      {pemOf("PRIVATE KEY", bytes.Replace(pkcs8DER, []byte{0x86, 0xf7, 0x0d, 1, 1, 1}, []byte{0x86, 0xf7, 0x0d, 1, 1, 10}, 1)), "is not an RSA key"},
 		"EC, SEC 1":            {pemOf("EC PRIVATE KEY", ecDER), "is not an RSA key"},
 		"EC, PKCS#8":           {pkcs8Of(t, ec), "is not an RSA key"},
 		"Ed25519, PKCS#8":      {pkcs8Of(t, ed), "is not an RSA key"},
@@ -171,9 +177,9 @@ func TestRefusedKeysLeaveNoTrace(t *testing.T) {
 	inputs := map[string]any{
 		"a list":   []any{pkcs1},
 		"an array": []any{pkcs1, pkcs1},
-		"an map":   map[string]any{"pem": pkcs1},
+		"a map":    map[string]any{"pem": pkcs1},
 		"a number": 1234567890123,
-		"null":     nil,
+		"true":     true,
 	}
 	for name, test := range refusedKeys(t, pkcs1, testKey(t)) {
 		inputs[name] = test.input

@@ -6,7 +6,7 @@ package backend
 import (
 	"context"
 	"crypto/rsa"
-	"fmt"
+	"errors"
 	"net/http"
 	"strconv"
 
@@ -118,6 +118,9 @@ func configResponseFields() map[string]*framework.FieldSchema {
 
 func (b *backend) pathConfigExists(ctx context.Context, req *logical.Request, _ *framework.FieldData) (bool, error) {
 	cfg, err := loadConfig(ctx, req.Storage)
+	if errors.Is(err, errCorrupt) {
+		return true, nil // there is one, and the handler says what is wrong with it
+	}
 	if err != nil {
 		return false, err
 	}
@@ -165,101 +168,144 @@ func (b *backend) pathConfigWrite(ctx context.Context, req *logical.Request, d *
 	if err != nil {
 		return nil, err
 	}
-	changed := current.patched(d)
-	if !changed.configured() {
-		return refuse(invalid("%s is required; Clan Meeting gave it to you with the key", fieldConsumerID))
-	}
-	if err := changed.check(); err != nil {
+	changed, err := current.patched(d)
+	if err != nil {
 		return refuse(err)
 	}
-
-	resp := &logical.Response{}
 	if _, ok := d.GetOk(fieldActiveKey); ok {
-		if err := checkSwitch(ctx, req.Storage, &changed, d); err != nil {
+		if err := checkKeyExists(ctx, req.Storage, changed.ActiveKey); err != nil {
 			return refuse(err)
-		}
-	} else if pem, ok := d.GetOk(fieldPrivateKey); ok {
-		key, err := parsePrivateKey(pem.(string))
-		if err != nil {
-			return refuse(err)
-		}
-		warning, err := b.activate(ctx, req.Storage, current, &changed, key)
-		if err != nil {
-			return nil, err
-		}
-		if warning != "" {
-			resp.AddWarning(warning)
 		}
 	}
-	if err := store(ctx, req.Storage, configStoragePath, &changed); err != nil {
+	resp := &logical.Response{}
+	if err := b.takeKey(ctx, req, d, current, changed, resp); err != nil {
+		return refuse(err)
+	}
+	if err := store(ctx, req.Storage, configStoragePath, changed); err != nil {
 		return nil, err
+	}
+	b.sendEvent(ctx, req, eventConfigWrite, true)
+	if changed.ActiveKey != current.ActiveKey {
+		b.sendEvent(ctx, req, eventKeyActivate, true, fieldVersion, strconv.Itoa(changed.ActiveKey))
 	}
 	return resp, nil
 }
 
-// patched returns the configuration with the fields that the request names.
-func (c *config) patched(d *framework.FieldData) config {
+// patched returns the configuration with the fields that the request names, if
+// that is one.
+func (c *config) patched(d *framework.FieldData) (*config, error) {
 	changed := *c
 	if !c.configured() {
 		changed.Audience, changed.Issuer = defaultAudience, defaultIssuer
 	}
+	var problems []error
 	for name, target := range map[string]*string{
 		fieldConsumerID: &changed.ConsumerID,
 		fieldAudience:   &changed.Audience,
 		fieldIssuer:     &changed.Issuer,
 		fieldDomain:     &changed.Domain,
 	} {
-		if v, ok := d.GetOk(name); ok {
-			*target = v.(string)
-			if *target == "" {
-				*target = d.GetDefaultOrZero(name).(string)
-			}
+		v, ok, err := stringField(d, name)
+		switch {
+		case err != nil:
+			problems = append(problems, err)
+		case ok && v == "":
+			*target = d.GetDefaultOrZero(name).(string)
+		case ok:
+			*target = v
 		}
 	}
 	if v, ok := d.GetOk(fieldActiveKey); ok {
 		changed.ActiveKey = v.(int)
+		if _, ok := d.GetOk(fieldPrivateKey); ok {
+			return nil, invalid("%s and %s exclude each other: a new private key becomes the active one by itself", fieldPrivateKey, fieldActiveKey)
+		}
 	}
-	return changed
+	if !changed.configured() {
+		problems = append(problems, invalid("%s is required; Clan Meeting gave it to you with the key", fieldConsumerID))
+	}
+	return &changed, errors.Join(append(problems, changed.check())...)
 }
 
-// checkSwitch makes sure that the version which the request makes the active one
-// is there to sign.
-func checkSwitch(ctx context.Context, s logical.Storage, changed *config, d *framework.FieldData) error {
-	if _, ok := d.GetOk(fieldPrivateKey); ok {
-		return invalid("%s and %s exclude each other: a new private key becomes the active one by itself", fieldPrivateKey, fieldActiveKey)
-	}
-	entry, err := loadKey(ctx, s, changed.ActiveKey)
+// checkKeyExists makes sure that a version which is to sign is there.
+func checkKeyExists(ctx context.Context, s logical.Storage, version int) error {
+	entry, err := loadKey(ctx, s, version)
 	if err != nil {
 		return err
 	}
 	if entry == nil {
-		return invalid("%s %d does not exist", fieldActiveKey, changed.ActiveKey)
+		return errNoSuchKey(version)
 	}
 	return nil
 }
 
-// activate makes the key the active one of the changed configuration, and stores
-// it first, unless it is the active one already; then it returns a warning.
-func (b *backend) activate(ctx context.Context, s logical.Storage, current, changed *config, key *rsa.PrivateKey) (string, error) {
-	if current.ActiveKey != 0 {
-		active, err := loadActiveKey(ctx, s, current)
-		if err != nil {
-			return "", err
-		}
-		if active.Equal(key) {
-			return "this private key is already the active one, version " + strconv.Itoa(current.ActiveKey) + "; no new version was stored", nil
-		}
+func errNoSuchKey(version int) error {
+	return invalid("%s %d does not exist; list keys to see which do", fieldActiveKey, version)
+}
+
+// takeKey stores the private key that the request may carry, and makes it the
+// active one of the changed configuration.
+func (b *backend) takeKey(ctx context.Context, req *logical.Request, d *framework.FieldData, current, changed *config, resp *logical.Response) error {
+	pem, ok, err := stringField(d, fieldPrivateKey)
+	if err != nil || !ok {
+		return err
 	}
-	entry, err := newKeyEntry(key, sourceImported, b.now())
+	key, err := parsePrivateKey(pem)
 	if err != nil {
-		return "", err
+		return err
 	}
-	version, err := current.addKey(ctx, s, entry)
+	known, err := isActiveKey(ctx, req.Storage, current, key)
 	if err != nil {
-		return "", err
+		return err
+	}
+	if known {
+		resp.AddWarning(activeKeyWarning(current.ActiveKey))
+		return nil
+	}
+	version, err := b.addKey(ctx, req, current, key, sourceImported)
+	if err != nil {
+		return err
 	}
 	changed.ActiveKey, changed.LastKey = version, version
-	return "", nil
+	return nil
+}
+
+// isActiveKey tells whether the key is the one that signs already.
+func isActiveKey(ctx context.Context, s logical.Storage, cfg *config, key *rsa.PrivateKey) (bool, error) {
+	if cfg.ActiveKey == 0 {
+		return false, nil
+	}
+	active, err := loadActiveKey(ctx, s, cfg)
+	if err != nil {
+		return false, err
+	}
+	return active.Equal(key), nil
+}
+
+func activeKeyWarning(version int) string {
+	return "this private key is already the active one, version " + strconv.Itoa(version) + "; no new version was stored"
+}
+
+// deleteConfig first takes the active key out of use, then deletes the keys, and
+// the configuration last. So no node ever misses the key that signs, and a deletion
+// that fails halfway is not mistaken for one: the configuration is still there.
+func deleteConfig(ctx context.Context, s logical.Storage, cfg *config, versions []int) error {
+	if cfg.ActiveKey != 0 {
+		inactive := *cfg
+		inactive.ActiveKey = 0
+		if err := store(ctx, s, configStoragePath, &inactive); err != nil {
+			return err
+		}
+	}
+	for _, version := range versions {
+		if err := remove(ctx, s, keyPath(version)); err != nil {
+			return err
+		}
+	}
+	if cfg.LastKey == 0 {
+		return remove(ctx, s, configStoragePath)
+	}
+	return store(ctx, s, configStoragePath, &config{LastKey: cfg.LastKey})
 }
 
 func (b *backend) pathConfigDelete(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
@@ -271,24 +317,14 @@ func (b *backend) pathConfigDelete(ctx context.Context, req *logical.Request, _ 
 	if err != nil {
 		return nil, err
 	}
-	// The configuration goes first: from then on no node looks for the keys.
-	if cfg.LastKey == 0 {
-		err = remove(ctx, req.Storage, configStoragePath)
-	} else {
-		err = store(ctx, req.Storage, configStoragePath, &config{LastKey: cfg.LastKey})
-	}
+	versions, err := listKeys(ctx, req.Storage)
 	if err != nil {
 		return nil, err
 	}
-	versions, err := req.Storage.List(ctx, keyPrefix)
-	if err != nil {
-		return nil, fmt.Errorf("listing %q in storage: %w", keyPrefix, err)
+	if err := deleteConfig(ctx, req.Storage, cfg, versions); err != nil {
+		return nil, err
 	}
-	for _, version := range versions {
-		if err := remove(ctx, req.Storage, keyPrefix+version); err != nil {
-			return nil, err
-		}
-	}
+	b.sendEvent(ctx, req, eventConfigDelete, cfg.configured() || len(versions) > 0)
 	return &logical.Response{}, nil
 }
 

@@ -10,11 +10,13 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"errors"
+	"maps"
 	"strings"
 	"sync"
 	"testing"
 
 	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -65,11 +67,17 @@ func TestConfigRefusals(t *testing.T) {
 		"domain with path":   {map[string]any{fieldConsumerID: "a", fieldDomain: "meet.example.com/x"}, "domain must be"},
 		"domain with user":   {map[string]any{fieldConsumerID: "a", fieldDomain: "evil@meet.example.com"}, "domain must be"},
 		"domain, two dots":   {map[string]any{fieldConsumerID: "a", fieldDomain: "meet..example.com"}, "domain must be"},
-		"long domain":        {map[string]any{fieldConsumerID: "a", fieldDomain: strings.Repeat("a.", 127)}, "domain must be"},
-		"no such key":        {map[string]any{fieldConsumerID: "a", fieldActiveKey: 1}, "active_key 1 does not exist"},
+		"long domain":        {map[string]any{fieldConsumerID: "a", fieldDomain: strings.Repeat("a.", 127) + "a"}, "domain must be"},
+		"no such key":        {map[string]any{fieldConsumerID: "a", fieldActiveKey: 1}, "active_key 1 does not exist; list keys to see which do"},
 		"key 0":              {map[string]any{fieldConsumerID: "a", fieldActiveKey: 0}, "active_key 0 does not exist"},
 		"key -1":             {map[string]any{fieldConsumerID: "a", fieldActiveKey: -1}, "active_key -1 does not exist"},
 		"key 1.5":            {map[string]any{fieldConsumerID: "a", fieldActiveKey: 1.5}, fieldActiveKey},
+		"key x":              {map[string]any{fieldConsumerID: "a", fieldActiveKey: "x"}, "active_key must be a whole number"},
+		"true as issuer":     {map[string]any{fieldConsumerID: "a", fieldIssuer: true}, "issuer must be one string"},
+		"long issuer":        {map[string]any{fieldConsumerID: "a", fieldIssuer: strings.Repeat("i", 256)}, "issuer must be 1 to 255 characters"},
+		"two, and no key":    {map[string]any{fieldConsumerID: "a", fieldActiveKey: 7, fieldPrivateKey: pkcs1}, "exclude each other"},
+		"fraction as issuer": {map[string]any{fieldConsumerID: "a", fieldIssuer: 1.5}, "issuer must be one string"},
+		"inexact audience":   {map[string]any{fieldConsumerID: "a", fieldAudience: 9007199254740993}, "audience must be one string"},
 		"two ways at once":   {map[string]any{fieldConsumerID: "a", fieldActiveKey: 0, fieldPrivateKey: pkcs1}, "exclude each other"},
 		"every problem told": {map[string]any{fieldConsumerID: "a.b", fieldIssuer: " x", fieldDomain: "x:1"}, "consumer_id must be 1 to 128 letters, digits, underscores and hyphens; issuer must"},
 	} {
@@ -164,6 +172,59 @@ func TestDeleteOfNothing(t *testing.T) {
 	require.Empty(t, entries)
 }
 
+// A deletion that fails halfway is none: the configuration stays, without a key in
+// use, until the next attempt takes all of it.
+func TestConfigDeleteThatFails(t *testing.T) {
+	for _, failing := range []string{"keys/1", "keys/2", "config"} {
+		m := configured(t)
+		m.mustWrite("keys/import", map[string]any{fieldPrivateKey: readTestdata(t, "rsa2048.openssh.pem")})
+		puts := 0
+		m.storage.failWith(func(verb, key string) error {
+			if verb == "put" && key == "config" {
+				puts++
+			}
+			if verb == "delete" && key == failing || failing == "config" && puts == 2 {
+				return errors.New("storage is down")
+			}
+			return nil
+		})
+		_, err := m.call(logical.DeleteOperation, "config", nil)
+		require.ErrorContains(t, err, failing)
+		m.storage.failWith(nil)
+		require.Contains(t, m.refused(logical.ReadOperation, "creds/support", map[string]any{fieldRoom: "support-1"}), "no active key")
+		require.EqualValues(t, 0, m.mustRead("config", nil)[fieldActiveKey])
+
+		m.mustDelete("config")
+		keys, err := m.storage.List(t.Context(), keyPrefix)
+		require.NoError(t, err)
+		require.Empty(t, keys)
+	}
+}
+
+// Whoever reads, writes and deletes at once gets a whole answer or a refusal, never
+// a fault: the engine's own nodes don't see a change half done.
+func TestConfigChangesAreWhole(t *testing.T) {
+	m := configured(t)
+	pkcs1 := readTestdata(t, "rsa2048.pkcs1.pem")
+	var wg sync.WaitGroup
+	work := func(op logical.Operation, path string, data map[string]any) {
+		wg.Go(func() {
+			for range 40 {
+				_, err := m.call(op, path, maps.Clone(data))
+				assert.NoError(t, err, "%s %s", op, path)
+			}
+		})
+	}
+	work(logical.DeleteOperation, "config", nil)
+	work(logical.UpdateOperation, "config", map[string]any{fieldConsumerID: testConsumer, fieldPrivateKey: pkcs1})
+	work(logical.ReadOperation, "config", nil)
+	work(logical.ReadOperation, "creds/support", map[string]any{fieldRoom: "support-1"})
+	work(logical.UpdateOperation, "keys/import", map[string]any{fieldPrivateKey: readTestdata(t, "rsa2048.openssh.pem")})
+	work(logical.ReadOperation, "keys/1", nil)
+	work(logical.UpdateOperation, "verify", map[string]any{fieldToken: "a.b.c"})
+	wg.Wait()
+}
+
 // A number that a failed write took is not given to another key.
 func TestKeyNumberIsTakenBeforeTheKey(t *testing.T) {
 	m := configured(t)
@@ -191,7 +252,11 @@ func TestConcurrentConfigUpdatesBothSurvive(t *testing.T) {
 		m.mustWrite("config", map[string]any{fieldAudience: "", fieldIssuer: "", fieldDomain: ""})
 		var wg sync.WaitGroup
 		for field, value := range map[string]string{fieldAudience: "a", fieldIssuer: "i", fieldDomain: "d"} {
-			wg.Go(func() { m.mustWrite("config", map[string]any{field: value}) })
+			wg.Go(func() {
+				resp, err := m.call(logical.UpdateOperation, "config", map[string]any{field: value})
+				assert.NoError(t, err)
+				assert.NoError(t, resp.Error())
+			})
 		}
 		wg.Wait()
 		got := m.mustRead("config", nil)
@@ -261,9 +326,10 @@ func TestLoadDuringInvalidationIsNotKept(t *testing.T) {
 		}
 		return nil
 	})
-	done := make(chan map[string]any)
+	done := make(chan error)
 	go func() {
-		done <- m.mustRead("creds/support", map[string]any{fieldRoom: "support-1"})
+		_, err := m.call(logical.ReadOperation, "creds/support", map[string]any{fieldRoom: "support-1"})
+		done <- err
 	}()
 	<-reached // the configuration is loaded, its key not yet
 
@@ -278,7 +344,7 @@ func TestLoadDuringInvalidationIsNotKept(t *testing.T) {
 		close(invalidated)
 	}()
 	close(proceed)
-	<-done
+	require.NoError(t, <-done)
 	<-invalidated
 	_, claims := m.token("support", map[string]any{fieldRoom: "support-1"})
 	require.Equal(t, "staging", claims["iss"])

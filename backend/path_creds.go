@@ -99,61 +99,35 @@ func (b *backend) secretToken() *framework.Secret {
 }
 
 func (b *backend) pathCredsRead(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	name := d.Get(fieldName).(string)
-	r, err := loadRole(ctx, req.Storage, name)
+	r, err := requestedRole(ctx, req, d)
 	if err != nil {
-		return nil, err
-	}
-	if r == nil {
-		return refuse(invalid("role %q not found", name))
+		return refuse(err)
 	}
 	if r.GenerateLease && b.onPerformanceStandby() {
 		// Only the active node can register a lease; this makes Vault forward.
 		return nil, logical.ErrReadOnly
 	}
-	s, err := b.signer(ctx, req.Storage, req.MountPoint)
+	decided, err := b.decide(ctx, req, d, r)
 	if err != nil {
 		return refuse(err)
 	}
-	wanted, err := parseTokenRequest(d)
-	if err != nil {
-		return refuse(err)
-	}
-	now := b.now()
-	g, err := r.grant(wanted, now, b.System())
-	if err != nil {
-		return refuse(err)
-	}
-	token, err := s.sign(s.claims(g))
+	token, err := decided.signer.sign(decided.signer.claims(decided.grant))
 	if err != nil {
 		return nil, err
 	}
-	return b.credsResponse(r, s, g, token, now), nil
+	return b.credsResponse(r, decided, token), nil
 }
 
-// parseTokenRequest reads the parameters of a request; the framework has checked
-// their types.
-func parseTokenRequest(d *framework.FieldData) (tokenRequest, error) {
-	ttl, _, err := durationField(d, fieldTTL)
-	if err != nil {
-		return tokenRequest{}, err
-	}
-	return tokenRequest{
-		room:      d.Get(fieldRoom).(string),
-		ttl:       ttl,
-		notBefore: d.Get(fieldNotBefore).(time.Time),
-	}, nil
-}
-
-func (b *backend) credsResponse(r *role, s *signer, g *grant, token string, now time.Time) *logical.Response {
-	life := time.Duration(g.expiration-now.Unix()) * time.Second
+func (b *backend) credsResponse(r *role, d *decision, token string) *logical.Response {
+	s, g := d.signer, d.grant
+	life := g.expiration - d.now.Unix()
 	data := map[string]any{
 		fieldToken:      token,
 		fieldRoom:       string(g.room),
 		fieldConsumerID: s.consumerID,
 		fieldNotBefore:  g.notBefore,
 		fieldExpiration: g.expiration,
-		fieldTTL:        int64(life.Seconds()),
+		fieldTTL:        life,
 		fieldKeyVersion: s.keyVersion,
 	}
 	if url := s.meetingURL(g.room, token); url != "" {
@@ -162,7 +136,8 @@ func (b *backend) credsResponse(r *role, s *signer, g *grant, token string, now 
 	resp := &logical.Response{Data: data}
 	if r.GenerateLease {
 		resp = b.Secret(secretTypeToken).Response(data, nil)
-		resp.Secret.TTL, resp.Secret.MaxTTL = life, life
+		resp.Secret.TTL = time.Duration(life) * time.Second
+		resp.Secret.MaxTTL = resp.Secret.TTL
 	}
 	resp.Warnings = g.warnings
 	return resp

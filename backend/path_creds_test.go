@@ -105,6 +105,7 @@ func hostileRooms() []any {
 		"{{identity.entity.name}}", "support-{1}", "support-1?", "support-[0-9]", ".*", "support-.*", "^support-1$", "*\n", " *", "*,*",
 		"ѕupport-1", "support‐1", "support－1", "support-１", "\u212aitchen", "suppor\u0442-1", "support-\u200b1", "support-1\u0000", "\ufeffsupport-1", "İ", "＊", "support-é",
 		strings.Repeat("a", 256), strings.Repeat("support-", 40), "support-" + strings.Repeat("x", 10_000),
+		true,
 		[]any{"support-1"},
 		[]any{"support-1", "*"},
 		[]any{},
@@ -249,7 +250,9 @@ func TestNotBefore(t *testing.T) {
 		{"support", at(1), "this role does not schedule"},
 		{"patient", at(-10 * 3600), "would have expired already"},
 		{"patient", at(-900), "would have expired already"},
-		{"webinar", "tomorrow", fieldNotBefore},
+		{"webinar", "tomorrow", "not_before must be RFC 3339, like 2030-01-31T09:00:00Z, or whole seconds since the epoch"},
+		{"webinar", "0001-01-01T00:00:00Z", "more than 1m0s in the past"},
+		{"webinar", -62135596800, "more than 1m0s in the past"},
 		{"webinar", "", fieldNotBefore},
 		{"webinar", "2030-01-31", fieldNotBefore},
 		{"webinar", 1.5, fieldNotBefore},
@@ -278,6 +281,71 @@ func TestLease(t *testing.T) {
 		_, err := m.wire.HandleRequest(t.Context(), &logical.Request{Operation: logical.RevokeOperation, Path: "creds/leased", Secret: resp.Secret, Storage: m.storage})
 		require.NoError(t, err)
 	}
+}
+
+// Vault cuts a lease at the mount's maximum. One that would then end before its
+// token is refused.
+func TestLeaseBeyondTheMount(t *testing.T) {
+	m := configured(t)
+	m.system.MaxLeaseTTLVal = time.Hour
+	m.mustWrite("roles/leased", map[string]any{fieldAllowedRooms: "*", fieldGenerateLease: true, fieldTTL: "5m", fieldMaxNotBefore: "9223372036"})
+	resp := m.must(m.call(logical.ReadOperation, "creds/leased", map[string]any{fieldRoom: "x", fieldNotBefore: testNow.Unix() + 3300}))
+	require.Equal(t, time.Hour, resp.Secret.TTL)
+	for _, ahead := range []int64{3301, 9223372030} {
+		require.Contains(t, m.refused(logical.ReadOperation, "creds/leased", map[string]any{fieldRoom: "x", fieldNotBefore: testNow.Unix() + ahead}), "over the mount's maximum")
+	}
+	m.mustWrite("roles/leased", map[string]any{fieldGenerateLease: false})
+	answer, _ := m.token("leased", map[string]any{fieldRoom: "x", fieldNotBefore: testNow.Unix() + 9223372030})
+	require.EqualValues(t, 9223372330, answer[fieldTTL])
+}
+
+// Whatever ends up in a field of another type, no message repeats it.
+func TestNoFieldEchoesAKey(t *testing.T) {
+	m := configured(t)
+	pkcs1 := readTestdata(t, "rsa2048.pkcs1.pem")
+	for _, path := range []string{"config", "keys/generate", "keys/import", "roles/support", "creds/support", "check/support", "verify"} {
+		for name := range m.inside.Route(path).Fields {
+			if name == fieldName {
+				continue
+			}
+			for _, value := range []any{pkcs1, []any{pkcs1}, map[string]any{pkcs1: pkcs1}, []any{[]any{pkcs1}}} {
+				resp, err := m.call(logical.UpdateOperation, path, map[string]any{name: value, fieldConsumerID: "a.b"})
+				require.NoError(t, err)
+				if resp.IsError() {
+					requireNoEcho(t, resp.Error().Error(), pkcs1)
+				}
+			}
+		}
+	}
+	require.NotContains(t, m.log.String(), strings.Split(pkcs1, "\n")[5])
+}
+
+func TestRelativePaths(t *testing.T) {
+	m := configured(t)
+	for _, path := range []string{"roles/a..b", "creds/a..b"} {
+		for _, op := range []logical.Operation{logical.ReadOperation, logical.UpdateOperation} {
+			require.Contains(t, m.refused(op, path, nil), "two dots in a row")
+		}
+	}
+	require.NotContains(t, m.log.String(), "[ERROR]")
+}
+
+// A null is as good as not naming the field.
+func TestNullIsNotNamed(t *testing.T) {
+	m := configured(t)
+	m.mustWrite("config", map[string]any{fieldDomain: "meet.example.com"})
+	before, role := m.mustRead("config", nil), m.mustRead("roles/support", nil)
+	for _, path := range []string{"config", "roles/support"} {
+		nulls := map[string]any{}
+		for name := range m.inside.Route(path).Fields {
+			if name != fieldName {
+				nulls[name] = nil
+			}
+		}
+		m.mustWrite(path, nulls)
+	}
+	require.Equal(t, before, m.mustRead("config", nil))
+	require.Equal(t, role, m.mustRead("roles/support", nil))
 }
 
 // A performance standby can't register a lease; logical.ErrReadOnly has Vault

@@ -109,7 +109,7 @@ func roleFields() map[string]*framework.FieldSchema {
 		fieldAllowedRoomsTemplate: {
 			Type:         framework.TypeBool,
 			Default:      false,
-			Description:  "Not supported yet; true is refused.",
+			Description:  "Lets allowed_rooms and default_room hold identity templates, like {{identity.entity.name}} or team-{{identity.entity.metadata.team}}-*, rendered for the caller's entity.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Allowed rooms are templates"},
 		},
 		fieldDefaultRoom: {
@@ -162,6 +162,9 @@ func roleResponseFields() map[string]*framework.FieldSchema {
 	for _, field := range fields {
 		field.Required = true
 		field.Default = nil
+		if field.Type == framework.TypeDurationSecond {
+			field.Type = framework.TypeInt64 // a duration reads back as its seconds
+		}
 	}
 	return fields
 }
@@ -177,6 +180,9 @@ func (b *backend) pathRolesList(ctx context.Context, req *logical.Request, _ *fr
 
 func (b *backend) pathRoleExists(ctx context.Context, req *logical.Request, d *framework.FieldData) (bool, error) {
 	r, err := loadRole(ctx, req.Storage, d.Get(fieldName).(string))
+	if errors.Is(err, errCorrupt) {
+		return true, nil // there is one, and the handler says what is wrong with it
+	}
 	return r != nil, err
 }
 
@@ -187,8 +193,8 @@ func (b *backend) pathRoleRead(ctx context.Context, req *logical.Request, d *fra
 	}
 	return &logical.Response{Data: map[string]any{
 		fieldAllowedRooms:         r.AllowedRooms,
-		fieldAllowedRoomsTemplate: false,
-		fieldDefaultRoom:          string(r.DefaultRoom),
+		fieldAllowedRoomsTemplate: r.AllowedRoomsTemplate,
+		fieldDefaultRoom:          r.DefaultRoom,
 		fieldAllowWildcardRoom:    r.AllowWildcardRoom,
 		fieldTTL:                  int64(r.TTL.Seconds()),
 		fieldMaxTTL:               int64(r.MaxTTL.Seconds()),
@@ -211,12 +217,16 @@ func (b *backend) pathRoleWrite(ctx context.Context, req *logical.Request, d *fr
 	if r == nil {
 		r = newRole()
 	}
-	if err := errors.Join(r.patch(d), r.check()); err != nil {
+	if err := r.patch(d); err != nil {
+		return refuse(err)
+	}
+	if err := r.check(); err != nil {
 		return refuse(err)
 	}
 	if err := store(ctx, req.Storage, rolePath(name), r); err != nil {
 		return nil, err
 	}
+	b.sendEvent(ctx, req, eventRoleWrite, true, fieldName, name)
 	resp := &logical.Response{}
 	for _, warning := range r.warnings(b.System().MaxLeaseTTL()) {
 		resp.AddWarning(warning)
@@ -229,22 +239,21 @@ func (b *backend) pathRoleDelete(ctx context.Context, req *logical.Request, d *f
 	lock := locksutil.LockForKey(b.roleLocks, name)
 	lock.Lock()
 	defer lock.Unlock()
-	return nil, remove(ctx, req.Storage, rolePath(name))
+	// Deleted unread: a role that can't be decoded must go, too.
+	if err := remove(ctx, req.Storage, rolePath(name)); err != nil {
+		return nil, err
+	}
+	b.sendEvent(ctx, req, eventRoleDelete, true, fieldName, name)
+	return &logical.Response{}, nil
 }
 
 // patch sets the fields that the request names.
 func (r *role) patch(d *framework.FieldData) error {
-	if d.Get(fieldAllowedRoomsTemplate).(bool) {
-		return invalid("%s is not supported yet; list names and globs in %s", fieldAllowedRoomsTemplate, fieldAllowedRooms)
-	}
 	if v, ok := d.GetOk(fieldAllowedRooms); ok {
-		r.AllowedRooms = []string{}
-		for _, entry := range v.([]string) {
-			r.AllowedRooms = append(r.AllowedRooms, lowerName(entry))
-		}
+		r.AllowedRooms = v.([]string)
 	}
-	if v, ok := d.GetOk(fieldDefaultRoom); ok {
-		r.DefaultRoom = room(lowerName(v.(string)))
+	if v, ok := d.GetOk(fieldAllowedRoomsTemplate); ok {
+		r.AllowedRoomsTemplate = v.(bool)
 	}
 	if v, ok := d.GetOk(fieldAllowWildcardRoom); ok {
 		r.AllowWildcardRoom = v.(bool)
@@ -252,10 +261,15 @@ func (r *role) patch(d *framework.FieldData) error {
 	if v, ok := d.GetOk(fieldGenerateLease); ok {
 		r.GenerateLease = v.(bool)
 	}
-	return r.patchDurations(d)
+	v, ok, err := stringField(d, fieldDefaultRoom)
+	if ok {
+		r.DefaultRoom = v
+	}
+	return errors.Join(err, r.patchDurations(d))
 }
 
 func (r *role) patchDurations(d *framework.FieldData) error {
+	var problems []error
 	for _, f := range []struct {
 		name     string
 		target   *time.Duration
@@ -267,17 +281,16 @@ func (r *role) patchDurations(d *framework.FieldData) error {
 		{fieldMaxNotBefore, &r.MaxNotBefore, 0},
 	} {
 		v, ok, err := durationField(d, f.name)
-		if err != nil {
-			return err
-		}
 		switch {
+		case err != nil:
+			problems = append(problems, err)
 		case ok && v == 0:
 			*f.target = f.fallback
 		case ok:
 			*f.target = v
 		}
 	}
-	return nil
+	return errors.Join(problems...)
 }
 
 // warnings tells what a security team should know of the role that it wrote.
@@ -307,9 +320,16 @@ allowed_rooms holds names and globs. A room must match one of them whole:
 room. A token for every room, room=*, needs allow_wildcard_room, whatever the globs
 say.
 
+With allowed_rooms_template, entries and default_room may hold the identity templates
+of Vault's policies. A value stands for one literal part of a name; where the caller
+has no entity, no such value, or one with anything but a-z, 0-9, "_" and "-" in it,
+the entry matches nothing.
+
 Refused: a role that allows nothing, a ttl over max_ttl, a default_room that the
 role does not allow. 0 for ttl or max_ttl puts its default back.
 
   $ vault write clanmeeting/roles/support allowed_rooms='support-*' ttl=5m max_ttl=15m
+  $ vault write clanmeeting/roles/me allowed_rooms_template=true \
+      allowed_rooms='{{identity.entity.id}}' default_room='{{identity.entity.id}}'
   $ vault read clanmeeting/roles/support
 `

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -37,6 +38,7 @@ func TestRoleRoundTrip(t *testing.T) {
 	for name, test := range map[string]struct{ write, read map[string]any }{
 		"defaults":       {map[string]any{fieldAllowedRooms: "support-*"}, nil},
 		"list":           {map[string]any{fieldAllowedRooms: []any{"a", "b-*"}}, map[string]any{fieldAllowedRooms: []any{"a", "b-*"}}},
+		"numbers":        {map[string]any{fieldAllowedRooms: []any{4711, "b"}, fieldDefaultRoom: 4711}, map[string]any{fieldAllowedRooms: []any{"4711", "b"}, fieldDefaultRoom: "4711"}},
 		"commas":         {map[string]any{fieldAllowedRooms: "b-*, a"}, map[string]any{fieldAllowedRooms: []any{"b-*", "a"}}},
 		"upper case":     {map[string]any{fieldAllowedRooms: "Sales-*", fieldDefaultRoom: "SALES-1"}, map[string]any{fieldAllowedRooms: []any{"sales-*"}, fieldDefaultRoom: "sales-1"}},
 		"wildcard alone": {map[string]any{fieldAllowWildcardRoom: true}, map[string]any{fieldAllowedRooms: []any{}, fieldAllowWildcardRoom: true}},
@@ -74,9 +76,16 @@ func TestRoleRefusals(t *testing.T) {
 		"dot":                 {map[string]any{fieldAllowedRooms: "a,b.c"}, "entry 2 of allowed_rooms"},
 		"regular expression":  {map[string]any{fieldAllowedRooms: "a.*"}, "entry 1 of allowed_rooms"},
 		"look-alike":          {map[string]any{fieldAllowedRooms: "\u212aitchen"}, "entry 1 of allowed_rooms"},
-		"template":            {map[string]any{fieldAllowedRooms: "{{identity.entity.name}}"}, "entry 1 of allowed_rooms"},
+		"template":            {map[string]any{fieldAllowedRooms: "{{identity.entity.name}}"}, "entry 1 of allowed_rooms is a template; set allowed_rooms_template"},
+		"template as default": {map[string]any{fieldAllowedRooms: "a", fieldDefaultRoom: "{{identity.entity.name}}"}, "default_room is a template; set allowed_rooms_template"},
+		"no directive":        {map[string]any{fieldAllowedRooms: "{{identity.entity.nmae}}", fieldAllowedRoomsTemplate: true}, "entry 1 of allowed_rooms has a template directive that is not one"},
+		"all groups":          {map[string]any{fieldAllowedRooms: "{{identity.entity.groups.names}}", fieldAllowedRoomsTemplate: true}, "not one; it must be like"},
+		"the time":            {map[string]any{fieldAllowedRooms: "{{time.now}}", fieldAllowedRoomsTemplate: true}, "not one; it must be like"},
+		"unbalanced":          {map[string]any{fieldAllowedRooms: "a-{{identity.entity.name", fieldAllowedRoomsTemplate: true}, "not one; it must be like"},
+		"unbalanced end":      {map[string]any{fieldAllowedRooms: "a-identity.entity.name}}", fieldAllowedRoomsTemplate: true}, "entry 1 of allowed_rooms must be a room name or a glob"},
+		"nested":              {map[string]any{fieldAllowedRooms: "{{identity.entity.metadata.{{x}}}}", fieldAllowedRoomsTemplate: true}, "entry 1 of allowed_rooms"},
+		"long with template":  {map[string]any{fieldAllowedRooms: strings.Repeat("a", 256) + "{{identity.entity.name}}", fieldAllowedRoomsTemplate: true}, "entry 1 of allowed_rooms"},
 		"long entry":          {map[string]any{fieldAllowedRooms: strings.Repeat("a", 256)}, "entry 1 of allowed_rooms"},
-		"templates":           {map[string]any{fieldAllowedRooms: "a", fieldAllowedRoomsTemplate: true}, "allowed_rooms_template is not supported yet"},
 		"default not allowed": {map[string]any{fieldAllowedRooms: "a-*", fieldDefaultRoom: "b"}, "default_room must itself be allowed"},
 		"default for all":     {map[string]any{fieldAllowedRooms: "*", fieldDefaultRoom: "*"}, "default_room must itself be allowed"},
 		"default is a glob":   {map[string]any{fieldAllowedRooms: "a-*", fieldDefaultRoom: "a-*"}, "default_room must be one room name"},
@@ -85,7 +94,13 @@ func TestRoleRefusals(t *testing.T) {
 		"negative":            {map[string]any{fieldAllowedRooms: "a", fieldTTL: "-5m"}, fieldTTL},
 		"not a duration":      {map[string]any{fieldAllowedRooms: "a", fieldMaxTTL: "soon"}, fieldMaxTTL},
 		"half a second":       {map[string]any{fieldAllowedRooms: "a", fieldTTL: "500ms"}, "ttl must be in whole seconds"},
-		"a fraction":          {map[string]any{fieldAllowedRooms: "a", fieldMaxNotBefore: 1.5}, fieldMaxNotBefore},
+		"a fraction":          {map[string]any{fieldAllowedRooms: "a", fieldMaxNotBefore: 1.5}, "max_not_before must be in whole seconds and not negative, like 90, 90s or 15m"},
+		"a number as rooms":   {map[string]any{fieldAllowedRooms: map[string]any{"a": 1}}, "allowed_rooms must be a list of strings, or one string with commas"},
+		"a fraction as room":  {map[string]any{fieldAllowedRooms: []any{1.5}}, "entry 1 of allowed_rooms"},
+		"inexact default":     {map[string]any{fieldAllowedRooms: "*", fieldDefaultRoom: 9007199254740993}, "default_room must be one string"},
+		"a flag of text":      {map[string]any{fieldAllowedRooms: "a", fieldGenerateLease: "maybe"}, "generate_lease must be true or false"},
+		"true for a room":     {map[string]any{fieldAllowedRooms: "*", fieldDefaultRoom: true}, "default_room must be one string"},
+		"two wrong types":     {map[string]any{fieldTTL: "x", fieldDefaultRoom: []any{"a"}}, "default_room must be one string; ttl must be in whole seconds"},
 		"beyond all time":     {map[string]any{fieldAllowedRooms: "a", fieldMaxTTL: "9223372036854775807"}, fieldMaxTTL},
 		"every problem told":  {map[string]any{fieldAllowedRooms: "a.b", fieldTTL: "2h"}, `for any part of a name; ttl of 2h0m0s is over`},
 	} {
@@ -147,7 +162,11 @@ func TestConcurrentRoleUpdatesBothSurvive(t *testing.T) {
 		m.mustWrite(path, map[string]any{fieldAllowedRooms: "support-*"})
 		var wg sync.WaitGroup
 		for field, value := range map[string]any{fieldTTL: "1m", fieldMaxTTL: "2h", fieldNotBeforeDuration: "9s", fieldDefaultRoom: "support-1"} {
-			wg.Go(func() { m.mustWrite(path, map[string]any{field: value}) })
+			wg.Go(func() {
+				resp, err := m.call(logical.UpdateOperation, path, map[string]any{field: value})
+				assert.NoError(t, err)
+				assert.NoError(t, resp.Error())
+			})
 		}
 		wg.Wait()
 		require.Equal(t, roleDefaults(map[string]any{

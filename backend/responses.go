@@ -11,11 +11,11 @@ import (
 
 // emptyResponses describes an operation that has nothing to say.
 var emptyResponses = map[int][]framework.Response{
-	http.StatusNoContent: {{Description: "No Content"}},
+	http.StatusNoContent: {{Description: "No Content", Fields: map[string]*framework.FieldSchema{}}},
 }
 
 // writeResponses describes a write, which has something to say only as warnings.
 var writeResponses = map[int][]framework.Response{
-	http.StatusNoContent: {{Description: "No Content"}},
-	http.StatusOK:        {{Description: "OK, with warnings"}},
+	http.StatusNoContent: {{Description: "No Content", Fields: map[string]*framework.FieldSchema{}}},
+	http.StatusOK:        {{Description: "OK, with warnings", Fields: map[string]*framework.FieldSchema{}}},
 }

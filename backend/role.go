@@ -6,10 +6,11 @@ package backend
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
-	"github.com/ryanuber/go-glob"
 )
 
 const rolePrefix = "roles/"
@@ -27,12 +28,16 @@ const longMaxTTL = 24 * time.Hour
 // role limits the tokens that its readers may ask for. All durations are in whole
 // seconds.
 type role struct {
-	// AllowedRooms are names, and globs in which "*" stands for any part of a
-	// name, in lower case.
+	// AllowedRooms are the rules that a room must match one of, in lower case.
 	AllowedRooms []string `json:"allowed_rooms"`
-	DefaultRoom  room     `json:"default_room"`
 
-	// AllowWildcardRoom lets a request ask for everyRoom; no glob does.
+	// AllowedRoomsTemplate lets AllowedRooms and DefaultRoom hold directives.
+	AllowedRoomsTemplate bool `json:"allowed_rooms_template"`
+
+	// DefaultRoom is the room of a request that names none; empty for no such.
+	DefaultRoom string `json:"default_room"`
+
+	// AllowWildcardRoom lets a request ask for everyRoom; no rule does.
 	AllowWildcardRoom bool `json:"allow_wildcard_room"`
 
 	TTL    time.Duration `json:"ttl"`
@@ -45,6 +50,10 @@ type role struct {
 	MaxNotBefore time.Duration `json:"max_not_before"`
 
 	GenerateLease bool `json:"generate_lease"`
+
+	// What check makes of AllowedRooms and DefaultRoom.
+	rules       []roomRule
+	defaultRule roomRule
 }
 
 func newRole() *role {
@@ -63,7 +72,7 @@ func loadRole(ctx context.Context, s logical.Storage, name string) (*role, error
 	return load[role](ctx, s, rolePath(name))
 }
 
-// check names every problem at once.
+// check parses the rules and names every problem at once.
 func (r *role) check() error {
 	problems := []error{r.checkRooms()}
 	if r.TTL > r.MaxTTL {
@@ -90,55 +99,117 @@ func (r *role) checkRooms() error {
 	if len(r.AllowedRooms) == 0 && !r.AllowWildcardRoom {
 		return invalid("a role must allow something: set %s, like support-*, or %s", fieldAllowedRooms, fieldAllowWildcardRoom)
 	}
-	for i, entry := range r.AllowedRooms {
-		if !globPattern.MatchString(entry) {
-			return invalid("entry %d of %s must be a room name or a glob of %s, and \"*\" for any part of a name", i+1, fieldAllowedRooms, roomSyntax)
+	r.rules = make([]roomRule, len(r.AllowedRooms))
+	for i, text := range r.AllowedRooms {
+		rule, err := parseRule(text, r.AllowedRoomsTemplate)
+		if err != nil {
+			return badRule(err, fmt.Sprintf("entry %d of %s", i+1, fieldAllowedRooms))
 		}
+		r.rules[i], r.AllowedRooms[i] = rule, rule.text
 	}
+	return r.checkDefaultRoom()
+}
+
+// checkDefaultRoom makes sure that the default is allowed, as far as that does not
+// hang on the caller; the rest is for grantRoom.
+func (r *role) checkDefaultRoom() error {
 	if r.DefaultRoom == "" {
 		return nil
 	}
-	if parsed, err := parseRoom(fieldDefaultRoom, string(r.DefaultRoom)); err != nil {
+	rule, err := parseRule(r.DefaultRoom, r.AllowedRoomsTemplate)
+	if err != nil {
+		return badRule(err, fieldDefaultRoom)
+	}
+	r.defaultRule, r.DefaultRoom = rule, rule.text
+	if rule.templated() {
+		return nil
+	}
+	wanted, err := parseRoom(fieldDefaultRoom, r.DefaultRoom)
+	if err != nil {
 		return err
-	} else if !r.allows(parsed) {
+	}
+	if wanted != everyRoom && slices.ContainsFunc(r.rules, roomRule.templated) {
+		return nil
+	}
+	if matched, _, err := r.match(wanted, nil); err != nil || matched == "" {
 		return invalid("%s must itself be allowed, by %s or, if it is \"*\", by %s", fieldDefaultRoom, fieldAllowedRooms, fieldAllowWildcardRoom)
 	}
 	return nil
 }
 
-// allows tells whether a token for the room may be signed. The room is compared
-// whole with each entry, and everyRoom with none of them.
-func (r *role) allows(wanted room) bool {
-	if wanted == everyRoom {
-		return r.AllowWildcardRoom
+// badRule tells what is wrong with the text of a rule.
+func badRule(err error, what string) error {
+	switch {
+	case errors.Is(err, errRuleDirective):
+		return invalid("%s has a template directive that is not one; it must be like {{identity.entity.name}} or {{identity.entity.metadata.team}}", what)
+	case errors.Is(err, errRuleTemplate):
+		return invalid("%s is a template; set %s for it to be one", what, fieldAllowedRoomsTemplate)
 	}
-	for _, entry := range r.AllowedRooms {
-		if glob.Glob(entry, string(wanted)) {
-			return true
-		}
-	}
-	return false
+	return invalid("%s must be a room name or a glob: %s, with \"*\" for any part of a name", what, roomSyntax)
 }
 
-// grantRoom returns the room of a token, given what the request names; empty is
-// nothing.
-func (r *role) grantRoom(name string) (room, error) {
-	if name == "" {
-		if r.DefaultRoom == "" {
-			return "", invalid("%s is required: this role has no %s", fieldRoom, fieldDefaultRoom)
+// match returns the rule by which a token for the room may be signed, empty if
+// there is none. A room is compared whole with each rule, and everyRoom with none
+// of them. Rules that the caller has no values for match nothing; unmet tells of
+// the first. The error is a fault.
+func (r *role) match(wanted room, c *caller) (matched string, unmet, err error) {
+	if wanted == everyRoom {
+		if r.AllowWildcardRoom {
+			matched = fieldAllowWildcardRoom
 		}
-		name = string(r.DefaultRoom)
+		return matched, nil, nil
+	}
+	for _, rule := range r.rules {
+		rendered, err := rule.render(c)
+		switch mistake := new(invalidError); {
+		case errors.As(err, &mistake):
+			if unmet == nil {
+				unmet = invalid("the template %s matches nothing: %s", rule.text, mistake)
+			}
+		case err != nil:
+			return "", nil, err
+		case matches(rendered, wanted):
+			return rule.text, nil, nil
+		}
+	}
+	return "", unmet, nil
+}
+
+// grantRoom returns the room of a token, given what the request names (empty is
+// nothing), and the rule that allows it.
+func (r *role) grantRoom(name string, c *caller) (granted room, matched string, err error) {
+	if name == "" {
+		if name, err = r.defaultName(c); err != nil {
+			return "", "", err
+		}
 	}
 	wanted, err := parseRoom(fieldRoom, name)
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
+	matched, unmet, err := r.match(wanted, c)
 	switch {
-	case r.allows(wanted):
-		return wanted, nil
+	case err != nil:
+		return "", "", err
+	case matched != "":
+		return wanted, matched, nil
 	case wanted == everyRoom:
-		return "", invalid("%s \"*\" is not allowed: this role does not have %s; name one room", fieldRoom, fieldAllowWildcardRoom)
+		return "", "", invalid("%s \"*\" is not allowed: this role does not have %s; name one room", fieldRoom, fieldAllowWildcardRoom)
+	case unmet != nil:
+		return "", "", invalid("%s %q is not allowed by this role; %s", fieldRoom, wanted, unmet)
 	default:
-		return "", invalid("%s %q is not allowed by this role; ask for one that its %s match", fieldRoom, wanted, fieldAllowedRooms)
+		return "", "", invalid("%s %q is not allowed by this role; ask for one that its %s match", fieldRoom, wanted, fieldAllowedRooms)
 	}
+}
+
+// defaultName is the room of a request that names none.
+func (r *role) defaultName(c *caller) (string, error) {
+	if r.DefaultRoom == "" {
+		return "", invalid("%s is required: this role has no %s", fieldRoom, fieldDefaultRoom)
+	}
+	name, err := r.defaultRule.render(c)
+	if mistake := new(invalidError); errors.As(err, &mistake) {
+		return "", invalid("%s is required: this role's %s is %s, and %s", fieldRoom, fieldDefaultRoom, r.DefaultRoom, mistake)
+	}
+	return name, err
 }

@@ -21,17 +21,6 @@ const roomSyntax = `1 to 255 of a-z, 0-9, "_" and "-"`
 // it: the Kelvin sign becomes a k.
 var roomPattern = regexp.MustCompile(`^[A-Za-z0-9_-]{1,255}$`)
 
-var globPattern = regexp.MustCompile(`^[A-Za-z0-9_*-]{1,255}$`)
-
-// lowerName returns a room's name, or a glob, in lower case. What is neither
-// stays as it is, to be refused as such.
-func lowerName(name string) string {
-	if !globPattern.MatchString(name) {
-		return name
-	}
-	return strings.ToLower(name)
-}
-
 // parseRoom reads a room as a request or a role names it.
 func parseRoom(field, name string) (room, error) {
 	if name == string(everyRoom) {

@@ -50,7 +50,7 @@ func loadSigner(ctx context.Context, s logical.Storage, mount string) (*signer, 
 		return nil, err
 	}
 	if !cfg.configured() {
-		return nil, invalid("this mount is not configured; write %s and %s to %sconfig", fieldConsumerID, fieldPrivateKey, mount)
+		return nil, errNotConfigured(mount)
 	}
 	if cfg.ActiveKey == 0 {
 		return nil, invalid("this mount has no active key; write %s to %sconfig, or %s to choose one that is stored", fieldPrivateKey, mount, fieldActiveKey)
@@ -60,6 +60,10 @@ func loadSigner(ctx context.Context, s logical.Storage, mount string) (*signer, 
 		return nil, err
 	}
 	return newSigner(cfg, key)
+}
+
+func errNotConfigured(mount string) error {
+	return invalid("this mount is not configured; write %s and %s to %sconfig", fieldConsumerID, fieldPrivateKey, mount)
 }
 
 // loadActiveKey returns the key that signs; a configuration that names a version

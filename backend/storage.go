@@ -5,6 +5,7 @@ package backend
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -15,6 +16,9 @@ import (
 // role, raises it: an older engine must refuse such an entry instead of reading
 // it without the limit.
 const storageFormat = 1
+
+// errCorrupt is an entry that can't be decoded, or that could not have been written.
+var errCorrupt = errors.New("corrupt entry in storage")
 
 // An entry is something the engine stores. Its check says what is wrong with it,
 // before it is written and after it is read.
@@ -41,17 +45,17 @@ func load[T any, P entry[T]](ctx context.Context, s logical.Storage, path string
 	}
 	var e stored[T]
 	if err := raw.DecodeJSON(&e); err != nil {
-		return nil, fmt.Errorf("decoding %q from storage: %w", path, err)
+		return nil, fmt.Errorf("%w: %q: %w", errCorrupt, path, err)
 	}
 	if e.Format != storageFormat {
-		return nil, fmt.Errorf("decoding %q from storage: its format is %d, and this version reads %d", path, e.Format, storageFormat)
+		return nil, fmt.Errorf("%w: %q: its format is %d, and this version reads %d", errCorrupt, path, e.Format, storageFormat)
 	}
 	if e.Entry == nil {
-		return nil, fmt.Errorf("decoding %q from storage: it is empty", path)
+		return nil, fmt.Errorf("%w: %q: it is empty", errCorrupt, path)
 	}
 	if err := P(e.Entry).check(); err != nil {
 		// Not wrapped: a bad value in storage is nobody's bad input.
-		return nil, fmt.Errorf("decoding %q from storage: %s", path, err.Error())
+		return nil, fmt.Errorf("%w: %q: %s", errCorrupt, path, err.Error())
 	}
 	return e.Entry, nil
 }

@@ -4,7 +4,12 @@
 package backend
 
 import (
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/pem"
 	"errors"
+	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -26,12 +31,22 @@ func operations(t testing.TB) map[string]operation {
 		"config new key":     {logical.UpdateOperation, "config", map[string]any{fieldPrivateKey: readTestdata(t, "rsa2048.openssh.pem")}},
 		"config switch":      {logical.UpdateOperation, "config", map[string]any{fieldActiveKey: 1}},
 		"config delete":      {logical.DeleteOperation, "config", nil},
+		"key list":           {logical.ListOperation, "keys/", nil},
+		"key read":           {logical.ReadOperation, "keys/1", nil},
+		"key import":         {logical.UpdateOperation, "keys/import", map[string]any{fieldPrivateKey: readTestdata(t, "rsa2048.openssh.pem")}},
+		"key generate":       {logical.UpdateOperation, "keys/generate", nil},
+		"key delete":         {logical.DeleteOperation, "keys/2", nil},
 		"role list":          {logical.ListOperation, "roles/", nil},
 		"role read":          {logical.ReadOperation, "roles/support", nil},
 		"role create":        {logical.UpdateOperation, "roles/new", map[string]any{fieldAllowedRooms: "a"}},
 		"role update":        {logical.UpdateOperation, "roles/support", map[string]any{fieldTTL: "1m"}},
 		"role delete":        {logical.DeleteOperation, "roles/support", nil},
 		"creds read":         {logical.ReadOperation, "creds/support", map[string]any{fieldRoom: "support-1"}},
+		"check":              {logical.ReadOperation, "check/support", map[string]any{fieldRoom: "support-1"}},
+		"check, refused":     {logical.ReadOperation, "check/support", map[string]any{fieldRoom: "x"}},
+		"check by an update": {logical.UpdateOperation, "check/support", map[string]any{fieldRoom: "support-1"}},
+		"verify":             {logical.UpdateOperation, "verify", map[string]any{fieldToken: strings.TrimSpace(readTestdata(t, "golden.jwt"))}},
+		"verify, malformed":  {logical.UpdateOperation, "verify", map[string]any{fieldToken: "x"}},
 		"creds by an update": {logical.UpdateOperation, "creds/support", map[string]any{fieldRoom: "support-1"}},
 	}
 }
@@ -71,6 +86,12 @@ func TestEveryStorageCallFails(t *testing.T) {
 // What can't be decoded, or could never have been written, is a fault that names
 // the entry, and stays as it is.
 func TestCorruptEntries(t *testing.T) {
+	block, _ := pem.Decode([]byte(readTestdata(t, "rsa1024.pem")))
+	smallKey, err := x509.ParsePKCS1PrivateKey(block.Bytes)
+	require.NoError(t, err)
+	smallDER, err := x509.MarshalPKCS8PrivateKey(smallKey)
+	require.NoError(t, err)
+	small := base64.StdEncoding.EncodeToString(smallDER)
 	corrupt := map[string]string{
 		"no JSON":          `hello`,
 		"null":             `null`,
@@ -81,13 +102,15 @@ func TestCorruptEntries(t *testing.T) {
 		"a later format":   `{"format":2,"entry":{}}`,
 		"a list":           `[]`,
 		"types that clash": `{"format":1,"entry":{"consumer_id":1,"pkcs8":1,"allowed_rooms":1}}`,
+		"no life":          `{"format":1,"entry":{"last_key":-1,"allowed_rooms":["*"],"ttl":0,"max_ttl":3600000000000}}`,
+		"a small key":      fmt.Sprintf(`{"format":1,"entry":{"last_key":-1,"pkcs8":%q}}`, small),
 		"a bad value":      `{"format":1,"entry":{"consumer_id":"a.b","pkcs8":"AAAA","allowed_rooms":["a.*"]}}`,
 	}
 	// What each entry takes part in.
 	touched := map[string][]string{
-		"config":        {"config read", "config update", "config new key", "config switch", "config delete", "creds read", "creds by an update"},
-		"keys/1":        {"config read", "config new key", "config switch", "creds read", "creds by an update"},
-		"roles/support": {"role read", "role update", "creds read", "creds by an update"},
+		"config":        {"config read", "config update", "config new key", "config switch", "config delete", "key read", "key import", "key generate", "key delete", "check", "verify", "creds read", "creds by an update"},
+		"keys/1":        {"config read", "config new key", "config switch", "key read", "key import", "check", "verify", "creds read", "creds by an update"},
+		"roles/support": {"role read", "role update", "check", "creds read", "creds by an update"},
 	}
 	for path, names := range touched {
 		for what, value := range corrupt {

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
-	"github.com/hashicorp/vault/sdk/logical"
 )
 
 // tokenHeader is the JOSE header that the meeting server asks for: it rejects a
@@ -31,49 +30,67 @@ type claims struct {
 	Subject    string   `json:"sub"`
 }
 
+// asMap is the claims under their names in the token.
+func (c claims) asMap() map[string]any {
+	return map[string]any{
+		"aud":     c.Audience,
+		"context": map[string]any{},
+		"exp":     c.Expiration,
+		"iss":     c.Issuer,
+		"nbf":     c.NotBefore,
+		"room":    c.Room,
+		"sub":     c.Subject,
+	}
+}
+
 // tokenRequest is what a caller asks of a role. A zero field was not asked for.
 type tokenRequest struct {
 	room      string
 	ttl       time.Duration
-	notBefore time.Time
+	notBefore *time.Time // in whole seconds
 }
 
 // A grant is what a role allows of a request.
 type grant struct {
 	room       room
-	notBefore  int64 // seconds since the epoch
-	expiration int64 // seconds since the epoch
+	rule       string // the rule that allows the room
+	notBefore  int64  // seconds since the epoch
+	expiration int64  // seconds since the epoch
 	warnings   []string
 }
 
-// grant decides what becomes of a request at the time now. A refusal is the
-// caller's mistake. From sys it takes the mount's maximum TTL.
-func (r *role) grant(req tokenRequest, now time.Time, sys logical.SystemView) (*grant, error) {
-	granted, err := r.grantRoom(req.room)
+// grant decides what becomes of a caller's request at the time now. A refusal is
+// the caller's mistake.
+func (r *role) grant(req tokenRequest, c *caller, now time.Time) (*grant, error) {
+	granted, rule, err := r.grantRoom(req.room, c)
 	if err != nil {
 		return nil, err
 	}
-	ttl, warnings, err := framework.CalculateTTL(sys, req.ttl, r.TTL, 0, r.MaxTTL, 0, time.Time{})
+	ttl, warnings, err := framework.CalculateTTL(c.system, req.ttl, r.TTL, 0, r.MaxTTL, 0, time.Time{})
 	if err != nil {
 		return nil, err
 	}
 	now = now.Truncate(time.Second)
 	g := &grant{
 		room:       granted,
+		rule:       rule,
 		notBefore:  now.Add(-r.NotBeforeDuration).Unix(),
 		expiration: now.Add(ttl).Unix(),
 		warnings:   warnings,
 	}
-	if req.notBefore.IsZero() {
+	if req.notBefore == nil {
 		return g, nil
 	}
-	start := req.notBefore.Truncate(time.Second)
-	if err := r.checkStart(start, now); err != nil {
+	if err := r.checkStart(*req.notBefore, now); err != nil {
 		return nil, err
 	}
-	g.notBefore, g.expiration = start.Unix(), start.Add(ttl).Unix()
-	if g.expiration <= now.Unix() {
+	g.notBefore, g.expiration = req.notBefore.Unix(), req.notBefore.Add(ttl).Unix()
+	switch life := g.expiration - now.Unix(); {
+	case life <= 0:
 		return nil, invalid("%s lies so far back that the token would have expired already; leave it out for a token for now", fieldNotBefore)
+	case r.GenerateLease && life > int64(c.system.MaxLeaseTTL().Seconds()):
+		// Vault would cut the lease, which then ends before the token.
+		return nil, invalid("%s is so far ahead that a lease to the token's end would be over the mount's maximum; ask later, or a role without %s", fieldNotBefore, fieldGenerateLease)
 	}
 	return g, nil
 }

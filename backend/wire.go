@@ -6,34 +6,36 @@ package backend
 import (
 	"encoding/json"
 	"math"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/go-secure-stdlib/parseutil"
 	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
 )
 
 // maxExactInteger is where a float64 no longer holds every integer.
 const maxExactInteger = 1 << 53
 
-// checkSecretFields refuses a secret that is not a string before the framework
-// sees it, whose message about a wrong type repeats the value.
-func checkSecretFields(data map[string]any) error {
-	value, ok := data[fieldPrivateKey]
-	if !ok {
-		return nil
+// restoreData undoes what the plugin protocol does to a request's data. A null is
+// as good as not naming the field.
+func restoreData(data map[string]any) {
+	for name, value := range data {
+		if value == nil {
+			delete(data, name)
+			continue
+		}
+		data[name] = restoreNumbers(value)
 	}
-	if _, ok := value.(string); !ok {
-		return invalid("%s must be one string that holds a PEM", fieldPrivateKey)
-	}
-	return nil
 }
 
 // restoreNumbers undoes what the plugin protocol does to a JSON number: Vault
 // holds a json.Number, the plugin receives a float64, which the SDK takes for no
 // time at all and cuts to a whole number in a duration. A number that a float64
 // does not hold exactly is written with an exponent, a form that no field of this
-// engine accepts, so that it is refused rather than changed.
+// engine accepts (see stringField), so that it is refused rather than changed.
 func restoreNumbers(value any) any {
 	switch v := value.(type) {
 	case float64:
@@ -45,12 +47,72 @@ func restoreNumbers(value any) any {
 		for i := range v {
 			v[i] = restoreNumbers(v[i])
 		}
-	case map[string]any:
-		for k := range v {
-			v[k] = restoreNumbers(v[k])
-		}
 	}
 	return value
+}
+
+// fieldErrorPrefix begins the framework's answer to a value of a wrong type. What
+// follows repeats the value, which may be a private key in the wrong place.
+const fieldErrorPrefix = "Field validation failed: "
+
+func isFieldError(resp *logical.Response) bool {
+	return resp.IsError() && strings.HasPrefix(resp.Error().Error(), fieldErrorPrefix)
+}
+
+// fieldErrors says of each field with a value of a wrong type what would be right.
+func (b *backend) fieldErrors(req *logical.Request) string {
+	var problems []string
+	path := b.Route(req.Path)
+	for name, schema := range path.Fields {
+		d := framework.FieldData{Raw: req.Data, Schema: path.Fields}
+		if d.Raw[name] == nil {
+			continue
+		}
+		if _, _, err := d.GetOkErr(name); err != nil {
+			problems = append(problems, name+" must be "+wanted(schema.Type))
+		}
+	}
+	if len(problems) == 0 {
+		return "a number in the path is out of range"
+	}
+	slices.Sort(problems)
+	return strings.Join(problems, "; ")
+}
+
+// wanted describes the values that a field of the type takes.
+func wanted(t framework.FieldType) string {
+	switch t {
+	case framework.TypeBool:
+		return "true or false"
+	case framework.TypeInt:
+		return "a whole number"
+	case framework.TypeDurationSecond:
+		return durationSyntax
+	case framework.TypeTime:
+		return "RFC 3339, like 2030-01-31T09:00:00Z, or whole seconds since the epoch"
+	case framework.TypeCommaStringSlice:
+		return "a list of strings, or one string with commas"
+	default:
+		return "one string"
+	}
+}
+
+const durationSyntax = "in whole seconds and not negative, like 90, 90s or 15m"
+
+// stringField returns a field of framework.TypeString, and whether the request
+// names it. The framework makes "1" of a JSON true, and takes any number; here only
+// a whole one is as good as its digits.
+func stringField(d *framework.FieldData, name string) (string, bool, error) {
+	_, isBool := d.Raw[name].(bool)
+	number, isNumber := d.Raw[name].(json.Number)
+	if isBool || isNumber && strings.Contains(number.String(), "e") {
+		return "", false, invalid("%s must be %s", name, wanted(framework.TypeString))
+	}
+	v, ok := d.GetOk(name)
+	if !ok {
+		return "", false, nil
+	}
+	return v.(string), true, nil
 }
 
 // durationField returns a field of framework.TypeDurationSecond, and whether the
@@ -63,7 +125,7 @@ func durationField(d *framework.FieldData, name string) (time.Duration, bool, er
 	}
 	v, err := parseutil.ParseDurationSecond(d.Raw[name])
 	if err != nil || v%time.Second != 0 {
-		return 0, false, invalid("%s must be in whole seconds, like 90, 90s or 15m", name)
+		return 0, false, invalid("%s must be %s", name, durationSyntax)
 	}
 	return v, true, nil
 }

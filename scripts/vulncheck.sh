@@ -4,7 +4,7 @@
 set -u
 status=0
 out=$("$1" ./... 2>&1) || status=$?
-echo "$out"
+printf '%s\n' "$out"
 case $out in
 *"fetching vulnerabilities"*)
 	echo "not checked: the vulnerability database can't be reached" >&2

@@ -52,8 +52,12 @@ func testMain(m *testing.M) int {
 	if err := startVault(dir); err != nil {
 		return fail(err)
 	}
-	defer vault.Stop()
-	return m.Run()
+	status := m.Run()
+	vault.Stop()
+	if i := strings.Index(serverLog.String(), "DATA RACE"); i >= 0 {
+		return fail(fmt.Errorf("the plugin has a race: %.4000s", serverLog.String()[i:]))
+	}
+	return status
 }
 
 func fail(err error) int {
@@ -201,19 +205,23 @@ func publicKey(t testing.TB, mount string) *rsa.PublicKey {
 	return key.(*rsa.PublicKey)
 }
 
-// verify checks a token with the standard library alone and returns its claims.
+// verifySignature checks a token with the standard library alone.
+func verifySignature(token string, key *rsa.PublicKey) error {
+	dot := strings.LastIndex(token, ".")
+	signature, err := base64.RawURLEncoding.DecodeString(token[dot+1:])
+	if err != nil {
+		return err
+	}
+	sum := sha256.Sum256([]byte(token[:dot]))
+	return rsa.VerifyPKCS1v15(key, crypto.SHA256, sum[:], signature)
+}
+
+// verify checks a token and returns its claims.
 func verify(t testing.TB, token string, key *rsa.PublicKey) map[string]any {
 	t.Helper()
-	parts := strings.Split(token, ".")
-	require.Len(t, parts, 3)
-	signature, err := base64.RawURLEncoding.DecodeString(parts[2])
-	require.NoError(t, err)
-	sum := sha256.Sum256([]byte(parts[0] + "." + parts[1]))
-	require.NoError(t, rsa.VerifyPKCS1v15(key, crypto.SHA256, sum[:], signature))
+	require.NoError(t, verifySignature(token, key))
 	claims := map[string]any{}
-	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
-	require.NoError(t, err)
-	decoder := json.NewDecoder(bytes.NewReader(payload))
+	decoder := json.NewDecoder(strings.NewReader(segment(t, token, 1)))
 	decoder.UseNumber()
 	require.NoError(t, decoder.Decode(&claims))
 	return claims
@@ -434,7 +442,7 @@ func TestPluginReload(t *testing.T) {
 
 func TestHelpAndOpenAPI(t *testing.T) {
 	mount, _ := configured(t)
-	for path, want := range map[string]string{"": "creds/", "/config": "consumer_id", "/roles": "List the roles", "/roles/x": "allowed_rooms", "/creds/x": "not_before"} {
+	for path, want := range map[string]string{"": "creds/", "/config": "consumer_id", "/roles": "List the roles", "/roles/x": "allowed_rooms", "/creds/x": "not_before", "/check/x": "which rule", "/verify": "token", "/keys": "List the key", "/keys/1": "version", "/keys/import": "private_key", "/keys/generate": "key_bits"} {
 		status, answer := root(t).get(mount+path, "help", "1")
 		require.Equal(t, http.StatusOK, status, path)
 		require.Contains(t, answer["help"], want, path)
@@ -443,7 +451,8 @@ func TestHelpAndOpenAPI(t *testing.T) {
 	require.Equal(t, http.StatusOK, status)
 	paths := answer["paths"].(map[string]any)
 	for path, operations := range map[string][]string{
-		"/config": {"get", "post", "delete"}, "/roles/": {"get"}, "/roles/{name}": {"get", "post", "delete"}, "/creds/{name}": {"get", "post"},
+		"/config": {"get", "post", "delete"}, "/roles/": {"get"}, "/roles/{name}": {"get", "post", "delete"}, "/creds/{name}": {"get", "post"}, "/check/{name}": {"get", "post"},
+		"/keys/": {"get"}, "/keys/{version}": {"get", "delete"}, "/keys/generate": {"post"}, "/keys/import": {"post"}, "/verify": {"post"},
 	} {
 		documented, ok := paths["/"+mount+path].(map[string]any)
 		require.True(t, ok, path)

@@ -1,0 +1,44 @@
+// Copyright (c) The vault-plugin-secrets-clanmeeting authors
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"context"
+	"errors"
+	"strconv"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+// The operations that Vault's event system tells of, each as an event of the type
+// clanmeeting/<operation>.
+const (
+	eventConfigWrite  = "config-write"
+	eventConfigDelete = "config-delete"
+	eventKeyImport    = "key-import"
+	eventKeyGenerate  = "key-generate"
+	eventKeyActivate  = "key-activate"
+	eventKeyDelete    = "key-delete"
+	eventRoleWrite    = "role-write"
+	eventRoleDelete   = "role-delete"
+)
+
+const eventTypePrefix = "clanmeeting/"
+
+// sendEvent tells who subscribed what was done, in the form of the database and
+// ldap engines: the path that the request was for, and whether it changed data.
+// More metadata come in pairs. What was done stays done if the event can't be
+// sent.
+func (b *backend) sendEvent(ctx context.Context, req *logical.Request, operation string, modified bool, pairs ...string) {
+	metadata := append([]string{
+		logical.EventMetadataOperation, operation,
+		logical.EventMetadataPath, req.Path,
+		logical.EventMetadataModified, strconv.FormatBool(modified),
+	}, pairs...)
+	err := logical.SendEvent(ctx, b, eventTypePrefix+operation, metadata...)
+	if err != nil && !errors.Is(err, framework.ErrNoEvents) {
+		b.Logger().Warn("event not sent", "operation", operation, "path", req.Path, "error", err)
+	}
+}

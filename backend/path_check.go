@@ -1,0 +1,89 @@
+// Copyright (c) The vault-plugin-secrets-clanmeeting authors
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"context"
+	"errors"
+	"net/http"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+const (
+	fieldAllowed     = "allowed"
+	fieldReason      = "reason"
+	fieldMatchedRule = "matched_rule"
+	fieldClaims      = "claims"
+)
+
+func (b *backend) pathCheck() *framework.Path {
+	responses := map[int][]framework.Response{
+		http.StatusOK: {{Description: "OK", Fields: checkResponseFields()}},
+	}
+	return &framework.Path{
+		Pattern: "check/" + framework.GenericNameRegex(fieldName),
+		Fields:  withName(requestFields()),
+		Operations: map[logical.Operation]framework.OperationHandler{
+			logical.ReadOperation: &framework.PathOperation{
+				Callback:     b.pathCheckRead,
+				Summary:      "Tell whether creds would give a token.",
+				Responses:    responses,
+				DisplayAttrs: &framework.DisplayAttributes{OperationVerb: "check"},
+			},
+			logical.UpdateOperation: &framework.PathOperation{
+				Callback:     b.pathCheckRead,
+				Summary:      "Tell whether creds would give a token.",
+				Responses:    responses,
+				DisplayAttrs: &framework.DisplayAttributes{OperationVerb: "check", OperationSuffix: "request-with-parameters"},
+			},
+		},
+		HelpSynopsis:    checkHelpSynopsis,
+		HelpDescription: checkHelpDescription,
+		DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "request"},
+	}
+}
+
+func checkResponseFields() map[string]*framework.FieldSchema {
+	return map[string]*framework.FieldSchema{
+		fieldAllowed:     {Type: framework.TypeBool, Required: true, Description: "Whether creds would give a token for this request."},
+		fieldReason:      {Type: framework.TypeString, Description: "Why it would not: its very message."},
+		fieldMatchedRule: {Type: framework.TypeString, Description: "The entry of allowed_rooms that allows the room; allow_wildcard_room for every room."},
+		fieldClaims:      {Type: framework.TypeMap, Description: "The claims that would be signed."},
+	}
+}
+
+func (b *backend) pathCheckRead(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	r, err := requestedRole(ctx, req, d)
+	if err != nil {
+		return refuse(err)
+	}
+	decided, err := b.decide(ctx, req, d, r)
+	if mistake := new(invalidError); errors.As(err, &mistake) {
+		return &logical.Response{Data: map[string]any{fieldAllowed: false, fieldReason: oneLine(err)}}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &logical.Response{
+		Data: map[string]any{
+			fieldAllowed:     true,
+			fieldMatchedRule: decided.grant.rule,
+			fieldClaims:      decided.signer.claims(decided.grant).asMap(),
+		},
+		Warnings: decided.grant.warnings,
+	}, nil
+}
+
+const checkHelpSynopsis = `Tell whether a role would give a token, without making one.`
+
+const checkHelpDescription = `
+Takes the parameters of creds and comes to the same decision, for the same caller,
+but signs nothing. It tells which rule of the role allows the room and which claims
+would be signed, or gives the reason that creds would refuse with.
+
+  $ vault read clanmeeting/check/support room=support-4711
+  $ vault read clanmeeting/check/support room=billing
+`

@@ -1,0 +1,194 @@
+// Copyright (c) The vault-plugin-secrets-clanmeeting authors
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"crypto"
+	"crypto/rsa"
+	"crypto/sha256"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func TestStageSwitchAndSwitchBack(t *testing.T) {
+	m := configured(t)
+	first := m.mustRead("keys/1", nil)
+	require.Equal(t, "imported", first[fieldSource])
+	require.Equal(t, true, first[fieldActive])
+	require.Equal(t, testNow.Truncate(time.Second).Format(time.RFC3339), first[fieldCreatedTime])
+	require.Equal(t, m.mustRead("config", nil)[fieldPublicKey], first[fieldPublicKey])
+
+	imported := m.mustWrite("keys/import", map[string]any{fieldPrivateKey: readTestdata(t, "rsa2048.openssh.pem")}).Data
+	require.EqualValues(t, 2, imported[fieldVersion])
+	generated := m.mustWrite("keys/generate", nil).Data
+	require.EqualValues(t, 3, generated[fieldVersion])
+	require.EqualValues(t, 2048, generated[fieldKeyBits])
+	for _, want := range []map[string]any{imported, generated} {
+		got := m.mustRead(fmt.Sprintf("keys/%v", want[fieldVersion]), nil)
+		require.Equal(t, false, got[fieldActive])
+		for name, value := range want {
+			require.Equal(t, value, got[name])
+		}
+	}
+	require.Equal(t, "generated", m.mustRead("keys/3", nil)[fieldSource])
+	require.EqualValues(t, 1, m.mustRead("config", nil)[fieldActiveKey], "staging activates nothing")
+
+	read := func() any {
+		return m.mustRead("creds/support", map[string]any{fieldRoom: "support-1"})[fieldKeyVersion]
+	}
+	require.EqualValues(t, 1, read())
+	m.mustWrite("config", map[string]any{fieldActiveKey: 3})
+	require.EqualValues(t, 3, read())
+	require.Equal(t, true, m.mustRead("keys/3", nil)[fieldActive])
+	require.Equal(t, false, m.mustRead("keys/1", nil)[fieldActive])
+	m.mustWrite("config", map[string]any{fieldActiveKey: 1})
+	require.EqualValues(t, 1, read())
+}
+
+func TestGeneratedKeySizes(t *testing.T) {
+	m := newTestMount(t) // keys can be staged before there is a configuration
+	for i, bits := range []int{2048, 3072, 4096} {
+		data := m.mustWrite("keys/generate", map[string]any{fieldKeyBits: bits}).Data
+		require.EqualValues(t, bits, data[fieldKeyBits])
+		require.EqualValues(t, i+1, data[fieldVersion])
+	}
+	writes := m.storage.written()
+	for _, bits := range []any{0, 1024, 2047, 2049, 8192, -2048, "big", 2048.5} {
+		require.Contains(t, m.refused(logical.UpdateOperation, "keys/generate", map[string]any{fieldKeyBits: bits}), fieldKeyBits)
+	}
+	require.Equal(t, writes, m.storage.written())
+	m.mustWrite("config", map[string]any{fieldConsumerID: testConsumer, fieldActiveKey: 2})
+	require.EqualValues(t, 3072, m.mustRead("config", nil)[fieldKeyBits])
+}
+
+func TestKeyListIsInOrder(t *testing.T) {
+	m := newTestMount(t)
+	resp := m.must(m.call(logical.ListOperation, "keys/", nil))
+	require.Empty(t, resp.Data["keys"], "Vault answers an empty list with 404")
+	entry, err := newKeyEntry(testKey(t), sourceImported, testNow)
+	require.NoError(t, err)
+	cfg := new(config)
+	for range 11 {
+		_, err := cfg.addKey(t.Context(), m.storage, entry)
+		require.NoError(t, err)
+	}
+	resp = m.must(m.call(logical.ListOperation, "keys", nil))
+	require.Equal(t, []any{"1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11"}, resp.Data["keys"])
+}
+
+func TestKeyDelete(t *testing.T) {
+	m := configured(t)
+	m.mustWrite("keys/generate", nil)
+	require.Contains(t, m.refused(logical.DeleteOperation, "keys/1", nil), "version 1 is the active one; set active_key of config to another first")
+	m.token("support", map[string]any{fieldRoom: "support-1"})
+
+	m.mustDelete("keys/2")
+	m.mustDelete("keys/2")
+	m.mustDelete("keys/99")
+	resp, err := m.call(logical.ReadOperation, "keys/2", nil)
+	require.NoError(t, err)
+	require.Nil(t, resp, "Vault answers nil with 404")
+	require.Contains(t, m.refused(logical.UpdateOperation, "config", map[string]any{fieldActiveKey: 2}), "active_key 2 does not exist")
+
+	// The number is gone for good, also through a deletion of all.
+	require.EqualValues(t, 3, m.mustWrite("keys/generate", nil).Data[fieldVersion])
+	m.mustDelete("config")
+	require.EqualValues(t, 4, m.mustWrite("keys/generate", nil).Data[fieldVersion])
+	m.mustDelete("config")
+	m.mustWrite("config", map[string]any{fieldConsumerID: "new", fieldPrivateKey: readTestdata(t, "rsa2048.pkcs1.pem")})
+	require.EqualValues(t, 5, m.mustRead("config", nil)[fieldActiveKey])
+}
+
+func TestKeyPathsThatAreNone(t *testing.T) {
+	m := configured(t)
+	for _, path := range []string{"keys/0", "keys/01", "keys/-1", "keys/1a", "keys/latest", "keys/1/private"} {
+		_, err := m.call(logical.ReadOperation, path, nil)
+		require.ErrorIs(t, err, logical.ErrUnsupportedPath, path)
+	}
+	_, err := m.call(logical.DeleteOperation, "creds/support", nil)
+	require.ErrorIs(t, err, logical.ErrUnsupportedOperation)
+	require.NotContains(t, m.log.String(), "[ERROR]", "no fault of the engine's")
+	require.Contains(t, m.refused(logical.ReadOperation, "keys/99999999999999999999", nil), "out of range")
+}
+
+func TestImportOfTheActiveKey(t *testing.T) {
+	m := configured(t)
+	writes := m.storage.written()
+	resp := m.mustWrite("keys/import", map[string]any{fieldPrivateKey: readTestdata(t, "rsa2048.pkcs1.pem")})
+	require.Equal(t, []string{"this private key is already the active one, version 1; no new version was stored"}, resp.Warnings)
+	require.EqualValues(t, 1, resp.Data[fieldVersion])
+	require.Equal(t, writes, m.storage.written())
+}
+
+func TestImportRefusesWhatConfigRefuses(t *testing.T) {
+	m := configured(t)
+	writes := m.storage.written()
+	for name, test := range refusedKeys(t, readTestdata(t, "rsa2048.pkcs1.pem"), testKey(t)) {
+		message := m.refused(logical.UpdateOperation, "keys/import", map[string]any{fieldPrivateKey: test.input})
+		require.Contains(t, message, test.want, name)
+	}
+	require.Contains(t, m.refused(logical.UpdateOperation, "keys/import", nil), "private_key is empty")
+	require.Contains(t, m.refused(logical.UpdateOperation, "keys/import", map[string]any{fieldPrivateKey: []any{"x"}}), "private_key must be one string")
+	require.Equal(t, writes, m.storage.written())
+}
+
+// Tokens are read all the while, and not one fails, nor is one signed by another
+// key than it says.
+func TestSwitchUnderLoad(t *testing.T) {
+	m := configured(t)
+	m.mustWrite("keys/import", map[string]any{fieldPrivateKey: readTestdata(t, "rsa2048.openssh.pem")})
+	second, err := parsePrivateKey(readTestdata(t, "rsa2048.openssh.pem"))
+	require.NoError(t, err)
+	first := testKey(t)
+
+	var stop atomic.Bool
+	var seen atomic.Int64
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for !stop.Load() {
+				resp, err := m.call(logical.ReadOperation, "creds/support", map[string]any{fieldRoom: "support-1"})
+				if !assert.NoError(t, err) || !assert.NoError(t, resp.Error()) {
+					return
+				}
+				key := first
+				if resp.Data[fieldKeyVersion] == float64(2) {
+					key = second
+				}
+				presented, err := decodeToken(resp.Data[fieldToken].(string))
+				assert.NoError(t, err)
+				sum := sha256.Sum256([]byte(presented.signed))
+				assert.NoError(t, rsa.VerifyPKCS1v15(&key.PublicKey, crypto.SHA256, sum[:], presented.signature))
+				seen.Add(1)
+			}
+		})
+	}
+	for i := range 20 {
+		m.mustWrite("config", map[string]any{fieldActiveKey: 1 + i%2})
+		require.EqualValues(t, 1+i%2, m.mustRead("creds/support", map[string]any{fieldRoom: "support-1"})[fieldKeyVersion], "the next read")
+	}
+	stop.Store(true)
+	wg.Wait()
+	require.NotZero(t, seen.Load())
+}
+
+// No answer of any path holds a private half.
+func TestNoPathReturnsAPrivateKey(t *testing.T) {
+	m := configured(t)
+	m.mustWrite("keys/generate", nil)
+	secret := strings.Split(readTestdata(t, "rsa2048.pkcs1.pem"), "\n")[20]
+	for _, path := range []string{"config", "keys/1", "keys/2", "roles/support", "creds/support", "check/support"} {
+		text := fmt.Sprint(m.mustRead(path, map[string]any{fieldRoom: "support-1"}))
+		require.NotContains(t, text, "PRIVATE", path)
+		require.NotContains(t, text, secret, path)
+	}
+}

@@ -1,0 +1,149 @@
+// Copyright (c) The vault-plugin-secrets-clanmeeting authors
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"context"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+const fieldValid = "valid"
+
+func (b *backend) pathVerify() *framework.Path {
+	return &framework.Path{
+		Pattern: "verify",
+		Fields: map[string]*framework.FieldSchema{
+			fieldToken: {
+				Type:         framework.TypeString,
+				Required:     true,
+				Description:  "The token that was presented.",
+				DisplayAttrs: &framework.DisplayAttributes{Name: "Token", Sensitive: true},
+			},
+			fieldRoom: {
+				Type:        framework.TypeString,
+				Description: "The room that it was presented for. Default: the room is not compared.",
+			},
+		},
+		Operations: map[logical.Operation]framework.OperationHandler{
+			logical.UpdateOperation: &framework.PathOperation{
+				Callback: b.pathVerifyWrite,
+				Summary:  "Tell why the meeting server would turn a token away.",
+				Responses: map[int][]framework.Response{
+					http.StatusOK: {{Description: "OK", Fields: map[string]*framework.FieldSchema{
+						fieldValid:      {Type: framework.TypeBool, Required: true, Description: "Whether the meeting server would take the token now."},
+						fieldReason:     {Type: framework.TypeString, Description: "Why it would not."},
+						fieldClaims:     {Type: framework.TypeMap, Description: "The claims as they are in the token, believed or not."},
+						fieldKeyVersion: {Type: framework.TypeInt, Description: "The key version that signed the token; if one did."},
+					}}},
+				},
+				DisplayAttrs: &framework.DisplayAttributes{OperationVerb: "verify", OperationSuffix: "token"},
+			},
+		},
+		HelpSynopsis:    verifyHelpSynopsis,
+		HelpDescription: verifyHelpDescription,
+		DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix},
+	}
+}
+
+func (b *backend) pathVerifyWrite(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	token, _, err := stringField(d, fieldToken)
+	if err != nil {
+		return refuse(err)
+	}
+	token = strings.TrimSpace(token) // a file's last line end
+	if token == "" {
+		return refuse(invalid("%s is required: the token that was presented", fieldToken))
+	}
+	name, _, err := stringField(d, fieldRoom)
+	if err != nil {
+		return refuse(err)
+	}
+	var wanted room
+	if name != "" {
+		if wanted, err = parseRoom(fieldRoom, name); err != nil {
+			return refuse(err)
+		}
+	}
+	cfg, keys, err := b.verificationKeys(ctx, req)
+	if err != nil {
+		return refuse(err)
+	}
+	return b.verify(token, wanted, cfg, keys), nil
+}
+
+func (b *backend) verify(token string, wanted room, cfg *config, keys []versionedKey) *logical.Response {
+	presented, err := decodeToken(token)
+	if err != nil {
+		return &logical.Response{Data: map[string]any{fieldValid: false, fieldReason: err.Error()}}
+	}
+	data := map[string]any{fieldClaims: presented.claims}
+	resp := &logical.Response{Data: data, Warnings: presented.remarks()}
+	version, reason := presented.checkSignature(cfg.ConsumerID, keys)
+	if reason == "" {
+		data[fieldKeyVersion] = version
+		reason = strings.Join(presented.checkClaims(cfg, wanted, b.now()), "; ")
+	}
+	data[fieldValid] = reason == ""
+	if reason != "" {
+		data[fieldReason] = reason
+	}
+	return resp
+}
+
+// verificationKeys are the public halves of all stored keys, the active one first,
+// then the newest, and the configuration that goes with them.
+func (b *backend) verificationKeys(ctx context.Context, req *logical.Request) (*config, []versionedKey, error) {
+	b.configLock.RLock()
+	defer b.configLock.RUnlock()
+	cfg, err := loadConfig(ctx, req.Storage)
+	if err != nil {
+		return nil, nil, err
+	}
+	if !cfg.configured() {
+		return nil, nil, errNotConfigured(req.MountPoint)
+	}
+	versions, err := listKeys(ctx, req.Storage)
+	if err != nil {
+		return nil, nil, err
+	}
+	slices.SortFunc(versions, func(a, b int) int {
+		switch {
+		case a == cfg.ActiveKey:
+			return -1
+		case b == cfg.ActiveKey:
+			return 1
+		}
+		return b - a
+	})
+	var keys []versionedKey
+	for _, version := range versions {
+		entry, err := loadKey(ctx, req.Storage, version)
+		if err != nil {
+			return nil, nil, err
+		}
+		if entry != nil { // deleted by another node meanwhile
+			keys = append(keys, versionedKey{version, &entry.key.PublicKey})
+		}
+	}
+	return cfg, keys, nil
+}
+
+const verifyHelpSynopsis = `Tell why a host was turned away.`
+
+const verifyHelpDescription = `
+Looks at a token as the meeting server does, and says whether the server would take
+it now and, if not, why: it is malformed, signed by another key, expired, not valid
+yet, for another room, of the wrong audience, issuer or consumer. All key versions
+of this mount are tried. No algorithm but RS256 is accepted, whatever the token says
+of itself. There is no leeway: to the second, as on the server.
+
+The claims are returned as they are in the token, also of one that is not valid.
+
+  $ vault write clanmeeting/verify token=@token.txt room=support-4711
+`

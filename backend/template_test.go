@@ -1,0 +1,135 @@
+// Copyright (c) The vault-plugin-secrets-clanmeeting authors
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/require"
+)
+
+// asEntity has the mount's requests come from the entity.
+func (m *testMount) asEntity(entity *logical.Entity, groups ...*logical.Group) {
+	m.system.EntityVal, m.system.GroupsVal, m.entityID = entity, groups, "entity-id"
+}
+
+func TestTemplates(t *testing.T) {
+	m := configured(t)
+	alice := &logical.Entity{
+		ID:       "0b1c2d3e-aaaa",
+		Name:     "Alice",
+		Metadata: map[string]string{"team": "Blue_1", "empty": ""},
+		Aliases: []*logical.Alias{{
+			MountAccessor: "auth_userpass_1", Name: "al", Metadata: map[string]string{"desk": "d-7"}, CustomMetadata: map[string]string{"floor": "3"},
+		}},
+	}
+	m.asEntity(alice, &logical.Group{ID: "g-1", Name: "support", Metadata: map[string]string{"room": "helpdesk"}})
+	for _, test := range []struct{ rule, room string }{
+		{"{{identity.entity.id}}", "0b1c2d3e-aaaa"},
+		{"{{identity.entity.name}}", "alice"},
+		{"{{ identity.entity.name }}", "ALICE"},
+		{"{{identity.entity.name}}-*", "alice-1"},
+		{"*-{{identity.entity.name}}", "x-alice"},
+		{"Team-{{identity.entity.metadata.team}}", "team-blue_1"},
+		{"{{identity.entity.metadata.team}}-{{identity.entity.name}}-*", "blue_1-alice-"},
+		{"{{identity.entity.aliases.auth_userpass_1.name}}", "al"},
+		{"{{identity.entity.aliases.auth_userpass_1.metadata.desk}}", "d-7"},
+		{"{{identity.entity.aliases.auth_userpass_1.custom_metadata.floor}}", "3"},
+		{"{{identity.groups.names.support.id}}", "g-1"},
+		{"{{identity.groups.names.support.metadata.room}}", "helpdesk"},
+		{"{{identity.groups.ids.g-1.name}}", "support"},
+	} {
+		m.mustWrite("roles/me", map[string]any{fieldAllowedRoomsTemplate: true, fieldAllowedRooms: test.rule})
+		_, claims := m.token("me", map[string]any{fieldRoom: test.room})
+		require.Equal(t, strings.ToLower(test.room), claims["room"], test.rule)
+		for _, other := range []string{"zz" + test.room, test.room + "zz", "alice-x-", "zz"} {
+			if open := strings.Trim(test.rule, "*"); strings.HasPrefix(test.rule, "*") && strings.HasSuffix(other, "-alice") ||
+				open != test.rule && strings.HasPrefix(other, strings.TrimSuffix(test.room, "1")) {
+				continue // the glob's open end allows it
+			}
+			require.Contains(t, m.refused(logical.ReadOperation, "creds/me", map[string]any{fieldRoom: other}), "not allowed", "%s %s", test.rule, other)
+		}
+		m.mustDelete("roles/me")
+	}
+}
+
+func TestTemplatedDefaultRoom(t *testing.T) {
+	m := configured(t)
+	m.mustWrite("roles/me", map[string]any{
+		fieldAllowedRoomsTemplate: true, fieldAllowedRooms: "{{identity.entity.name}}-*,lobby", fieldDefaultRoom: "{{identity.entity.name}}-main",
+	})
+	require.Equal(t, "room is required: this role's default_room is {{identity.entity.name}}-main, and your token has no identity entity",
+		m.refused(logical.ReadOperation, "creds/me", nil))
+	m.asEntity(&logical.Entity{Name: "bob"})
+	_, claims := m.token("me", nil)
+	require.Equal(t, "bob-main", claims["room"])
+
+	// It must be allowed when it is rendered.
+	m.mustWrite("roles/me", map[string]any{fieldAllowedRooms: "alice-*,lobby"})
+	require.Contains(t, m.refused(logical.ReadOperation, "creds/me", nil), `room "bob-main" is not allowed`)
+	// The templates stay off when they are turned off.
+	require.Contains(t, m.refused(logical.UpdateOperation, "roles/me", map[string]any{fieldAllowedRoomsTemplate: false}), "default_room is a template")
+	got := m.mustRead("roles/me", nil)
+	require.Equal(t, true, got[fieldAllowedRoomsTemplate])
+	require.Equal(t, "{{identity.entity.name}}-main", got[fieldDefaultRoom])
+}
+
+// A hostile person who can edit their own metadata gets rooms of that one name, and
+// no pattern.
+func TestTemplateValuesAreLiteral(t *testing.T) {
+	m := configured(t)
+	m.mustWrite("roles/team", map[string]any{fieldAllowedRoomsTemplate: true, fieldAllowedRooms: "team-{{identity.entity.metadata.team}},lobby"})
+	m.mustWrite("roles/bare", map[string]any{fieldAllowedRoomsTemplate: true, fieldAllowedRooms: "{{identity.entity.metadata.team}},lobby"})
+	for _, value := range []string{
+		"", "*", "a*", "*,x", "a,b", "a b", " a", "a\n", "a\x00", "{{identity.entity.name}}", "{a}", "}}", "a.b", "é", "\u212a", "a/b", strings.Repeat("a", 256), "%2a", "?", "[a-z]",
+	} {
+		m.asEntity(&logical.Entity{Name: "eve", Metadata: map[string]string{"team": value}})
+		for _, room := range []string{"team-a", "team-", "team-*", "team-x", "a", "b", "x", "k", "team-k", "team-" + strings.ToLower(value), "team-eve", "eve", strings.ToLower(value)} {
+			for _, role := range []string{"team", "bare"} {
+				require.Contains(t, m.refused(logical.ReadOperation, "creds/"+role, map[string]any{fieldRoom: room}), "room", "%q %q", value, room)
+			}
+		}
+		// Literal entries of the same role still do.
+		m.token("team", map[string]any{fieldRoom: "lobby"})
+		require.Contains(t, m.refused(logical.ReadOperation, "creds/team", map[string]any{fieldRoom: "team-a"}),
+			`room "team-a" is not allowed by this role; the template team-{{identity.entity.metadata.team}} matches nothing: your identity's value for it is not of a room's alphabet`)
+	}
+	m.asEntity(&logical.Entity{Metadata: map[string]string{"team": "s3cr3t value"}})
+	require.NotContains(t, m.refused(logical.ReadOperation, "creds/team", map[string]any{fieldRoom: "team-a"}), "s3cr3t")
+
+	// "*" of a value gives no wildcard token, whatever the globs say.
+	m.mustWrite("roles/any", map[string]any{fieldAllowedRoomsTemplate: true, fieldAllowedRooms: "*,{{identity.entity.metadata.team}}"})
+	m.asEntity(&logical.Entity{Metadata: map[string]string{"team": "*"}})
+	require.Contains(t, m.refused(logical.ReadOperation, "creds/any", map[string]any{fieldRoom: "*"}), "not allowed")
+}
+
+func TestTemplatesFailClosed(t *testing.T) {
+	m := configured(t)
+	m.mustWrite("roles/me", map[string]any{
+		fieldAllowedRoomsTemplate: true,
+		fieldAllowedRooms:         "a-{{identity.entity.metadata.none}},b-{{identity.groups.names.other.name}},c-{{identity.entity.aliases.x.name}},d-{{identity.entity.name}}",
+	})
+	rooms := []string{"a-", "b-", "c-", "d-", "a-x", "b-other", "{{identity.entity.name}}", "d-{{identity.entity.name}}"}
+	for _, room := range rooms {
+		require.Contains(t, m.refused(logical.ReadOperation, "creds/me", map[string]any{fieldRoom: room}), "room")
+	}
+	require.Contains(t, m.refused(logical.ReadOperation, "creds/me", map[string]any{fieldRoom: "d-x"}), "your token has no identity entity")
+	m.asEntity(&logical.Entity{ID: "1"}, &logical.Group{ID: "2", Name: "mine"})
+	for _, room := range rooms {
+		require.Contains(t, m.refused(logical.ReadOperation, "creds/me", map[string]any{fieldRoom: room}), "room")
+	}
+	require.Contains(t, m.refused(logical.ReadOperation, "creds/me", map[string]any{fieldRoom: "d-x"}), "your identity has no value for it")
+	// Vault knows no such entity any more.
+	m.system.EntityVal = nil
+	require.Contains(t, m.refused(logical.ReadOperation, "creds/me", map[string]any{fieldRoom: "d-x"}), "your token has no identity entity")
+}
+
+// Without allowed_rooms_template nobody is asked who is calling.
+func TestLiteralRolesAskForNoEntity(t *testing.T) {
+	m := configured(t)
+	m.entityID = "entity-id"
+	m.token("support", map[string]any{fieldRoom: "support-1"})
+}
