@@ -54,7 +54,7 @@ func TestCheckAndCredsAgree(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // G404: a fixed seed, so that a failure can be repeated
 	pick := func(values ...any) any { return values[random.IntN(len(values))] }
 	allowed, refused := 0, 0
-	for range 1200 {
+	for range 500 {
 		m.system.EntityVal, m.entityID = nil, ""
 		if random.IntN(2) == 0 {
 			m.asEntity(&logical.Entity{ID: "id-1", Name: pick("alice", "Bob", "eve *", "").(string)})
@@ -100,8 +100,8 @@ func TestCheckAndCredsAgree(t *testing.T) {
 		}
 		m.mustDelete("roles/r")
 	}
-	require.Greater(t, allowed, 50)
-	require.Greater(t, refused, 50)
+	require.Greater(t, allowed, 30)
+	require.Greater(t, refused, 30)
 }
 
 func TestCheckWritesNothing(t *testing.T) {
