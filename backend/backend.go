@@ -21,7 +21,6 @@ import (
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/helper/consts"
-	"github.com/hashicorp/vault/sdk/helper/locksutil"
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
@@ -44,8 +43,7 @@ type backend struct {
 	// configLock; reading it needs no lock.
 	cached atomic.Pointer[signer]
 
-	// roleLocks serialise the read-modify-write of a role, by its name.
-	roleLocks []*locksutil.LockEntry
+	roles *roleCache
 }
 
 // Factory returns the constructor that Vault calls for every mount. The version
@@ -68,7 +66,7 @@ func factory(version string, now func() time.Time) logical.Factory {
 }
 
 func newBackend(version string, now func() time.Time) *backend {
-	b := &backend{now: now, roleLocks: locksutil.CreateLocks()}
+	b := &backend{now: now, roles: newRoleCache()}
 	b.Backend = &framework.Backend{
 		BackendType:    logical.TypeLogical,
 		Help:           strings.TrimSpace(backendHelp),
@@ -140,6 +138,9 @@ func (b *backend) invalidate(_ context.Context, key string) {
 		b.configLock.Lock()
 		defer b.configLock.Unlock()
 		b.cached.Store(nil)
+	}
+	if name, ok := strings.CutPrefix(key, rolePrefix); ok {
+		b.roles.forget(name)
 	}
 }
 

@@ -276,6 +276,25 @@ func (s *testStorage) List(ctx context.Context, prefix string) ([]string, error)
 	return keys, err
 }
 
+// slowStorage holds the first read of a key up, after it has been read.
+type slowStorage struct {
+	logical.Storage
+	key              string
+	once             sync.Once
+	reached, proceed chan struct{}
+}
+
+func (s *slowStorage) Get(ctx context.Context, key string) (*logical.StorageEntry, error) {
+	entry, err := s.Storage.Get(ctx, key)
+	if key == s.key {
+		s.once.Do(func() {
+			close(s.reached)
+			<-s.proceed
+		})
+	}
+	return entry, err
+}
+
 // testEvents keeps what is sent.
 type testEvents struct {
 	mu   sync.Mutex

@@ -6,6 +6,7 @@ package backend
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/helper/identitytpl"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -16,6 +17,7 @@ import (
 type caller struct {
 	system   logical.SystemView
 	entityID string
+	maxTTL   time.Duration // of the mount
 
 	entity *logical.Entity
 	groups []*logical.Group

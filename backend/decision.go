@@ -11,29 +11,43 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// A decision is a token that may be signed. creds signs it, check tells it.
-type decision struct {
+// A terms is what a request is held against: the role and all that the answer
+// hangs on beside it, at one moment. It serves a whole batch.
+type terms struct {
+	role   *role
 	signer *signer
-	grant  *grant
+	caller *caller
 	now    time.Time
 }
 
-// decide holds a request against the role. A refusal is the caller's mistake.
-func (b *backend) decide(ctx context.Context, req *logical.Request, d *framework.FieldData, r *role) (*decision, error) {
+// A decision is a token that may be signed. creds signs it, check tells it.
+type decision struct {
+	*terms
+	grant *grant
+}
+
+// terms of a request for the role. A mount that is not ready is the caller's
+// mistake.
+func (b *backend) terms(ctx context.Context, req *logical.Request, r *role) (*terms, error) {
 	s, err := b.signer(ctx, req.Storage, req.MountPoint)
 	if err != nil {
 		return nil, err
 	}
+	c := &caller{system: b.System(), entityID: req.EntityID, maxTTL: b.System().MaxLeaseTTL()}
+	return &terms{role: r, signer: s, caller: c, now: b.now()}, nil
+}
+
+// decide holds a request against the terms. A refusal is the caller's mistake.
+func (t *terms) decide(d *framework.FieldData) (*decision, error) {
 	wanted, err := parseTokenRequest(d)
 	if err != nil {
 		return nil, err
 	}
-	now := b.now()
-	g, err := r.grant(wanted, &caller{system: b.System(), entityID: req.EntityID}, now)
+	g, err := t.role.grant(wanted, t.caller, t.now)
 	if err != nil {
 		return nil, err
 	}
-	return &decision{signer: s, grant: g, now: now}, nil
+	return &decision{terms: t, grant: g}, nil
 }
 
 // parseTokenRequest reads the parameters of a request; the framework has checked
@@ -55,10 +69,10 @@ func parseTokenRequest(d *framework.FieldData) (tokenRequest, error) {
 	return wanted, nil
 }
 
-// requestedRole loads the role that the path names; none is the caller's mistake.
-func requestedRole(ctx context.Context, req *logical.Request, d *framework.FieldData) (*role, error) {
+// requestedRole returns the role that the path names; none is the caller's mistake.
+func (b *backend) requestedRole(ctx context.Context, req *logical.Request, d *framework.FieldData) (*role, error) {
 	name := d.Get(fieldName).(string)
-	r, err := loadRole(ctx, req.Storage, name)
+	r, err := b.roles.get(ctx, req.Storage, name)
 	if err == nil && r == nil {
 		err = invalid("role %q not found", name)
 	}

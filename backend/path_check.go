@@ -56,11 +56,15 @@ func checkResponseFields() map[string]*framework.FieldSchema {
 }
 
 func (b *backend) pathCheckRead(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	r, err := requestedRole(ctx, req, d)
+	r, err := b.requestedRole(ctx, req, d)
 	if err != nil {
 		return refuse(err)
 	}
-	decided, err := b.decide(ctx, req, d, r)
+	var decided *decision
+	t, err := b.terms(ctx, req, r)
+	if err == nil {
+		decided, err = t.decide(d)
+	}
 	if mistake := new(invalidError); errors.As(err, &mistake) {
 		return &logical.Response{Data: map[string]any{fieldAllowed: false, fieldReason: oneLine(err)}}, nil
 	}

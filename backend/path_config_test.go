@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/assert"
@@ -225,6 +226,40 @@ func TestConfigChangesAreWhole(t *testing.T) {
 	wg.Wait()
 }
 
+// A deletion waits for whoever has read the configuration and not its key yet.
+func TestReadsAreWhole(t *testing.T) {
+	for path, data := range map[string]map[string]any{"config": nil, "keys/1": nil, "creds/support": {fieldRoom: "support-1"}} {
+		m := configured(t)
+		reached, proceed := make(chan struct{}), make(chan struct{})
+		key := "config"
+		if path == "keys/1" {
+			key = "keys/1"
+		}
+		m.storage.Storage = &slowStorage{Storage: m.storage.Storage, key: key, reached: reached, proceed: proceed}
+		read, deleted := make(chan error), make(chan error)
+		go func() {
+			_, err := m.call(logical.ReadOperation, path, data)
+			read <- err
+		}()
+		<-reached
+		go func() {
+			_, err := m.call(logical.DeleteOperation, "config", nil)
+			deleted <- err
+		}()
+		select {
+		case <-deleted:
+			t.Errorf("%s: deleted while it was read", path)
+			deleted = nil
+		case <-time.After(100 * time.Millisecond):
+		}
+		close(proceed)
+		require.NoError(t, <-read, path)
+		if deleted != nil {
+			require.NoError(t, <-deleted)
+		}
+	}
+}
+
 // A number that a failed write took is not given to another key.
 func TestKeyNumberIsTakenBeforeTheKey(t *testing.T) {
 	m := configured(t)
@@ -314,26 +349,16 @@ func TestSignerIsLoadedAnewAfterEveryChange(t *testing.T) {
 func TestLoadDuringInvalidationIsNotKept(t *testing.T) {
 	m := configured(t)
 	reached, proceed := make(chan struct{}), make(chan struct{})
-	var once sync.Once
-	m.storage.failWith(func(verb, key string) error {
-		if verb == "get" && key == "keys/1" {
-			once.Do(func() {
-				m.storage.mu.Unlock() // let the other node's write pass while this read hangs
-				close(reached)
-				<-proceed
-				m.storage.mu.Lock()
-			})
-		}
-		return nil
-	})
+	inner := m.storage.Storage
+	m.storage.Storage = &slowStorage{Storage: inner, key: "config", reached: reached, proceed: proceed}
+
 	done := make(chan error)
 	go func() {
 		_, err := m.call(logical.ReadOperation, "creds/support", map[string]any{fieldRoom: "support-1"})
 		done <- err
 	}()
-	<-reached // the configuration is loaded, its key not yet
+	<-reached // the old configuration has been read, and no signer been kept yet
 
-	inner := m.storage.Storage
 	cfg, err := loadConfig(t.Context(), inner)
 	require.NoError(t, err)
 	cfg.Issuer = "staging"

@@ -99,7 +99,7 @@ func (b *backend) secretToken() *framework.Secret {
 }
 
 func (b *backend) pathCredsRead(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	r, err := requestedRole(ctx, req, d)
+	r, err := b.requestedRole(ctx, req, d)
 	if err != nil {
 		return refuse(err)
 	}
@@ -107,40 +107,51 @@ func (b *backend) pathCredsRead(ctx context.Context, req *logical.Request, d *fr
 		// Only the active node can register a lease; this makes Vault forward.
 		return nil, logical.ErrReadOnly
 	}
-	decided, err := b.decide(ctx, req, d, r)
+	t, err := b.terms(ctx, req, r)
 	if err != nil {
 		return refuse(err)
 	}
-	token, err := decided.signer.sign(decided.signer.claims(decided.grant))
+	decided, err := t.decide(d)
+	if err != nil {
+		return refuse(err)
+	}
+	data, err := decided.sign()
 	if err != nil {
 		return nil, err
 	}
-	return b.credsResponse(r, decided, token), nil
+	resp := &logical.Response{Data: data}
+	if r.GenerateLease {
+		resp = b.Secret(secretTypeToken).Response(data, nil)
+		resp.Secret.TTL = time.Duration(decided.life()) * time.Second
+		resp.Secret.MaxTTL = resp.Secret.TTL
+	}
+	resp.Warnings = decided.grant.warnings
+	return resp, nil
 }
 
-func (b *backend) credsResponse(r *role, d *decision, token string) *logical.Response {
+// life is how many seconds the token has from now.
+func (d *decision) life() int64 { return d.grant.expiration - d.now.Unix() }
+
+// sign makes the token, and the answer that it comes in.
+func (d *decision) sign() (map[string]any, error) {
 	s, g := d.signer, d.grant
-	life := g.expiration - d.now.Unix()
+	token, err := s.sign(s.claims(g))
+	if err != nil {
+		return nil, err
+	}
 	data := map[string]any{
 		fieldToken:      token,
 		fieldRoom:       string(g.room),
 		fieldConsumerID: s.consumerID,
 		fieldNotBefore:  g.notBefore,
 		fieldExpiration: g.expiration,
-		fieldTTL:        life,
+		fieldTTL:        d.life(),
 		fieldKeyVersion: s.keyVersion,
 	}
 	if url := s.meetingURL(g.room, token); url != "" {
 		data[fieldMeetingURL] = url
 	}
-	resp := &logical.Response{Data: data}
-	if r.GenerateLease {
-		resp = b.Secret(secretTypeToken).Response(data, nil)
-		resp.Secret.TTL = time.Duration(life) * time.Second
-		resp.Secret.MaxTTL = resp.Secret.TTL
-	}
-	resp.Warnings = g.warnings
-	return resp
+	return data, nil
 }
 
 const credsHelpSynopsis = `Get a token that makes its holder the host of a meeting.`

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
-	"github.com/hashicorp/vault/sdk/helper/locksutil"
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
@@ -206,25 +205,13 @@ func (b *backend) pathRoleRead(ctx context.Context, req *logical.Request, d *fra
 
 func (b *backend) pathRoleWrite(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	name := d.Get(fieldName).(string)
-	lock := locksutil.LockForKey(b.roleLocks, name)
-	lock.Lock()
-	defer lock.Unlock()
-
-	r, err := loadRole(ctx, req.Storage, name)
+	var r *role
+	err := b.roles.change(name, func() (err error) {
+		r, err = writeRole(ctx, req.Storage, name, d)
+		return err
+	})
 	if err != nil {
-		return nil, err
-	}
-	if r == nil {
-		r = newRole()
-	}
-	if err := r.patch(d); err != nil {
 		return refuse(err)
-	}
-	if err := r.check(); err != nil {
-		return refuse(err)
-	}
-	if err := store(ctx, req.Storage, rolePath(name), r); err != nil {
-		return nil, err
 	}
 	b.sendEvent(ctx, req, eventRoleWrite, true, fieldName, name)
 	resp := &logical.Response{}
@@ -234,13 +221,29 @@ func (b *backend) pathRoleWrite(ctx context.Context, req *logical.Request, d *fr
 	return resp, nil
 }
 
+// writeRole stores the role with what the request changes of it.
+func writeRole(ctx context.Context, s logical.Storage, name string, d *framework.FieldData) (*role, error) {
+	r, err := loadRole(ctx, s, name)
+	if err != nil {
+		return nil, err
+	}
+	if r == nil {
+		r = newRole()
+	}
+	if err := r.patch(d); err != nil {
+		return nil, err
+	}
+	if err := r.check(); err != nil {
+		return nil, err
+	}
+	return r, store(ctx, s, rolePath(name), r)
+}
+
 func (b *backend) pathRoleDelete(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	name := d.Get(fieldName).(string)
-	lock := locksutil.LockForKey(b.roleLocks, name)
-	lock.Lock()
-	defer lock.Unlock()
 	// Deleted unread: a role that can't be decoded must go, too.
-	if err := remove(ctx, req.Storage, rolePath(name)); err != nil {
+	err := b.roles.change(name, func() error { return remove(ctx, req.Storage, rolePath(name)) })
+	if err != nil {
 		return nil, err
 	}
 	b.sendEvent(ctx, req, eventRoleDelete, true, fieldName, name)

@@ -81,6 +81,7 @@ func TestRoleRefusals(t *testing.T) {
 		"no directive":        {map[string]any{fieldAllowedRooms: "{{identity.entity.nmae}}", fieldAllowedRoomsTemplate: true}, "entry 1 of allowed_rooms has a template directive that is not one"},
 		"all groups":          {map[string]any{fieldAllowedRooms: "{{identity.entity.groups.names}}", fieldAllowedRoomsTemplate: true}, "not one; it must be like"},
 		"the time":            {map[string]any{fieldAllowedRooms: "{{time.now}}", fieldAllowedRoomsTemplate: true}, "not one; it must be like"},
+		"default * beside it": {map[string]any{fieldAllowedRooms: "{{identity.entity.name}}", fieldAllowedRoomsTemplate: true, fieldDefaultRoom: "*"}, "default_room must itself be allowed"},
 		"unbalanced":          {map[string]any{fieldAllowedRooms: "a-{{identity.entity.name", fieldAllowedRoomsTemplate: true}, "not one; it must be like"},
 		"unbalanced end":      {map[string]any{fieldAllowedRooms: "a-identity.entity.name}}", fieldAllowedRoomsTemplate: true}, "entry 1 of allowed_rooms must be a room name or a glob"},
 		"nested":              {map[string]any{fieldAllowedRooms: "{{identity.entity.metadata.{{x}}}}", fieldAllowedRoomsTemplate: true}, "entry 1 of allowed_rooms"},

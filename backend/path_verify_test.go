@@ -87,6 +87,14 @@ func TestVerifyTriesEveryKeyVersion(t *testing.T) {
 	second := m.mustRead("creds/support", map[string]any{fieldRoom: "support-1"})[fieldToken].(string)
 	require.EqualValues(t, 1, m.verify(first, "").Data[fieldKeyVersion])
 	require.EqualValues(t, 2, m.verify(second, "").Data[fieldKeyVersion])
+	// Of two versions with one key, the active one is told.
+	m.mustWrite("config", map[string]any{fieldActiveKey: 1})
+	m.mustWrite("keys/import", map[string]any{fieldPrivateKey: readTestdata(t, "rsa2048.openssh.pem")})
+	m.mustWrite("keys/generate", nil)
+	require.EqualValues(t, 3, m.verify(second, "").Data[fieldKeyVersion], "the newest")
+	m.mustWrite("config", map[string]any{fieldActiveKey: 2})
+	require.EqualValues(t, 2, m.verify(second, "").Data[fieldKeyVersion], "the active one")
+
 	m.mustDelete("keys/1")
 	require.Contains(t, m.verify(first, "").Data[fieldReason], "signed by another key")
 	require.Equal(t, true, m.verify(second, "").Data[fieldValid])

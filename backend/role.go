@@ -51,7 +51,9 @@ type role struct {
 
 	GenerateLease bool `json:"generate_lease"`
 
-	// What check makes of AllowedRooms and DefaultRoom.
+	// What check makes of AllowedRooms and DefaultRoom: rules that are one name are
+	// looked up, the others tried one after the other.
+	names       map[string]struct{}
 	rules       []roomRule
 	defaultRule roomRule
 }
@@ -99,13 +101,18 @@ func (r *role) checkRooms() error {
 	if len(r.AllowedRooms) == 0 && !r.AllowWildcardRoom {
 		return invalid("a role must allow something: set %s, like support-*, or %s", fieldAllowedRooms, fieldAllowWildcardRoom)
 	}
-	r.rules = make([]roomRule, len(r.AllowedRooms))
+	r.names, r.rules = map[string]struct{}{}, nil
 	for i, text := range r.AllowedRooms {
 		rule, err := parseRule(text, r.AllowedRoomsTemplate)
 		if err != nil {
 			return badRule(err, fmt.Sprintf("entry %d of %s", i+1, fieldAllowedRooms))
 		}
-		r.rules[i], r.AllowedRooms[i] = rule, rule.text
+		r.AllowedRooms[i] = rule.text
+		if roomPattern.MatchString(rule.text) {
+			r.names[rule.text] = struct{}{}
+		} else {
+			r.rules = append(r.rules, rule)
+		}
 	}
 	return r.checkDefaultRoom()
 }
@@ -158,6 +165,9 @@ func (r *role) match(wanted room, c *caller) (matched string, unmet, err error) 
 			matched = fieldAllowWildcardRoom
 		}
 		return matched, nil, nil
+	}
+	if _, ok := r.names[string(wanted)]; ok {
+		return string(wanted), nil, nil
 	}
 	for _, rule := range r.rules {
 		rendered, err := rule.render(c)

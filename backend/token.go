@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
 )
 
 // tokenHeader is the JOSE header that the meeting server asks for: it rejects a
@@ -66,7 +67,8 @@ func (r *role) grant(req tokenRequest, c *caller, now time.Time) (*grant, error)
 	if err != nil {
 		return nil, err
 	}
-	ttl, warnings, err := framework.CalculateTTL(c.system, req.ttl, r.TTL, 0, r.MaxTTL, 0, time.Time{})
+	mount := logical.StaticSystemView{MaxLeaseTTLVal: c.maxTTL, DefaultLeaseTTLVal: c.maxTTL}
+	ttl, warnings, err := framework.CalculateTTL(mount, req.ttl, r.TTL, 0, r.MaxTTL, 0, time.Time{})
 	if err != nil {
 		return nil, err
 	}
@@ -88,7 +90,7 @@ func (r *role) grant(req tokenRequest, c *caller, now time.Time) (*grant, error)
 	switch life := g.expiration - now.Unix(); {
 	case life <= 0:
 		return nil, invalid("%s lies so far back that the token would have expired already; leave it out for a token for now", fieldNotBefore)
-	case r.GenerateLease && life > int64(c.system.MaxLeaseTTL().Seconds()):
+	case r.GenerateLease && life > int64(c.maxTTL.Seconds()):
 		// Vault would cut the lease, which then ends before the token.
 		return nil, invalid("%s is so far ahead that a lease to the token's end would be over the mount's maximum; ask later, or a role without %s", fieldNotBefore, fieldGenerateLease)
 	}
