@@ -151,12 +151,14 @@ func (b *backend) onPerformanceStandby() bool {
 }
 
 // isFault tells an error of the engine or its storage from those by which a
-// backend answers that it has no such path or that another node must serve it.
+// backend answers that it has no such path or that another node must serve it, and
+// from a request that was given up.
 func isFault(err error) bool {
 	return err != nil &&
 		!errors.Is(err, logical.ErrUnsupportedPath) &&
 		!errors.Is(err, logical.ErrUnsupportedOperation) &&
-		!errors.Is(err, logical.ErrReadOnly)
+		!errors.Is(err, logical.ErrReadOnly) &&
+		!errors.Is(err, context.Canceled)
 }
 
 func isEmpty(resp *logical.Response) bool {

@@ -247,8 +247,8 @@ func TestReadsAreWhole(t *testing.T) {
 			deleted <- err
 		}()
 		select {
-		case <-deleted:
-			t.Errorf("%s: deleted while it was read", path)
+		case err := <-deleted:
+			t.Errorf("%s: deleted while it was read: %v", path, err)
 			deleted = nil
 		case <-time.After(100 * time.Millisecond):
 		}

@@ -25,23 +25,25 @@ const (
 const secretTypeToken = "clanmeeting_token"
 
 func (b *backend) pathCreds() *framework.Path {
-	responses := map[int][]framework.Response{
-		http.StatusOK: {{Description: "OK", Fields: credsResponseFields()}},
+	fields := withName(requestFields())
+	fields[fieldBatchInput] = &framework.FieldSchema{
+		Type:        framework.TypeSlice,
+		Description: "In place of room, ttl and not_before: a list of 1 to 1,000 objects that may each have these, and a reference that comes back. Either all get a token or none does. Not for a role with generate_lease.",
 	}
 	return &framework.Path{
 		Pattern: "creds/" + framework.GenericNameRegex(fieldName),
-		Fields:  withName(requestFields()),
+		Fields:  fields,
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.ReadOperation: &framework.PathOperation{
 				Callback:     b.pathCredsRead,
 				Summary:      "Get a host token.",
-				Responses:    responses,
+				Responses:    map[int][]framework.Response{http.StatusOK: {{Description: "OK", Fields: credsResponseFields()}}},
 				DisplayAttrs: &framework.DisplayAttributes{OperationVerb: "generate"},
 			},
 			logical.UpdateOperation: &framework.PathOperation{
 				Callback:     b.pathCredsRead,
-				Summary:      "Get a host token.",
-				Responses:    responses,
+				Summary:      "Get a host token, or a batch of them.",
+				Responses:    map[int][]framework.Response{http.StatusOK: {{Description: "OK", Fields: credsOrBatchResponseFields()}}},
 				DisplayAttrs: &framework.DisplayAttributes{OperationVerb: "generate", OperationSuffix: "credentials-with-parameters"},
 			},
 		},
@@ -84,6 +86,19 @@ func credsResponseFields() map[string]*framework.FieldSchema {
 	}
 }
 
+// credsOrBatchResponseFields are those of one token, or of a batch.
+func credsOrBatchResponseFields() map[string]*framework.FieldSchema {
+	fields := credsResponseFields()
+	for _, field := range fields {
+		field.Required = false
+	}
+	fields[fieldBatchResults] = &framework.FieldSchema{
+		Type:        framework.TypeSlice,
+		Description: "Of a batch, and in its order: what a single answer's data would be, and the item's reference.",
+	}
+	return fields
+}
+
 // secretToken is the lease on a token. There is no Renew, which makes it one that
 // can't be renewed.
 func (b *backend) secretToken() *framework.Secret {
@@ -110,6 +125,13 @@ func (b *backend) pathCredsRead(ctx context.Context, req *logical.Request, d *fr
 	t, err := b.terms(ctx, req, r)
 	if err != nil {
 		return refuse(err)
+	}
+	if _, ok := d.GetOk(fieldBatchInput); ok {
+		resp, err := t.batch(ctx, req, d)
+		if err != nil {
+			return refuse(err)
+		}
+		return resp, nil
 	}
 	decided, err := t.decide(d)
 	if err != nil {
@@ -170,4 +192,6 @@ maximum is cut, with a warning.
   $ vault read clanmeeting/creds/support room=support-4711
   $ vault read -field=token clanmeeting/creds/support room=support-4711 ttl=2m
   $ vault write clanmeeting/creds/webinar room=launch not_before=2030-01-31T09:00:00Z
+  $ echo '{"batch_input":[{"room":"a","reference":"1"},{"room":"b","ttl":"5m"}]}' |
+      vault write -format=json clanmeeting/creds/webinar -
 `

@@ -17,7 +17,7 @@ import (
 func TestWarmReadNeedsNoStorage(t *testing.T) {
 	m := configured(t)
 	m.token("support", map[string]any{fieldRoom: "support-1"})
-	m.storage.failWith(func(verb, key string) error { return errors.New("storage is down") })
+	m.storage.failWith(func(string, string) error { return errors.New("storage is down") })
 	m.token("support", map[string]any{fieldRoom: "support-2"})
 	require.Equal(t, true, m.mustRead("check/support", map[string]any{fieldRoom: "support-2"})[fieldAllowed])
 }

@@ -47,6 +47,8 @@ func restoreNumbers(value any) any {
 		for i := range v {
 			v[i] = restoreNumbers(v[i])
 		}
+	case map[string]any:
+		restoreData(v)
 	}
 	return value
 }
@@ -61,19 +63,23 @@ func isFieldError(resp *logical.Response) bool {
 
 // fieldErrors says of each field with a value of a wrong type what would be right.
 func (b *backend) fieldErrors(req *logical.Request) string {
+	if problems := fieldProblems(req.Data, b.Route(req.Path).Fields); problems != "" {
+		return problems
+	}
+	return "a number in the path is out of range"
+}
+
+// fieldProblems is empty if all values have the types of their fields.
+func fieldProblems(raw map[string]any, fields map[string]*framework.FieldSchema) string {
+	d := framework.FieldData{Raw: raw, Schema: fields}
 	var problems []string
-	path := b.Route(req.Path)
-	for name, schema := range path.Fields {
-		d := framework.FieldData{Raw: req.Data, Schema: path.Fields}
-		if d.Raw[name] == nil {
+	for name := range raw {
+		if fields[name] == nil {
 			continue
 		}
 		if _, _, err := d.GetOkErr(name); err != nil {
-			problems = append(problems, name+" must be "+wanted(schema.Type))
+			problems = append(problems, name+" must be "+wanted(fields[name].Type))
 		}
-	}
-	if len(problems) == 0 {
-		return "a number in the path is out of range"
 	}
 	slices.Sort(problems)
 	return strings.Join(problems, "; ")
@@ -92,6 +98,8 @@ func wanted(t framework.FieldType) string {
 		return "RFC 3339, like 2030-01-31T09:00:00Z, or whole seconds since the epoch"
 	case framework.TypeCommaStringSlice:
 		return "a list of strings, or one string with commas"
+	case framework.TypeSlice:
+		return "a list of objects"
 	default:
 		return "one string"
 	}

@@ -1,0 +1,162 @@
+// Copyright (c) The vault-plugin-secrets-clanmeeting authors
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"regexp"
+	"runtime"
+	"slices"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+	"golang.org/x/sync/errgroup"
+)
+
+const (
+	fieldBatchInput   = "batch_input"
+	fieldBatchResults = "batch_results"
+	fieldReference    = "reference"
+)
+
+// maxBatch is the most tokens that one request can ask for.
+const maxBatch = 1000
+
+// batchSlots are what the tokens of batches are signed in: as many as there are
+// cores, for all batches of the process together. However many batches there are,
+// a single read shares a core with one signature of theirs, not with hundreds.
+var batchSlots = make(chan struct{}, runtime.GOMAXPROCS(0))
+
+// A batchItem is one of the tokens that a batch asks for.
+type batchItem struct {
+	decision  *decision
+	reference string
+	named     bool // whether there is a reference
+}
+
+func batchItemFields() map[string]*framework.FieldSchema {
+	fields := requestFields()
+	fields[fieldReference] = &framework.FieldSchema{Type: framework.TypeString, Description: "A text that comes back with the item's result."}
+	return fields
+}
+
+// batch answers a request with batch_input: a token for every item, in their
+// order, or none at all.
+func (t *terms) batch(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	if err := t.checkBatch(req, d); err != nil {
+		return nil, err
+	}
+	items, warnings, err := t.decideAll(d.Get(fieldBatchInput).([]any))
+	if err != nil {
+		return nil, err
+	}
+	results, err := signAll(ctx, items)
+	if err != nil {
+		return nil, err
+	}
+	return &logical.Response{Data: map[string]any{fieldBatchResults: results}, Warnings: warnings}, nil
+}
+
+// checkBatch refuses a batch as a whole.
+func (t *terms) checkBatch(req *logical.Request, d *framework.FieldData) error {
+	if req.Operation != logical.UpdateOperation {
+		return invalid("%s needs a write; a read takes the parameters of one token", fieldBatchInput)
+	}
+	if t.role.GenerateLease {
+		return invalid("%s is not for a role with %s: a response has one lease at most", fieldBatchInput, fieldGenerateLease)
+	}
+	for _, name := range []string{fieldRoom, fieldTTL, fieldNotBefore} {
+		if _, ok := d.GetOk(name); ok {
+			return invalid("%s and %s exclude each other: give %s in each item", fieldBatchInput, name, name)
+		}
+	}
+	if n := len(d.Get(fieldBatchInput).([]any)); n < 1 || n > maxBatch {
+		return invalid("%s must have 1 to %d items", fieldBatchInput, maxBatch)
+	}
+	return nil
+}
+
+// decideAll holds every item against the terms, and tells of all that are refused.
+func (t *terms) decideAll(inputs []any) ([]batchItem, []string, error) {
+	schema := batchItemFields()
+	items := make([]batchItem, len(inputs))
+	var warnings []string
+	var refusals []error
+	for i, input := range inputs {
+		item, err := t.decideItem(input, schema)
+		mistake := new(invalidError)
+		switch {
+		case errors.As(err, &mistake):
+			refusals = append(refusals, invalid("%s[%d]: %s", fieldBatchInput, i, oneLine(err)))
+			continue
+		case err != nil:
+			return nil, nil, err
+		}
+		items[i] = item
+		for _, warning := range item.decision.grant.warnings {
+			warnings = append(warnings, fmt.Sprintf("%s[%d]: %s", fieldBatchInput, i, warning))
+		}
+	}
+	return items, warnings, errors.Join(refusals...)
+}
+
+func (t *terms) decideItem(input any, schema map[string]*framework.FieldSchema) (batchItem, error) {
+	raw, ok := input.(map[string]any)
+	if !ok {
+		return batchItem{}, invalid("must be an object with %s, %s, %s and %s, each of them optional", fieldRoom, fieldTTL, fieldNotBefore, fieldReference)
+	}
+	for _, name := range slices.Sorted(maps.Keys(raw)) {
+		if schema[name] == nil {
+			return batchItem{}, invalid("has a field%s that is unknown; known are %s, %s, %s and %s",
+				misspelt(name), fieldRoom, fieldTTL, fieldNotBefore, fieldReference)
+		}
+	}
+	if problems := fieldProblems(raw, schema); problems != "" {
+		return batchItem{}, invalid("%s", problems)
+	}
+	d := &framework.FieldData{Raw: raw, Schema: schema}
+	decided, err := t.decide(d)
+	if err != nil {
+		return batchItem{}, err
+	}
+	reference, named, err := stringField(d, fieldReference)
+	return batchItem{decided, reference, named}, err
+}
+
+// misspelt is a field's name in an error, if it looks like one.
+func misspelt(name string) string {
+	if !namePattern.MatchString(name) {
+		return ""
+	}
+	return " " + name
+}
+
+var namePattern = regexp.MustCompile(`^[a-z_]{1,32}$`)
+
+// signAll signs on all cores, until the request is given up.
+func signAll(ctx context.Context, items []batchItem) ([]map[string]any, error) {
+	results := make([]map[string]any, len(items))
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(cap(batchSlots))
+	for i, item := range items {
+		group.Go(func() error {
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case batchSlots <- struct{}{}:
+				defer func() { <-batchSlots }()
+			}
+			data, err := item.decision.sign()
+			if item.named && err == nil {
+				data[fieldReference] = item.reference
+			}
+			results[i] = data
+			return err
+		})
+	}
+	return results, group.Wait()
+}

@@ -1,0 +1,152 @@
+// Copyright (c) The vault-plugin-secrets-clanmeeting authors
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/require"
+)
+
+func TestBatch(t *testing.T) {
+	m := configured(t)
+	m.mustWrite("config", map[string]any{fieldDomain: "meet.example.com"})
+	m.mustWrite("roles/all", map[string]any{fieldAllowedRooms: "*", fieldDefaultRoom: "lobby", fieldMaxNotBefore: "24h", fieldTTL: "5m"})
+	now := testNow.Unix()
+	items := []any{
+		map[string]any{fieldRoom: "A", fieldReference: "first"},
+		map[string]any{},
+		map[string]any{fieldRoom: "c", fieldTTL: "10h", fieldNotBefore: now + 3600},
+		map[string]any{fieldRoom: nil, fieldTTL: 60, fieldReference: ""},
+	}
+	resp := m.mustWrite("creds/all", map[string]any{fieldBatchInput: items})
+	require.Len(t, resp.Data, 1)
+	require.Len(t, resp.Warnings, 1)
+	require.Contains(t, resp.Warnings[0], "batch_input[2]: TTL")
+	results := resp.Data[fieldBatchResults].([]any)
+	require.Len(t, results, len(items))
+	for i, parameters := range []map[string]any{{fieldRoom: "a"}, {}, {fieldRoom: "c", fieldTTL: "1h", fieldNotBefore: now + 3600}, {fieldTTL: "1m"}} {
+		got := results[i].(map[string]any)
+		verified(t, got[fieldToken].(string), testKey(t))
+		want := m.mustRead("creds/all", parameters)
+		if reference, ok := items[i].(map[string]any)[fieldReference]; ok {
+			want[fieldReference] = reference
+		}
+		require.Equal(t, want, got, "item %d: what a single answer's data would be", i)
+	}
+}
+
+func TestBatchOfTheLargestSize(t *testing.T) {
+	m := configured(t)
+	items := make([]any, maxBatch)
+	for i := range items {
+		items[i] = map[string]any{fieldRoom: fmt.Sprintf("support-%d", i)}
+	}
+	results := m.mustWrite("creds/support", map[string]any{fieldBatchInput: items}).Data[fieldBatchResults].([]any)
+	require.Len(t, results, maxBatch)
+	seen := map[any]bool{}
+	for i, result := range results {
+		got := result.(map[string]any)
+		require.Equal(t, fmt.Sprintf("support-%d", i), got[fieldRoom], "in their order")
+		seen[got[fieldToken]] = true
+	}
+	require.Len(t, seen, maxBatch)
+	message := m.refused(logical.UpdateOperation, "creds/support", map[string]any{fieldBatchInput: append(items, map[string]any{})})
+	require.Equal(t, "batch_input must have 1 to 1000 items", message)
+}
+
+// All or nothing: one refused item is none minted, and every refused one is told.
+func TestBatchRefusals(t *testing.T) {
+	m := configured(t)
+	m.mustWrite("roles/leased", map[string]any{fieldAllowedRooms: "*", fieldGenerateLease: true})
+	good := map[string]any{fieldRoom: "support-1"}
+	for name, test := range map[string]struct {
+		role  string
+		data  map[string]any
+		wants []string
+	}{
+		"items": {"support", map[string]any{fieldBatchInput: []any{
+			good,
+			map[string]any{fieldRoom: "billing"},
+			map[string]any{fieldRoom: "*"},
+			map[string]any{},
+			map[string]any{fieldRoom: "support-1", fieldNotBefore: testNow.Unix() + 60},
+			map[string]any{fieldRoom: "support-1", fieldTTL: "soon", fieldNotBefore: "x"},
+			map[string]any{fieldRoom: "support-1", fieldTTL: 1.5},
+			map[string]any{fieldRoom: "support-1", "max_ttl": "10h"},
+			map[string]any{fieldRoom: "support-1", fieldBatchInput: []any{good}},
+			map[string]any{fieldRoom: []any{"support-1"}},
+			map[string]any{fieldRoom: true},
+			map[string]any{fieldRoom: "support-1", fieldReference: true},
+			"support-1",
+			[]any{good},
+			nil, 7,
+			good,
+		}}, []string{
+			`batch_input[1]: room "billing" is not allowed`, `batch_input[2]: room "*" is not allowed`, "batch_input[3]: room is required",
+			"batch_input[4]: not_before is in the future", "batch_input[5]: not_before must be RFC 3339", "ttl must be in whole seconds",
+			"batch_input[6]: ttl must be", "batch_input[7]: has a field max_ttl that is unknown; known are room, ttl, not_before and reference",
+			"batch_input[8]: has a field batch_input that is unknown", "batch_input[9]: room must be one string", "batch_input[10]: room must be one string",
+			"batch_input[11]: reference must be one string", "batch_input[12]: must be an object", "batch_input[13]: must be an object",
+			"batch_input[14]: must be an object", "batch_input[15]: must be an object",
+		}},
+		"empty":           {"support", map[string]any{fieldBatchInput: []any{}}, []string{"1 to 1000 items"}},
+		"no list":         {"support", map[string]any{fieldBatchInput: "support-1"}, []string{"batch_input[0]: must be an object"}},
+		"with room":       {"support", map[string]any{fieldBatchInput: []any{good}, fieldRoom: "support-1"}, []string{"batch_input and room exclude each other"}},
+		"with ttl":        {"support", map[string]any{fieldBatchInput: []any{good}, fieldTTL: "1m"}, []string{"batch_input and ttl exclude each other"}},
+		"with not_before": {"support", map[string]any{fieldBatchInput: []any{good}, fieldNotBefore: 1}, []string{"batch_input and not_before exclude each other"}},
+		"leased":          {"leased", map[string]any{fieldBatchInput: []any{good}}, []string{"not for a role with generate_lease"}},
+		"unknown role":    {"nobody", map[string]any{fieldBatchInput: []any{good}}, []string{`role "nobody" not found`}},
+	} {
+		message := m.refused(logical.UpdateOperation, "creds/"+test.role, test.data)
+		for _, want := range test.wants {
+			require.Contains(t, message, want, name)
+		}
+		require.NotContains(t, message, "batch_input[16]", name)
+		require.NotContains(t, message, "eyJ", "nothing is minted")
+	}
+	require.Contains(t, m.refused(logical.ReadOperation, "creds/support", map[string]any{fieldBatchInput: []any{good}}), "batch_input needs a write")
+}
+
+// A batch asks Vault once who is calling, and is of one configuration.
+func TestBatchWithTemplates(t *testing.T) {
+	m := configured(t)
+	m.mustWrite("roles/me", map[string]any{fieldAllowedRoomsTemplate: true, fieldAllowedRooms: "{{identity.entity.name}}-*"})
+	items := []any{map[string]any{fieldRoom: "alice-1"}, map[string]any{fieldRoom: "bob-1"}}
+	message := m.refused(logical.UpdateOperation, "creds/me", map[string]any{fieldBatchInput: items})
+	require.Equal(t, 2, strings.Count(message, "your token has no identity entity"))
+	m.asEntity(&logical.Entity{Name: "alice"})
+	require.NotContains(t, m.refused(logical.UpdateOperation, "creds/me", map[string]any{fieldBatchInput: items}), "batch_input[0]")
+}
+
+// A request that is given up stops the signing.
+func TestBatchHonoursTheContext(t *testing.T) {
+	m := configured(t)
+	r, err := m.inside.roles.get(t.Context(), m.storage, "support")
+	require.NoError(t, err)
+	terms, err := m.inside.terms(t.Context(), &logical.Request{Storage: m.storage}, r)
+	require.NoError(t, err)
+	inputs := make([]any, maxBatch)
+	for i := range inputs {
+		inputs[i] = map[string]any{fieldRoom: "support-1"}
+	}
+	items, _, err := terms.decideAll(inputs)
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	results, err := signAll(ctx, items)
+	require.ErrorIs(t, err, context.Canceled)
+	signed := 0
+	for _, result := range results {
+		if result != nil {
+			signed++
+		}
+	}
+	require.Less(t, signed, maxBatch/2)
+	require.Empty(t, batchSlots, "every slot is given back")
+}
