@@ -50,6 +50,14 @@ dev: build ## A Vault in dev mode with the engine mounted, until Ctrl-C
 unit: cc ## The unit tests: seconds, no Vault
 	$(GOTEST) ./backend/...
 
+.PHONY: microbench
+microbench: go ## Benchmarks in process: what a token costs beside the bare signature
+	go test -run '^$$' -bench . -benchmem ./backend
+
+.PHONY: bench
+bench: go ## What a token costs in a real Vault, beside its peers: ten minutes at the most
+	@scripts/bench.sh
+
 .PHONY: test
 test: cc ## All tests, the acceptance tests in a real Vault included
 	@vault=$$(scripts/vault.sh) && VAULT_BIN="$$vault" $(GOTEST) $(PACKAGES)

@@ -146,6 +146,9 @@ func (s *Server) Stop() {
 	}
 }
 
+// PID is the server's process.
+func (s *Server) PID() int { return s.cmd.Process.Pid }
+
 // Done is closed when the server has ended.
 func (s *Server) Done() <-chan struct{} { return s.done }
 

@@ -1,0 +1,224 @@
+// Copyright (c) The vault-plugin-secrets-clanmeeting authors
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"context"
+	"crypto"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha256"
+	"fmt"
+	"testing"
+	"time"
+
+	goplugin "github.com/hashicorp/go-plugin"
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/hashicorp/vault/sdk/plugin"
+	"github.com/stretchr/testify/require"
+)
+
+var benchBits = []int{2048, 3072, 4096}
+
+// benchMount is a mount whose active key has the size.
+func benchMount(b *testing.B, bits int) *testMount {
+	b.Helper()
+	m := newTestMount(b)
+	m.mustWrite("keys/generate", map[string]any{fieldKeyBits: bits})
+	m.mustWrite("config", map[string]any{fieldConsumerID: testConsumer, fieldActiveKey: 1})
+	m.mustWrite("roles/support", map[string]any{fieldAllowedRooms: "support-*"})
+	return m
+}
+
+func (m *testMount) credsRequest() *logical.Request {
+	return &logical.Request{Operation: logical.ReadOperation, Path: "creds/support", Data: map[string]any{fieldRoom: "support-4711"}, Storage: m.storage}
+}
+
+// emptyWire is a plugin that does nothing, behind the same protocol: what a call
+// costs before anything is done in it.
+func emptyWire(b *testing.B) logical.Backend {
+	b.Helper()
+	nothing := &framework.Path{
+		Pattern: "empty",
+		Operations: map[logical.Operation]framework.OperationHandler{
+			logical.ReadOperation: &framework.PathOperation{
+				Callback: func(context.Context, *logical.Request, *framework.FieldData) (*logical.Response, error) {
+					return &logical.Response{Data: map[string]any{"empty": true}}, nil
+				},
+			},
+		},
+	}
+	client, _ := goplugin.TestPluginGRPCConn(b, false, map[string]goplugin.Plugin{
+		plugin.BackendPluginName: &plugin.GRPCBackendPlugin{
+			Factory: func(ctx context.Context, conf *logical.BackendConfig) (logical.Backend, error) {
+				backend := &framework.Backend{Paths: []*framework.Path{nothing}, BackendType: logical.TypeLogical}
+				return backend, backend.Setup(ctx, conf)
+			},
+		},
+	})
+	b.Cleanup(func() { _ = client.Close() })
+	raw, err := client.Dispense(plugin.BackendPluginName)
+	require.NoError(b, err)
+	wire := raw.(logical.Backend)
+	require.NoError(b, wire.Setup(b.Context(), &logical.BackendConfig{
+		System: &logical.StaticSystemView{MaxLeaseTTLVal: time.Hour}, StorageView: &logical.InmemStorage{},
+	}))
+	return wire
+}
+
+func mustHandle(b *testing.B, backend logical.Backend, req *logical.Request) {
+	resp, err := backend.HandleRequest(context.Background(), req)
+	if err != nil || resp.IsError() {
+		b.Errorf("%v %v", resp, err)
+	}
+}
+
+func mustSign(b *testing.B, key *rsa.PrivateKey) {
+	sum := sha256.Sum256([]byte("header.claims"))
+	if _, err := rsa.SignPKCS1v15(rand.Reader, key, crypto.SHA256, sum[:]); err != nil {
+		b.Error(err)
+	}
+}
+
+func benchKey(b *testing.B, m *testMount) *rsa.PrivateKey {
+	b.Helper()
+	s, err := m.inside.signer(b.Context(), m.storage, "")
+	require.NoError(b, err)
+	return s.key
+}
+
+// each runs a benchmark with one goroutine and in parallel.
+func each(b *testing.B, op func()) {
+	b.Helper()
+	op()
+	b.Run("one", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			op()
+		}
+	})
+	b.Run("parallel", func(b *testing.B) {
+		b.ReportAllocs()
+		b.RunParallel(func(pb *testing.PB) {
+			for pb.Next() {
+				op()
+			}
+		})
+	})
+}
+
+func BenchmarkSignature(b *testing.B) {
+	for _, bits := range benchBits {
+		key := benchKey(b, benchMount(b, bits))
+		b.Run(fmt.Sprint(bits), func(b *testing.B) { each(b, func() { mustSign(b, key) }) })
+	}
+}
+
+func BenchmarkEmptyWire(b *testing.B) {
+	wire := emptyWire(b)
+	each(b, func() {
+		mustHandle(b, wire, &logical.Request{Operation: logical.ReadOperation, Path: "empty", Data: map[string]any{fieldRoom: "support-4711"}})
+	})
+}
+
+func BenchmarkCredsBackend(b *testing.B) {
+	for _, bits := range benchBits {
+		m := benchMount(b, bits)
+		b.Run(fmt.Sprint(bits), func(b *testing.B) { each(b, func() { mustHandle(b, m.inside, m.credsRequest()) }) })
+	}
+}
+
+func BenchmarkCredsWire(b *testing.B) {
+	for _, bits := range benchBits {
+		m := benchMount(b, bits)
+		b.Run(fmt.Sprint(bits), func(b *testing.B) { each(b, func() { mustHandle(b, m.wire, m.credsRequest()) }) })
+	}
+}
+
+func BenchmarkBatchWire(b *testing.B) {
+	m := benchMount(b, 2048)
+	items := make([]any, 100)
+	for i := range items {
+		items[i] = map[string]any{fieldRoom: fmt.Sprintf("support-%d", i)}
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		mustHandle(b, m.wire, &logical.Request{
+			Operation: logical.UpdateOperation, Path: "creds/support", Data: map[string]any{fieldBatchInput: items}, Storage: m.storage,
+		})
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*len(items)), "ns/token")
+}
+
+// BenchmarkRatio is the figure to report: creds over the wire, divided by the bare
+// signature and an empty call over the wire. The three take turns, so that the
+// ratio holds on a machine whose speed drifts.
+func BenchmarkRatio(b *testing.B) {
+	for _, bits := range benchBits {
+		m := benchMount(b, bits)
+		key := benchKey(b, m)
+		empty := emptyWire(b)
+		b.Run(fmt.Sprint(bits), func(b *testing.B) {
+			var creds, signature, call time.Duration
+			timed := func(total *time.Duration, op func()) {
+				start := time.Now()
+				op()
+				*total += time.Since(start)
+			}
+			for b.Loop() {
+				timed(&creds, func() { mustHandle(b, m.wire, m.credsRequest()) })
+				timed(&signature, func() { mustSign(b, key) })
+				timed(&call, func() {
+					mustHandle(b, empty, &logical.Request{Operation: logical.ReadOperation, Path: "empty", Data: map[string]any{fieldRoom: "support-4711"}})
+				})
+			}
+			b.ReportMetric(float64(creds)/float64(signature+call), "x")
+			b.ReportMetric(float64(signature.Microseconds())/float64(b.N), "µs/signature")
+			b.ReportMetric(float64(call.Microseconds())/float64(b.N), "µs/call")
+		})
+	}
+}
+
+// BenchmarkRoles shows that creds costs the same whatever else is stored: roles,
+// rooms of a role, key versions.
+func BenchmarkRoles(b *testing.B) {
+	rooms := make([]string, 1000)
+	globs := make([]string, 1000)
+	for i := range rooms {
+		rooms[i], globs[i] = fmt.Sprintf("support-%d", 4711-i), fmt.Sprintf("x%d-*", i)
+	}
+	globs[999] = "support-*"
+	for name, prepare := range map[string]func(m *testMount){
+		"1-role":     func(*testMount) {},
+		"1000-rooms": func(m *testMount) { m.mustWrite("roles/support", map[string]any{fieldAllowedRooms: rooms}) },
+		"1000-globs": func(m *testMount) { m.mustWrite("roles/support", map[string]any{fieldAllowedRooms: globs}) },
+		"1000-roles": func(m *testMount) {
+			for i := range 1000 {
+				m.mustWrite(fmt.Sprintf("roles/r%d", i), map[string]any{fieldAllowedRooms: "support-*"})
+			}
+		},
+		"64-keys": func(m *testMount) {
+			entry, err := newKeyEntry(testKey(b), sourceImported, testNow)
+			require.NoError(b, err)
+			cfg, err := loadConfig(b.Context(), m.storage)
+			require.NoError(b, err)
+			for range 63 {
+				_, err := cfg.addKey(b.Context(), m.storage, entry)
+				require.NoError(b, err)
+			}
+			m.wire.InvalidateKey(b.Context(), "config")
+		},
+	} {
+		m := benchMount(b, 2048)
+		prepare(m)
+		mustHandle(b, m.wire, m.credsRequest())
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				mustHandle(b, m.wire, m.credsRequest())
+			}
+		})
+	}
+}

@@ -1,0 +1,20 @@
+#!/bin/sh
+# Builds what the benchmark runs, and runs it. The table and the plot end up in
+# .cache/bench. Where node or npm is missing, the vendor's way is left out.
+set -eu
+cd "$(dirname "$0")/.."
+vault=$(scripts/vault.sh)
+out=.cache/bench
+mkdir -p "$out/plugins"
+CGO_ENABLED=0 go build -trimpath -o "$out/plugins/vault-plugin-secrets-clanmeeting" ./cmd/vault-plugin-secrets-clanmeeting
+CGO_ENABLED=0 go build -trimpath -o "$out/plugins/vault-plugin-empty" ./scripts/bench/emptyplugin
+go build -o "$out/bench" ./scripts/bench
+
+modules=
+if command -v node >/dev/null && command -v npm >/dev/null; then
+	npm install --silent --no-save --no-package-lock --no-audit --no-fund --prefix "$out/node" jsonwebtoken@9.0.2 >&2
+	modules=$PWD/$out/node/node_modules
+else
+	echo "jsonwebtoken in Node is not measured: node and npm are needed" >&2
+fi
+exec "$out/bench" -vault "$vault" -plugin-dir "$PWD/$out/plugins" -node-modules "$modules" -out "$out" "$@"

@@ -1,0 +1,125 @@
+// Copyright (c) The vault-plugin-secrets-clanmeeting authors
+// SPDX-License-Identifier: MPL-2.0
+
+// Bench measures, in a real Vault on this machine, what a token costs: tokens a
+// second, latency, and CPU of Vault and of the plugin, side by side with Vault's own
+// signers, with a plugin that does nothing, and with the vendor's way. The targets
+// take turns in short slices, so that the ratios hold where the machine's speed
+// drifts. It prints a table and writes it and a plot; it fails if an answer is wrong.
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/scripts/devvault"
+)
+
+var connections = []int{1, 8, 32}
+
+func main() {
+	o := options{}
+	flag.StringVar(&o.vaultBin, "vault", "", "the Vault binary")
+	flag.StringVar(&o.pluginDir, "plugin-dir", "", "the folder with the plugin and the empty one")
+	flag.StringVar(&o.nodeModules, "node-modules", "", "a folder with jsonwebtoken; empty leaves the vendor's way out")
+	flag.StringVar(&o.out, "out", "", "the folder for the table and the plot")
+	flag.IntVar(&o.rounds, "rounds", 4, "how many slices each target gets")
+	flag.DurationVar(&o.slice, "slice", 2*time.Second, "how long a slice is")
+	flag.Parse()
+
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, o)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "error:", err)
+		os.Exit(1)
+	}
+}
+
+type options struct {
+	vaultBin, pluginDir, nodeModules, out string
+
+	rounds int
+	slice  time.Duration
+}
+
+func run(ctx context.Context, o options) error {
+	dir, err := os.MkdirTemp("", "clanmeeting-bench-")
+	if err != nil {
+		return fmt.Errorf("making a folder: %w", err)
+	}
+	defer os.RemoveAll(dir)
+	log := &bytes.Buffer{}
+	vault, err := devvault.Start(ctx, devvault.Options{VaultBin: o.vaultBin, PluginDir: o.pluginDir, LogLevel: "error", Log: log})
+	if err != nil {
+		return fmt.Errorf("%w\n%s", err, log)
+	}
+	defer vault.Stop()
+
+	b := &bench{vault: vault, keyFile: filepath.Join(dir, "key.pem")}
+	if err := b.prepare(ctx); err != nil {
+		return err
+	}
+	if o.nodeModules != "" {
+		stop, err := b.startVendor(ctx, o.nodeModules)
+		if err != nil {
+			return err
+		}
+		defer stop()
+	}
+	b.findProcesses()
+
+	results, err := b.measure(ctx, o)
+	if err != nil {
+		return err
+	}
+	report := render(results)
+	fmt.Print(report)
+	if err := os.WriteFile(filepath.Join(o.out, "bench.md"), []byte(report), 0o600); err != nil {
+		return fmt.Errorf("writing the table: %w", err)
+	}
+	if err := os.WriteFile(filepath.Join(o.out, "bench.svg"), []byte(plot(results)), 0o600); err != nil {
+		return fmt.Errorf("writing the plot: %w", err)
+	}
+	return nil
+}
+
+// measure gives every target its slices, at each number of connections, in turns.
+func (b *bench) measure(ctx context.Context, o options) (*results, error) {
+	r := newResults()
+	for _, n := range connections {
+		for round := range o.rounds {
+			fmt.Fprintf(os.Stderr, "%d connections, round %d of %d\n", n, round+1, o.rounds)
+			r.signatures = append(r.signatures, b.signature())
+			for _, t := range b.targets {
+				if t.batch > 0 && n != 1 {
+					continue // a batch is one caller's
+				}
+				s, err := b.load(ctx, t, n, o.slice)
+				if err != nil {
+					return nil, fmt.Errorf("%s: %w", t.name, err)
+				}
+				r.add(t, n, s)
+			}
+		}
+	}
+	for range o.rounds {
+		s, err := b.readsDuringBatches(ctx, o.slice)
+		if err != nil {
+			return nil, err
+		}
+		r.duringBatches.join(s)
+	}
+	if r.empty() {
+		return nil, errors.New("nothing was measured")
+	}
+	return r, nil
+}

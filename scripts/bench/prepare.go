@@ -1,0 +1,193 @@
+// Copyright (c) The vault-plugin-secrets-clanmeeting authors
+// SPDX-License-Identifier: MPL-2.0
+
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/pem"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+
+	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/scripts/devvault"
+)
+
+// bench is the Vault that is measured, and what is measured in it.
+type bench struct {
+	vault   *devvault.Server
+	keyFile string
+	key     *rsa.PrivateKey
+	token   string // an ordinary service token, of an entity
+	targets []*target
+
+	vendorAddr string
+	vendorPID  int
+	processes  map[string]int // pid by name
+}
+
+// A target is a request that is made over and over.
+type target struct {
+	name   string
+	method string
+	url    func(n int64) string
+	body   func(n int64) string
+	batch  int                                // tokens in one answer; 0 for one
+	check  func(n int64, answer []byte) error // of a sample; nil for none
+	charge []string                           // the processes that work for it
+}
+
+const (
+	targetCreds   = "clanmeeting creds"
+	targetTransit = "transit sign"
+	targetOIDC    = "identity OIDC token"
+	targetEmpty   = "empty plugin"
+	targetKV      = "kv read"
+	targetVendor  = "jsonwebtoken in Node"
+	targetBatch   = "clanmeeting creds, batch of 100"
+	targetTBatch  = "transit sign, batch of 100"
+)
+
+const batchSize = 100
+
+// A signing input as long as the engine's own.
+var signingInput = base64.StdEncoding.EncodeToString(make([]byte, 230))
+
+func (b *bench) prepare(ctx context.Context) error {
+	var err error
+	if b.key, err = rsa.GenerateKey(rand.Reader, 2048); err != nil {
+		return fmt.Errorf("making a key: %w", err)
+	}
+	private := pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(b.key)})
+	if err := os.WriteFile(b.keyFile, private, 0o600); err != nil {
+		return fmt.Errorf("writing the key: %w", err)
+	}
+	for _, write := range []struct {
+		path string
+		body map[string]any
+	}{
+		{"sys/mounts/clanmeeting", map[string]any{"type": devvault.PluginName}},
+		{"sys/mounts/empty", map[string]any{"type": "vault-plugin-empty"}},
+		{"sys/mounts/transit", map[string]any{"type": "transit"}},
+		{"sys/mounts/kv1", map[string]any{"type": "kv", "options": map[string]any{"version": "1"}}},
+		{"sys/auth/userpass", map[string]any{"type": "userpass"}},
+		{"clanmeeting/config", map[string]any{"consumer_id": "acme", "private_key": string(private)}},
+		{"clanmeeting/roles/bench", map[string]any{"allowed_rooms": "room-*", "ttl": "5m"}},
+		{"transit/keys/bench", map[string]any{"type": "rsa-2048"}},
+		{"identity/oidc/key/bench", map[string]any{"algorithm": "RS256", "allowed_client_ids": "*"}},
+		{"identity/oidc/role/bench", map[string]any{"key": "bench", "ttl": "5m"}},
+		{"kv1/bench", map[string]any{"value": "something"}},
+		{"sys/policies/acl/bench", map[string]any{"policy": `
+path "clanmeeting/creds/bench" { capabilities = ["read", "update"] }
+path "empty/empty" { capabilities = ["read"] }
+path "transit/sign/bench/sha2-256" { capabilities = ["update"] }
+path "identity/oidc/token/bench" { capabilities = ["read"] }
+path "kv1/bench" { capabilities = ["read"] }`}},
+		{"auth/userpass/users/bench", map[string]any{"password": "bench", "token_policies": "bench"}},
+	} {
+		if _, err := b.write(ctx, write.path, write.body); err != nil {
+			return err
+		}
+	}
+	answer, err := b.write(ctx, "auth/userpass/login/bench", map[string]any{"password": "bench"})
+	if err != nil {
+		return err
+	}
+	auth, _ := answer["auth"].(map[string]any)
+	b.token, _ = auth["client_token"].(string)
+	b.addTargets()
+	return nil
+}
+
+func (b *bench) write(ctx context.Context, path string, body any) (devvault.Answer, error) {
+	status, answer, err := b.vault.Call(ctx, b.vault.RootToken, http.MethodPost, path, body)
+	if err != nil {
+		return nil, err
+	}
+	if status >= http.StatusBadRequest {
+		return nil, fmt.Errorf("writing %s: %s", path, answer.Errors())
+	}
+	return answer, nil
+}
+
+func (b *bench) addTargets() {
+	at := func(path string) func(int64) string {
+		return func(int64) string { return b.vault.Addr + "/v1/" + path }
+	}
+	sign := fmt.Sprintf(`"input":%q`, signingInput)
+	b.targets = []*target{
+		{
+			name: targetCreds, method: http.MethodGet, charge: []string{"vault", devvault.PluginName},
+			url: func(n int64) string {
+				return fmt.Sprintf("%s/v1/clanmeeting/creds/bench?room=%s", b.vault.Addr, roomOf(n))
+			},
+			check: b.checkToken,
+		},
+		{
+			name: targetTransit, method: http.MethodPost, charge: []string{"vault"}, url: at("transit/sign/bench/sha2-256"),
+			body: func(int64) string { return `{"signature_algorithm":"pkcs1v15",` + sign + `}` },
+		},
+		{name: targetOIDC, method: http.MethodGet, charge: []string{"vault"}, url: at("identity/oidc/token/bench")},
+		{name: targetEmpty, method: http.MethodGet, charge: []string{"vault", "vault-plugin-empty"}, url: at("empty/empty?room=room-1")},
+		{name: targetKV, method: http.MethodGet, charge: []string{"vault"}, url: at("kv1/bench")},
+		{
+			name: targetBatch, method: http.MethodPost, charge: []string{"vault", devvault.PluginName}, url: at("clanmeeting/creds/bench"),
+			body: batchBody, batch: batchSize, check: b.checkBatch,
+		},
+		{
+			name: targetTBatch, method: http.MethodPost, charge: []string{"vault"}, url: at("transit/sign/bench/sha2-256"), batch: batchSize,
+			body: func(int64) string {
+				return `{"signature_algorithm":"pkcs1v15","batch_input":[` + repeat("{"+sign+"}", batchSize) + `]}`
+			},
+		},
+	}
+}
+
+// startVendor runs the vendor's way on a port of its own.
+func (b *bench) startVendor(ctx context.Context, modules string) (func(), error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, fmt.Errorf("looking for a free port: %w", err)
+	}
+	b.vendorAddr = l.Addr().String()
+	_, port, err := net.SplitHostPort(b.vendorAddr)
+	if err != nil {
+		return nil, fmt.Errorf("the port: %w", err)
+	}
+	if err := l.Close(); err != nil {
+		return nil, fmt.Errorf("the port: %w", err)
+	}
+	cmd := exec.CommandContext(ctx, "node", filepath.Join("scripts", "bench", "vendor.js"), b.keyFile, port)
+	cmd.Env = append(os.Environ(), "NODE_PATH="+modules)
+	cmd.Stderr = os.Stderr
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("starting node: %w", err)
+	}
+	b.vendorPID = cmd.Process.Pid
+	stop := func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	}
+	for range 100 {
+		if conn, err := net.Dial("tcp", b.vendorAddr); err == nil {
+			_ = conn.Close()
+			b.targets = append(b.targets, &target{
+				name: targetVendor, method: http.MethodGet, charge: []string{"node"},
+				url:   func(n int64) string { return fmt.Sprintf("http://%s/?room=%s", b.vendorAddr, roomOf(n)) },
+				check: b.checkToken,
+			})
+			return stop, nil
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	stop()
+	return nil, fmt.Errorf("node does not listen on %s", b.vendorAddr)
+}
