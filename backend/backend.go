@@ -20,7 +20,6 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
-	"github.com/hashicorp/vault/sdk/helper/consts"
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
@@ -33,6 +32,9 @@ type backend struct {
 
 	// now is the clock, in the engine's tests a fixed one.
 	now func() time.Time
+
+	// vault is the system view as Vault gave it; System remembers some of it.
+	vault logical.SystemView
 
 	// configLock is held for writing while the configuration or a key changes,
 	// and for reading while a signer is loaded from them. So a signer that was
@@ -58,7 +60,10 @@ func factory(version string, now func() time.Time) logical.Factory {
 			return nil, errors.New("the backend's configuration is nil")
 		}
 		b := newBackend(version, now)
-		if err := b.Setup(ctx, conf); err != nil {
+		b.vault = conf.System
+		viewed := *conf
+		viewed.System = &systemView{SystemView: conf.System, now: now}
+		if err := b.Setup(ctx, &viewed); err != nil {
 			return nil, fmt.Errorf("setting up the backend: %w", err)
 		}
 		return b, nil
@@ -142,12 +147,6 @@ func (b *backend) invalidate(_ context.Context, key string) {
 	if name, ok := strings.CutPrefix(key, rolePrefix); ok {
 		b.roles.forget(name)
 	}
-}
-
-// onPerformanceStandby tells whether this node answers reads only, and forwards
-// what writes.
-func (b *backend) onPerformanceStandby() bool {
-	return b.System().ReplicationState().HasState(consts.ReplicationPerformanceStandby)
 }
 
 // isFault tells an error of the engine or its storage from those by which a

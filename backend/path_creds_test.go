@@ -355,8 +355,13 @@ func TestPerformanceStandby(t *testing.T) {
 	m.mustWrite("roles/leased", map[string]any{fieldAllowedRooms: "*", fieldGenerateLease: true})
 	m.system.ReplicationStateVal = consts.ReplicationPerformanceStandby
 
-	m.token("support", map[string]any{fieldRoom: "support-1"})
+	// The next request for a lease is forwarded, though the state from before is
+	// still remembered for the rest.
 	_, err := m.call(logical.ReadOperation, "creds/leased", map[string]any{fieldRoom: "x"})
+	require.EqualError(t, err, logical.ErrReadOnly.Error())
+	m.advance(stateLife)
+	m.token("support", map[string]any{fieldRoom: "support-1"})
+	_, err = m.call(logical.ReadOperation, "creds/leased", map[string]any{fieldRoom: "x"})
 	require.EqualError(t, err, logical.ErrReadOnly.Error())
 	for op, path := range map[logical.Operation]string{logical.UpdateOperation: "roles/support", logical.DeleteOperation: "config"} {
 		_, err = m.call(op, path, map[string]any{})

@@ -1,0 +1,44 @@
+// Copyright (c) The vault-plugin-secrets-clanmeeting authors
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"sync"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/helper/consts"
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+// stateLife is how long a replication state is taken for the same.
+const stateLife = time.Second
+
+// A systemView remembers the replication state for a moment. The framework asks
+// Vault for it on every request, by a call of its own, to forward a write early;
+// where its answer is out of date, storage refuses the write, and Vault forwards it
+// then.
+type systemView struct {
+	logical.SystemView
+	now func() time.Time
+
+	mu    sync.Mutex
+	state consts.ReplicationState
+	until time.Time
+}
+
+// ReplicationState is at most stateLife old.
+func (v *systemView) ReplicationState() consts.ReplicationState {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if now := v.now(); !now.Before(v.until) {
+		v.state, v.until = v.SystemView.ReplicationState(), now.Add(stateLife)
+	}
+	return v.state
+}
+
+// onPerformanceStandby tells whether this node answers reads only, and forwards
+// what writes. It asks Vault each time.
+func (b *backend) onPerformanceStandby() bool {
+	return b.vault.ReplicationState().HasState(consts.ReplicationPerformanceStandby)
+}
