@@ -4,7 +4,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"crypto"
 	"crypto/rand"
@@ -21,7 +20,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -32,12 +30,9 @@ import (
 
 const testVersion = "v0.0.1-test"
 
-// vault is the one server that all tests share, each with mounts of its own.
+// vault is the one server that all tests share, each with mounts of its own. It
+// logs at trace level.
 var vault *devvault.Server
-
-// serverLog is all that the server, and with it the plugin, has logged at trace
-// level.
-var serverLog = &lockedBuffer{}
 
 func TestMain(m *testing.M) {
 	os.Exit(testMain(m))
@@ -54,8 +49,8 @@ func testMain(m *testing.M) int {
 	}
 	status := m.Run()
 	vault.Stop()
-	if i := strings.Index(serverLog.String(), "DATA RACE"); i >= 0 {
-		return fail(fmt.Errorf("the plugin has a race: %.4000s", serverLog.String()[i:]))
+	if i := strings.Index(vault.Log(), "DATA RACE"); i >= 0 {
+		return fail(fmt.Errorf("the plugin has a race: %.4000s", vault.Log()[i:]))
 	}
 	return status
 }
@@ -78,29 +73,9 @@ func startVault(dir string) error {
 	}
 	var err error
 	vault, err = devvault.Start(context.Background(), devvault.Options{
-		VaultBin: bin, PluginDir: filepath.Join(dir, "plugins"), LogLevel: "trace", Log: serverLog,
+		VaultBin: bin, PluginDir: filepath.Join(dir, "plugins"), LogLevel: "trace",
 	})
-	if err != nil {
-		return fmt.Errorf("%w\n%s", err, serverLog)
-	}
-	return nil
-}
-
-type lockedBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
+	return err
 }
 
 // client calls Vault as the holder of a token.

@@ -9,7 +9,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"flag"
@@ -57,10 +56,9 @@ func run(ctx context.Context, o options) error {
 		return fmt.Errorf("making a folder: %w", err)
 	}
 	defer os.RemoveAll(dir)
-	log := &bytes.Buffer{}
-	vault, err := devvault.Start(ctx, devvault.Options{VaultBin: o.vaultBin, PluginDir: o.pluginDir, LogLevel: "error", Log: log})
+	vault, err := devvault.Start(ctx, devvault.Options{VaultBin: o.vaultBin, PluginDir: o.pluginDir, LogLevel: "error"})
 	if err != nil {
-		return fmt.Errorf("%w\n%s", err, log)
+		return err
 	}
 	defer vault.Stop()
 

@@ -53,13 +53,12 @@ func run(ctx context.Context, vaultBin, pluginDir string, stay bool) error {
 	}
 	defer os.RemoveAll(dir)
 
-	log := &bytes.Buffer{}
-	vault, err := devvault.Start(ctx, devvault.Options{VaultBin: vaultBin, PluginDir: pluginDir, Log: log})
+	vault, err := devvault.Start(ctx, devvault.Options{VaultBin: vaultBin, PluginDir: pluginDir})
 	if ctx.Err() != nil {
 		return errors.New("interrupted")
 	}
 	if err != nil {
-		return fmt.Errorf("%w\n%s", err, log)
+		return err
 	}
 	defer vault.Stop()
 
@@ -73,7 +72,7 @@ func run(ctx context.Context, vaultBin, pluginDir string, stay bool) error {
 		case <-ctx.Done():
 			return nil
 		case <-vault.Done():
-			return fmt.Errorf("the Vault has ended\n%s", log)
+			return fmt.Errorf("the Vault has ended\n%s", vault.Log())
 		}
 	}
 	d.fromKeyToToken(ctx)

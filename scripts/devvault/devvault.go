@@ -20,6 +20,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -40,10 +41,9 @@ const (
 
 // Options say which Vault to run and how.
 type Options struct {
-	VaultBin  string    // the binary
-	PluginDir string    // a folder that holds plugins and nothing else
-	LogLevel  string    // as vault server -log-level; empty is its default
-	Log       io.Writer // receives the server's output
+	VaultBin  string // the binary
+	PluginDir string // a folder that holds plugins and nothing else
+	LogLevel  string // as vault server -log-level; empty is its default
 }
 
 // Server is a running Vault.
@@ -53,11 +53,32 @@ type Server struct {
 
 	bin  string
 	cmd  *exec.Cmd
+	log  lockedBuffer
 	done chan struct{} // closed when the process has ended
 }
 
+// lockedBuffer is written by the process and read meanwhile.
+type lockedBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+// Log is all that the server, and with it the plugins, have printed so far.
+func (s *Server) Log() string {
+	s.log.mu.Lock()
+	defer s.log.mu.Unlock()
+	return s.log.buf.String()
+}
+
 // Start runs a Vault and returns once it answers and its plugins are registered.
-// The server ends with Stop, or when the context does.
+// The server ends with Stop, or when the context does. If it does not come up, the
+// error has its log.
 func Start(ctx context.Context, o Options) (*Server, error) {
 	// Vault refuses a plugin directory that is a symbolic link.
 	dir, err := filepath.EvalSymlinks(o.PluginDir)
@@ -73,7 +94,7 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 	}
 }
 
-var errEnded = errors.New("the Vault ended before it answered; its output says why")
+var errEnded = errors.New("the Vault ended before it answered")
 
 func start(ctx context.Context, o Options) (*Server, error) {
 	addr, err := freeAddr()
@@ -90,7 +111,7 @@ func start(ctx context.Context, o Options) (*Server, error) {
 	}
 	s.cmd = exec.CommandContext(ctx, o.VaultBin, args...)
 	s.cmd.Env = environ()
-	s.cmd.Stdout, s.cmd.Stderr = o.Log, o.Log
+	s.cmd.Stdout, s.cmd.Stderr = &s.log, &s.log
 	// A Vault that is asked to end also ends its plugins; a killed one does not.
 	s.cmd.Cancel = func() error { return s.cmd.Process.Signal(syscall.SIGTERM) }
 	s.cmd.WaitDelay = stopTimeout
@@ -103,7 +124,7 @@ func start(ctx context.Context, o Options) (*Server, error) {
 	}()
 	if err := s.waitUntilReady(ctx); err != nil {
 		s.Stop()
-		return nil, err
+		return nil, fmt.Errorf("%w\n%s", err, s.Log())
 	}
 	return s, nil
 }
