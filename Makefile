@@ -58,6 +58,10 @@ microbench: go ## Benchmarks in process: what a token costs beside the bare sign
 bench: go ## What a token costs in a real Vault, beside its peers: ten minutes at the most
 	@scripts/bench.sh
 
+.PHONY: scale
+scale: go ## What 100,000 roles cost
+	@scripts/bench.sh -scale
+
 .PHONY: test
 test: cc ## All tests, the acceptance tests in a real Vault included
 	@vault=$$(scripts/vault.sh) && VAULT_BIN="$$vault" $(GOTEST) $(PACKAGES)

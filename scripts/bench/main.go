@@ -32,6 +32,7 @@ func main() {
 	flag.StringVar(&o.out, "out", "", "the folder for the table and the plot")
 	flag.IntVar(&o.rounds, "rounds", 4, "how many slices each target gets")
 	flag.DurationVar(&o.slice, "slice", 2*time.Second, "how long a slice is")
+	flag.BoolVar(&o.scale, "scale", false, "show what 100,000 roles cost, and nothing else")
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -48,6 +49,7 @@ type options struct {
 
 	rounds int
 	slice  time.Duration
+	scale  bool
 }
 
 func run(ctx context.Context, o options) error {
@@ -75,6 +77,9 @@ func run(ctx context.Context, o options) error {
 	}
 	b.findProcesses()
 
+	if o.scale {
+		return b.scale(ctx, o.slice)
+	}
 	results, err := b.measure(ctx, o)
 	if err != nil {
 		return err

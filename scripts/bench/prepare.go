@@ -50,6 +50,7 @@ const (
 	targetTransit = "transit sign"
 	targetOIDC    = "identity OIDC token"
 	targetEmpty   = "empty plugin"
+	targetFloor   = "plugin that only signs"
 	targetKV      = "kv read"
 	targetVendor  = "jsonwebtoken in Node"
 	targetBatch   = "clanmeeting creds, batch of 100"
@@ -86,8 +87,8 @@ func (b *bench) prepare(ctx context.Context) error {
 		{"identity/oidc/role/bench", map[string]any{"key": "bench", "ttl": "5m"}},
 		{"kv1/bench", map[string]any{"value": "something"}},
 		{"sys/policies/acl/bench", map[string]any{"policy": `
-path "clanmeeting/creds/bench" { capabilities = ["read", "update"] }
-path "empty/empty" { capabilities = ["read"] }
+path "clanmeeting/creds/*" { capabilities = ["read", "update"] }
+path "empty/*" { capabilities = ["read"] }
 path "transit/sign/bench/sha2-256" { capabilities = ["update"] }
 path "identity/oidc/token/bench" { capabilities = ["read"] }
 path "kv1/bench" { capabilities = ["read"] }`}},
@@ -137,6 +138,10 @@ func (b *bench) addTargets() {
 		},
 		{name: targetOIDC, method: http.MethodGet, charge: []string{"vault"}, url: at("identity/oidc/token/bench")},
 		{name: targetEmpty, method: http.MethodGet, charge: []string{"vault", "vault-plugin-empty"}, url: at("empty/empty?room=room-1")},
+		{
+			name: targetFloor, method: http.MethodGet, charge: []string{"vault", "vault-plugin-empty"},
+			url: func(n int64) string { return fmt.Sprintf("%s/v1/empty/signature?room=%s", b.vault.Addr, roomOf(n)) },
+		},
 		{name: targetKV, method: http.MethodGet, charge: []string{"vault"}, url: at("kv1/bench")},
 		{
 			name: targetBatch, method: http.MethodPost, charge: []string{"vault", devvault.PluginName}, url: at("clanmeeting/creds/bench"),

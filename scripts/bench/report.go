@@ -97,8 +97,9 @@ func render(r *results) string {
 	fmt.Fprintf(&out, "\nA bare RS256 signature with 2048 bits: %d µs of CPU.\n", signature.Microseconds())
 	for _, n := range connections {
 		creds, empty := r.samples[key{targetCreds, n}], r.samples[key{targetEmpty, n}]
-		fmt.Fprintf(&out, "CPU of a token ÷ (an empty call + a bare signature), %d connections: %.3f\n",
-			n, float64(creds.cpuPer())/float64(empty.cpuPer()+signature))
+		floor := r.samples[key{targetFloor, n}]
+		fmt.Fprintf(&out, "CPU of a token at %d connections ÷ (an empty call + a bare signature): %.3f; ÷ a plugin that only signs: %.3f\n",
+			n, float64(creds.cpuPer())/float64(empty.cpuPer()+signature), float64(creds.cpuPer())/float64(floor.cpuPer()))
 	}
 	batch := r.samples[key{targetBatch, 1}]
 	fmt.Fprintf(&out, "CPU of a token in a batch of 100 ÷ a bare signature: %.3f\n", float64(batch.cpuPer())/float64(signature))

@@ -1,12 +1,18 @@
 // Copyright (c) The vault-plugin-secrets-clanmeeting authors
 // SPDX-License-Identifier: MPL-2.0
 
-// Emptyplugin is a secrets engine that does nothing: the benchmark takes from it
-// what a call of an external plugin costs before anything is done in it.
+// Emptyplugin is a secrets engine that does nothing, or nothing but one RS256
+// signature: the benchmark takes from it what a call of an external plugin costs
+// before anything is done in it, and the least that one which signs can cost.
 package main
 
 import (
 	"context"
+	"crypto"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha256"
+	"encoding/base64"
 	"fmt"
 	"os"
 
@@ -15,20 +21,31 @@ import (
 	"github.com/hashicorp/vault/sdk/plugin"
 )
 
+func read(pattern string, callback framework.OperationFunc) *framework.Path {
+	return &framework.Path{
+		Pattern:    pattern,
+		Fields:     map[string]*framework.FieldSchema{"room": {Type: framework.TypeString, Query: true}},
+		Operations: map[logical.Operation]framework.OperationHandler{logical.ReadOperation: &framework.PathOperation{Callback: callback}},
+	}
+}
+
 func factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend, error) {
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		return nil, fmt.Errorf("generating a key: %w", err)
+	}
 	b := &framework.Backend{
 		BackendType: logical.TypeLogical,
-		Paths: []*framework.Path{{
-			Pattern: "empty",
-			Fields:  map[string]*framework.FieldSchema{"room": {Type: framework.TypeString, Query: true}},
-			Operations: map[logical.Operation]framework.OperationHandler{
-				logical.ReadOperation: &framework.PathOperation{
-					Callback: func(context.Context, *logical.Request, *framework.FieldData) (*logical.Response, error) {
-						return &logical.Response{Data: map[string]any{"empty": true}}, nil
-					},
-				},
-			},
-		}},
+		Paths: []*framework.Path{
+			read("empty", func(context.Context, *logical.Request, *framework.FieldData) (*logical.Response, error) {
+				return &logical.Response{Data: map[string]any{"empty": true}}, nil
+			}),
+			read("signature", func(_ context.Context, _ *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+				sum := sha256.Sum256([]byte(d.Get("room").(string)))
+				signature, err := rsa.SignPKCS1v15(rand.Reader, key, crypto.SHA256, sum[:])
+				return &logical.Response{Data: map[string]any{"signature": base64.RawURLEncoding.EncodeToString(signature)}}, err
+			}),
+		},
 	}
 	return b, b.Setup(ctx, conf)
 }

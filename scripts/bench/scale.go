@@ -1,0 +1,119 @@
+// Copyright (c) The vault-plugin-secrets-clanmeeting authors
+// SPDX-License-Identifier: MPL-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/scripts/devvault"
+)
+
+const (
+	manyRoles     = 100_000
+	distinctRoles = 10_000 // more than the engine keeps parsed
+	scaleWriters  = 8
+)
+
+// scale writes many roles and shows what they cost: to write, to list, to a read of
+// one of them, to the plugin's memory and to its start.
+func (b *bench) scale(ctx context.Context, slice time.Duration) error {
+	one := b.targets[0]
+	few, err := b.load(ctx, one, scaleWriters, slice)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("1 role: %s, plugin memory %s\n", describe(few), b.pluginMemory())
+
+	start := time.Now()
+	if err := b.writeRoles(ctx); err != nil {
+		return err
+	}
+	fmt.Printf("writing %d roles, %d at a time: %.0f a second\n", manyRoles, scaleWriters, manyRoles/time.Since(start).Seconds())
+	start = time.Now()
+	status, answer, err := b.vault.Call(ctx, b.vault.RootToken, http.MethodGet, "clanmeeting/roles?list=true", nil)
+	if err != nil {
+		return err
+	}
+	names, _ := answer.Data()["keys"].([]any)
+	if status != http.StatusOK || len(names) != manyRoles+1 {
+		return fmt.Errorf("listing: status %d, %d roles", status, len(names))
+	}
+	fmt.Printf("listing them: %s\n", time.Since(start).Round(time.Millisecond))
+
+	// Not one of the roles has been asked for: a plugin that starts anew does no
+	// work for them.
+	if _, err := b.write(ctx, "sys/plugins/reload/backend", map[string]any{"mounts": []string{"clanmeeting/"}}); err != nil {
+		return err
+	}
+	b.findProcesses()
+	start = time.Now()
+	if _, err := b.request(ctx, http.DefaultClient, one); err != nil {
+		return err
+	}
+	fmt.Printf("first token after a restart of the plugin with %d roles: %s, plugin memory %s\n", manyRoles, time.Since(start).Round(time.Millisecond), b.pluginMemory())
+	return b.readRoles(ctx, one, slice)
+}
+
+// readRoles compares reads of one role with reads of many in turn.
+func (b *bench) readRoles(ctx context.Context, one *target, slice time.Duration) error {
+	var next atomic.Int64
+	turn := *one
+	turn.url = func(n int64) string {
+		return fmt.Sprintf("%s/v1/clanmeeting/creds/role%d?room=%s", b.vault.Addr, next.Add(1)%distinctRoles, roomOf(n))
+	}
+	var same, distinct sample
+	for range 4 {
+		for t, total := range map[*target]*sample{one: &same, &turn: &distinct} {
+			s, err := b.load(ctx, t, scaleWriters, slice)
+			if err != nil {
+				return err
+			}
+			total.join(s)
+		}
+	}
+	fmt.Printf("%d roles, the same one read: %s\n", manyRoles, describe(&same))
+	fmt.Printf("%d roles, %d of them read in turn: %s, plugin memory %s\n", manyRoles, distinctRoles, describe(&distinct), b.pluginMemory())
+	return nil
+}
+
+func describe(s *sample) string {
+	return fmt.Sprintf("%.0f tokens/s, p50 %s ms, p99 %s ms, CPU %s µs", s.rate(), milliseconds(s.percentile(0.5)), milliseconds(s.percentile(0.99)), s.split())
+}
+
+func (b *bench) writeRoles(ctx context.Context) error {
+	var next atomic.Int64
+	errs := make([]error, scaleWriters)
+	var wg sync.WaitGroup
+	for i := range scaleWriters {
+		wg.Go(func() {
+			for n := next.Add(1) - 1; n < manyRoles && errs[i] == nil; n = next.Add(1) - 1 {
+				_, errs[i] = b.write(ctx, fmt.Sprintf("clanmeeting/roles/role%d", n), map[string]any{"allowed_rooms": "room-*", "ttl": "5m"})
+			}
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// pluginMemory is the resident memory of the plugin; unknown without /proc.
+func (b *bench) pluginMemory() string {
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", b.processes[devvault.PluginName]))
+	if err != nil {
+		return "unknown"
+	}
+	for line := range strings.Lines(string(raw)) {
+		if value, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+			return strings.TrimSpace(value)
+		}
+	}
+	return "unknown"
+}
