@@ -150,6 +150,9 @@ func signAll(ctx context.Context, items []batchItem) ([]map[string]any, error) {
 			case batchSlots <- struct{}{}:
 				defer func() { <-batchSlots }()
 			}
+			if ctx.Err() != nil { // select takes either where both are ready
+				return ctx.Err()
+			}
 			data, err := item.decision.sign()
 			if item.named && err == nil {
 				data[fieldReference] = item.reference

@@ -368,6 +368,10 @@ func TestLoadDuringInvalidationIsNotKept(t *testing.T) {
 		m.wire.InvalidateKey(t.Context(), "config")
 		close(invalidated)
 	}()
+	select {
+	case <-invalidated: // it must wait for the load, or what was loaded is kept
+	case <-time.After(100 * time.Millisecond):
+	}
 	close(proceed)
 	require.NoError(t, <-done)
 	<-invalidated

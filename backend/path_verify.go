@@ -112,15 +112,10 @@ func (b *backend) verificationKeys(ctx context.Context, req *logical.Request) (*
 	if err != nil {
 		return nil, nil, err
 	}
-	slices.SortFunc(versions, func(a, b int) int {
-		switch {
-		case a == cfg.ActiveKey:
-			return -1
-		case b == cfg.ActiveKey:
-			return 1
-		}
-		return b - a
-	})
+	slices.Reverse(versions)
+	if i := slices.Index(versions, cfg.ActiveKey); i > 0 {
+		versions = slices.Insert(slices.Delete(versions, i, i+1), 0, cfg.ActiveKey)
+	}
 	var keys []versionedKey
 	for _, version := range versions {
 		entry, err := loadKey(ctx, req.Storage, version)

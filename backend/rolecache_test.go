@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/require"
@@ -71,6 +72,10 @@ func TestRoleLoadDuringInvalidationIsNotKept(t *testing.T) {
 		m.wire.InvalidateKey(t.Context(), "roles/support")
 		close(invalidated)
 	}()
+	select {
+	case <-invalidated: // it must wait for the load, or what was loaded is kept
+	case <-time.After(100 * time.Millisecond):
+	}
 	close(proceed)
 	require.NoError(t, <-done)
 	<-invalidated
