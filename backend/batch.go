@@ -27,8 +27,8 @@ const (
 const maxBatch = 1000
 
 // batchSlots are what the tokens of batches are signed in: as many as there are
-// cores, for all batches of the process together. However many batches there are,
-// a single read shares a core with one signature of theirs, not with hundreds.
+// cores, for all batches of the process together, so that more batches do not mean
+// more signatures at once.
 var batchSlots = make(chan struct{}, runtime.GOMAXPROCS(0))
 
 // A batchItem is one of the tokens that a batch asks for.
