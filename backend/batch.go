@@ -11,10 +11,13 @@ import (
 	"regexp"
 	"runtime"
 	"slices"
+	"sync"
+	"sync/atomic"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
 )
 
 const (
@@ -26,10 +29,13 @@ const (
 // maxBatch is the most tokens that one request can ask for.
 const maxBatch = 1000
 
-// batchSlots are what the tokens of batches are signed in: as many as there are
-// cores, for all batches of the process together, so that more batches do not mean
-// more signatures at once.
-var batchSlots = make(chan struct{}, runtime.GOMAXPROCS(0))
+// batchWorkers is how many tokens of batches are signed at once, for all batches of
+// the process together. One processor is left out: while all of them sign, Go's
+// runtime looks only every 10 ms whether a request has come in, and a read of one
+// token would wait that long several times. The plugin's main makes up for it.
+var batchWorkers = sync.OnceValue(func() int { return max(1, runtime.GOMAXPROCS(0)-1) })
+
+var batchSlots = sync.OnceValue(func() *semaphore.Weighted { return semaphore.NewWeighted(int64(batchWorkers())) })
 
 // A batchItem is one of the tokens that a batch asks for.
 type batchItem struct {
@@ -141,25 +147,31 @@ var namePattern = regexp.MustCompile(`^[a-z_]{1,32}$`)
 func signAll(ctx context.Context, items []batchItem) ([]map[string]any, error) {
 	results := make([]map[string]any, len(items))
 	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(cap(batchSlots))
-	for i, item := range items {
+	var next atomic.Int64
+	for range min(batchWorkers(), len(items)) {
 		group.Go(func() error {
-			select {
-			case <-ctx.Done():
-				return ctx.Err()
-			case batchSlots <- struct{}{}:
-				defer func() { <-batchSlots }()
+			for i := next.Add(1) - 1; i < int64(len(items)); i = next.Add(1) - 1 {
+				data, err := items[i].sign(ctx)
+				if err != nil {
+					return err
+				}
+				results[i] = data
 			}
-			if ctx.Err() != nil { // select takes either where both are ready
-				return ctx.Err()
-			}
-			data, err := item.decision.sign()
-			if item.named && err == nil {
-				data[fieldReference] = item.reference
-			}
-			results[i] = data
-			return err
+			return nil
 		})
 	}
 	return results, group.Wait()
+}
+
+// sign waits for its turn among the tokens of all batches.
+func (i batchItem) sign(ctx context.Context) (map[string]any, error) {
+	if err := batchSlots().Acquire(ctx, 1); err != nil {
+		return nil, err
+	}
+	defer batchSlots().Release(1)
+	data, err := i.decision.sign()
+	if err == nil && i.named {
+		data[fieldReference] = i.reference
+	}
+	return data, err
 }

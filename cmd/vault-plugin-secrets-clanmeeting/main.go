@@ -7,6 +7,7 @@ package main
 
 import (
 	"os"
+	"runtime"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/vault/sdk/plugin"
@@ -19,6 +20,16 @@ import (
 var version = "v0.1.0-dev"
 
 func main() {
+	// One more than there are cores: while batches sign on all of them, it waits for
+	// what comes in from Vault.
+	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 1)
+
+	// A Vault that is killed leaves its plugins running, with the key in memory.
+	go func() {
+		waitForParent()
+		os.Exit(1)
+	}()
+
 	// Vault reads the plugin's log from its standard error and filters it by
 	// its own log level.
 	logger := hclog.New(&hclog.LoggerOptions{
