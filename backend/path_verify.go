@@ -82,7 +82,7 @@ func (b *backend) verify(token string, wanted room, cfg *config, keys []versione
 	if err != nil {
 		return &logical.Response{Data: map[string]any{fieldValid: false, fieldReason: err.Error()}}
 	}
-	data := map[string]any{fieldClaims: presented.claims}
+	data := map[string]any{fieldClaims: sendable(presented.claims)}
 	resp := &logical.Response{Data: data, Warnings: presented.remarks()}
 	version, reason := presented.checkSignature(cfg.ConsumerID, keys)
 	if reason == "" {

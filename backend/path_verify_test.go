@@ -152,6 +152,7 @@ func TestVerifyAsTheServer(t *testing.T) {
 		"any room":        {signedBy(t, key, goodHeader, with("room", `"*"`)), ""},
 		"milliseconds":    {signedBy(t, key, goodHeader, with("exp", fmt.Sprint(now*1000))), ""},
 		"more claims":     {signedBy(t, key, goodHeader, with("iat", "1")), ""},
+		"no float64":      {signedBy(t, key, goodHeader, with("x", "[1e999]")), ""},
 
 		"HS256 with the public key": {hs, `signed with alg "HS256", not RS256`},
 		"alg none":                  {none, "malformed"},
@@ -183,6 +184,7 @@ func TestVerifyAsTheServer(t *testing.T) {
 		"claims a list":             {signedBy(t, key, goodHeader, "["+`"a"`+"]"), "malformed: its claims"},
 		"claims null":               {signedBy(t, key, goodHeader, "null"), "malformed: its claims"},
 		"header null":               {signedBy(t, key, "null", "{"+good+"}"), "malformed: its header"},
+		"nested":                    {signedBy(t, key, goodHeader, with("x", strings.Repeat("[", 9998)+strings.Repeat("]", 9998))), "malformed: its claims are nested"},
 		"two objects":               {signedBy(t, key, goodHeader, "{"+good+"}{}"), "malformed: its claims"},
 		"no token":                  {"hello", "malformed: it must be three parts"},
 		"two parts":                 {"a.b", "malformed"},
@@ -200,6 +202,8 @@ func TestVerifyAsTheServer(t *testing.T) {
 		require.Contains(t, reason, test.want, name)
 		require.Less(t, len(reason), 300, name)
 	}
+	large := m.verify(signedBy(t, key, goodHeader, with("x", "[1e999,9007199254740993,1.5]")), "")
+	require.Equal(t, []any{"1e999", "9007199254740993", 1.5}, large.Data[fieldClaims].(map[string]any)["x"], "as in the token")
 	require.Equal(t, []string{"the token has no exp: it never expires"},
 		m.verify(signedBy(t, key, goodHeader, without(fmt.Sprintf(`"exp":%d,`, now+60))), "").Warnings)
 	require.Equal(t, []string{"exp is in milliseconds, it seems, where seconds are due"},

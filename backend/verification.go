@@ -21,6 +21,10 @@ import (
 // maxTokenLength is ten times that of a token of the largest key.
 const maxTokenLength = 32 << 10
 
+// maxNesting is far more than claims need, and far less than the plugin protocol's
+// decoder would choke on.
+const maxNesting = 100
+
 // RFC 7515, section 7.1. The decoder of the standard library skips line breaks.
 var compactPattern = regexp.MustCompile(`^[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+$`)
 
@@ -52,6 +56,9 @@ func decodeToken(token string) (*presentedToken, error) {
 	if t.claims, err = decodeSegment(parts[1]); err != nil {
 		return nil, fmt.Errorf("%w: its claims are no JSON object", errMalformed)
 	}
+	if nesting(t.claims) > maxNesting {
+		return nil, fmt.Errorf("%w: its claims are nested more than %d deep", errMalformed, maxNesting)
+	}
 	// Strict, or the last character could be changed without changing a byte.
 	if t.signature, err = base64.RawURLEncoding.Strict().DecodeString(parts[2]); err != nil {
 		return nil, fmt.Errorf("%w: its signature is no base64url", errMalformed)
@@ -74,6 +81,24 @@ func decodeSegment(segment string) (map[string]any, error) {
 		return nil, errMalformed
 	}
 	return object, nil
+}
+
+// nesting is how many objects and lists deep a value of decoded JSON is.
+func nesting(value any) int {
+	deepest := 0
+	switch v := value.(type) {
+	case map[string]any:
+		for _, member := range v {
+			deepest = max(deepest, nesting(member))
+		}
+	case []any:
+		for _, item := range v {
+			deepest = max(deepest, nesting(item))
+		}
+	default:
+		return 0
+	}
+	return deepest + 1
 }
 
 // A versionedKey is a public key that this engine has the private half of.

@@ -53,6 +53,31 @@ func restoreNumbers(value any) any {
 	return value
 }
 
+// sendable is decoded JSON as it can go through the plugin protocol, which makes a
+// float64 of every number: one that a float64 does not hold becomes its text. Objects
+// and lists are copied.
+func sendable(value any) any {
+	switch v := value.(type) {
+	case json.Number:
+		if f, err := v.Float64(); err != nil || math.Abs(f) >= maxExactInteger {
+			return v.String()
+		}
+	case []any:
+		items := make([]any, len(v))
+		for i := range v {
+			items[i] = sendable(v[i])
+		}
+		return items
+	case map[string]any:
+		members := make(map[string]any, len(v))
+		for name := range v {
+			members[name] = sendable(v[name])
+		}
+		return members
+	}
+	return value
+}
+
 // fieldErrorPrefix begins the framework's answer to a value of a wrong type. What
 // follows repeats the value, which may be a private key in the wrong place.
 const fieldErrorPrefix = "Field validation failed: "

@@ -1,0 +1,247 @@
+// Copyright (c) The vault-plugin-secrets-clanmeeting authors
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"encoding/base64"
+	"fmt"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/require"
+)
+
+// What holds for every input. Each seed is also a case of the ordinary test run;
+// "make fuzz" looks for more.
+
+// A key is refused with a message that repeats nothing of it, or it is one that signs
+// and that storage gives back.
+func FuzzPrivateKey(f *testing.F) {
+	for _, file := range []string{"rsa2048.pkcs1.pem", "rsa2048.openssh.pem", "rsa1024.pem", "rsa512.pem"} {
+		good := readTestdata(f, file)
+		f.Add(good)
+		f.Add("\ufeff" + strings.ReplaceAll(good, "\n", "\r\n"))
+		f.Add(strings.ReplaceAll(good, "\n", `\n`))
+		f.Add(good[:len(good)/2])
+		f.Add(good + good)
+		f.Add(strings.Replace(good, "RSA PRIVATE", "PRIVATE", 2))
+		f.Add(strings.Replace(good, "-----\n", "-----\nProc-Type: 4,ENCRYPTED\n\n", 1))
+	}
+	f.Add("-----BEGIN EC PRIVATE KEY-----\nAAAA\n-----END EC PRIVATE KEY-----")
+	f.Add("-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n-----END OPENSSH PRIVATE KEY-----")
+	f.Add("ssh-rsa AAAA")
+	f.Add("")
+	f.Fuzz(func(t *testing.T, input string) {
+		key, err := parsePrivateKey(input)
+		if err != nil {
+			require.ErrorAs(t, err, new(*invalidError))
+			requireNothingOf(t, input, err.Error())
+			return
+		}
+		require.GreaterOrEqual(t, key.N.BitLen(), minKeyBits)
+		require.LessOrEqual(t, key.N.BitLen(), maxKeyBits)
+		entry, err := newKeyEntry(key, sourceImported, testNow)
+		require.NoError(t, err)
+		require.NoError(t, entry.check())
+		require.True(t, key.Equal(entry.key))
+		again, err := parsePrivateKey(mendPEM(input))
+		require.NoError(t, err)
+		require.True(t, key.Equal(again))
+	})
+}
+
+// requireNothingOf fails if a message has 16 bytes in a row of an input, but for what
+// the messages themselves say.
+func requireNothingOf(t *testing.T, input, message string) {
+	t.Helper()
+	message = strings.ReplaceAll(message, "private_key=@cm-api-key.pem", "")
+	for i := 0; i+16 <= len(input); i++ {
+		if part := input[i : i+16]; !strings.Contains(part, " ") {
+			require.NotContains(t, message, part)
+		}
+	}
+}
+
+// A rule matches just what a regular expression says that it should, never every
+// room, and whatever a caller's identity holds is no glob.
+func FuzzRoomRule(f *testing.F) {
+	for _, seed := range [][2]string{
+		{"support-*", "support-1"},
+		{"*", "*"},
+		{"**", "x"},
+		{"a*b*c", "aXbYc"},
+		{"Support", "SUPPORT"},
+		{"", ""},
+		{"a.*", "ab"},
+		{"{{identity.entity.name}}", "*"},
+		{"{{identity.entity.name}}-*", "ann"},
+		{"x{{identity.entity.name}}y", "{{identity.entity.id}}"},
+		{"\u212a*", "k1"},
+		{"a*", "a\n"},
+		{strings.Repeat("*", 255), strings.Repeat("a", 255)},
+	} {
+		f.Add(seed[0], seed[1])
+	}
+	f.Fuzz(func(t *testing.T, text, name string) {
+		if rule, err := parseRule(text, true); err == nil {
+			again, err := parseRule(rule.text, true)
+			require.NoError(t, err)
+			require.Equal(t, rule, again)
+			c := &caller{system: &logical.StaticSystemView{EntityVal: &logical.Entity{ID: "e1", Name: name}}, entityID: "e1"}
+			if rendered, err := rule.render(c); err == nil {
+				require.Equal(t, strings.Count(directiveless.ReplaceAllString(rule.text, ""), "*"), strings.Count(rendered, "*"), rendered)
+			}
+		}
+		r := newRole()
+		r.AllowedRooms = []string{text}
+		wanted, err := parseRoom(fieldRoom, name)
+		if r.checkRooms() != nil || err != nil {
+			return
+		}
+		pattern := "^" + strings.ReplaceAll(regexp.QuoteMeta(strings.ToLower(text)), `\*`, "[a-z0-9_-]*") + "$"
+		matched, unmet, err := r.match(wanted, nil)
+		require.NoError(t, err)
+		require.NoError(t, unmet)
+		require.Equal(t, regexp.MustCompile(pattern).MatchString(string(wanted)), matched != "", "%q %q", text, wanted)
+	})
+}
+
+var directiveless = regexp.MustCompile(`{{[^}]*}}`)
+
+// A role is refused or kept; a kept one, written again as it reads, stays as it is,
+// and gives no token over its limits.
+func FuzzRole(f *testing.F) {
+	f.Add("support-*", "support-1", "5m", "1h", "30s", false)
+	f.Add("a,b", "a", "300", "300", "0", false)
+	f.Add("{{identity.entity.name}}", "{{identity.entity.name}}", "", "", "", true)
+	f.Add("*", "*", "-1", "1e3", "1.5s", false)
+	f.Add("", "", "9223372036s", "99999999999999999999", "1000000h", false)
+	f.Add("\x00", "\ufeff", " 5m ", "5M", "0x10", false)
+	m := configured(f)
+	m.asEntity(&logical.Entity{ID: "e1", Name: "ann"})
+	f.Fuzz(func(t *testing.T, rooms, defaultRoom, ttl, maxTTL, notBefore string, template bool) {
+		m.t = t
+		written, err := m.call(logical.UpdateOperation, "roles/fuzz", map[string]any{
+			fieldAllowedRooms: rooms, fieldDefaultRoom: defaultRoom, fieldTTL: ttl, fieldMaxTTL: maxTTL, fieldNotBeforeDuration: notBefore, fieldAllowedRoomsTemplate: template,
+		})
+		require.NoError(t, err)
+		if written.IsError() {
+			return
+		}
+		defer m.mustDelete("roles/fuzz")
+		read := m.mustRead("roles/fuzz", nil)
+		m.mustWrite("roles/fuzz", read)
+		require.Equal(t, read, m.mustRead("roles/fuzz", nil))
+
+		resp, err := m.call(logical.ReadOperation, "creds/fuzz", map[string]any{fieldTTL: "100000h"})
+		require.NoError(t, err)
+		if !resp.IsError() {
+			claims := verified(t, resp.Data[fieldToken].(string), testKey(t))
+			require.LessOrEqual(t, resp.Data[fieldTTL], read[fieldMaxTTL])
+			require.NotEqual(t, "*", claims["room"])
+		}
+	})
+}
+
+// A request is refused, or its token keeps within the role; check comes to the same
+// decision, and so does a batch.
+func FuzzTokenRequest(f *testing.F) {
+	f.Add("support-1", "5m", "")
+	f.Add("SUPPORT-1", "1", fmt.Sprint(testNow.Unix()))
+	f.Add("support-1", "100h", testNow.Add(time.Hour).Format(time.RFC3339))
+	f.Add("*", "0", "0001-01-01T00:00:00Z")
+	f.Add("support-\u212a", "-5m", "9223372036854775807")
+	f.Add("support-1\n", "1e2", "1e9")
+	f.Add("", "", "2030-01-31 09:00:00")
+	m := configured(f)
+	const most, ahead, back = 900, 86400, 30
+	m.mustWrite("roles/fuzz", map[string]any{fieldAllowedRooms: "support-*", fieldTTL: "5m", fieldMaxTTL: most, fieldMaxNotBefore: ahead, fieldNotBeforeDuration: back})
+	f.Fuzz(func(t *testing.T, name, ttl, notBefore string) {
+		m.t = t
+		data := func() map[string]any {
+			d := map[string]any{fieldRoom: name, fieldTTL: ttl}
+			if notBefore != "" {
+				d[fieldNotBefore] = notBefore
+			}
+			return d
+		}
+		resp, err := m.call(logical.ReadOperation, "creds/fuzz", data())
+		require.NoError(t, err)
+		checked, err := m.call(logical.ReadOperation, "check/fuzz", data())
+		require.NoError(t, err)
+		batch, err := m.call(logical.UpdateOperation, "creds/fuzz", map[string]any{fieldBatchInput: []any{data()}})
+		require.NoError(t, err)
+		require.Equal(t, resp.IsError(), batch.IsError())
+		if resp.IsError() {
+			reason := checked.Data[fieldReason]
+			if checked.IsError() { // of a value of a wrong type
+				reason = checked.Error().Error()
+			}
+			require.Equal(t, resp.Error().Error(), reason)
+			require.Equal(t, "batch_input[0]: "+resp.Error().Error(), batch.Error().Error())
+			return
+		}
+		require.Equal(t, true, checked.Data[fieldAllowed])
+		var claims struct {
+			jwt.RegisteredClaims
+			Room string `json:"room"`
+		}
+		_, err = jwt.ParseWithClaims(resp.Data[fieldToken].(string), &claims, func(*jwt.Token) (any, error) { return &testKey(t).PublicKey, nil }, jwt.WithoutClaimsValidation())
+		require.NoError(t, err)
+		now, nbf, exp := testNow.Unix(), claims.NotBefore.Unix(), claims.ExpiresAt.Unix()
+		require.Regexp(t, `^support-[a-z0-9_-]*$`, claims.Room)
+		require.Greater(t, exp, now)
+		require.Greater(t, exp, nbf)
+		require.GreaterOrEqual(t, nbf, now-back)
+		require.LessOrEqual(t, nbf, now+ahead)
+		require.LessOrEqual(t, exp-nbf, int64(most+back))
+		require.LessOrEqual(t, exp-max(nbf, now), int64(most))
+	})
+}
+
+// A token is never called valid that another library would not take, and never
+// invalid without a reason; and nothing that is presented is a fault.
+func FuzzVerify(f *testing.F) {
+	claims := fmt.Sprintf(`{"aud":"clanmeeting","context":{},"exp":%d,"iss":"production","nbf":%d,"room":"support-1","sub":"acme"}`, testNow.Unix()+60, testNow.Unix())
+	f.Add(strings.TrimSpace(readTestdata(f, "golden.jwt")), claims, "support-1")
+	f.Add("e30.e30.e30", strings.Replace(claims, `"clanmeeting"`, `["clanmeeting"]`, 1), "Support-1")
+	f.Add("", strings.Replace(claims, `"exp":`, `"exp":1e`, 1), "*")
+	f.Add("a.b.c", strings.Replace(claims, "}", "}}", 1), "")
+	f.Add("eyJhbGciOiJub25lIn0.e30.", strings.Replace(claims, `"room"`, `"room":"x","room"`, 1), "x")
+	f.Add("a", `{"x":`+strings.Repeat("[", 9998)+strings.Repeat("]", 9998)+"}", "x")
+	f.Add("\x00", `{"exp":-9223372036854775808,"nbf":9223372036854775807}`, "\x00")
+	m := configured(f)
+	key := testKey(f)
+	header := base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"RS256","kid":"acme","typ":"JWT"}`))
+	parser := jwt.NewParser(jwt.WithValidMethods([]string{"RS256"}), jwt.WithStrictDecoding(), jwt.WithTimeFunc(func() time.Time { return testNow.Truncate(time.Second) }),
+		jwt.WithAudience("clanmeeting"), jwt.WithIssuer("production"), jwt.WithSubject("acme"))
+	f.Fuzz(func(t *testing.T, token, payload, name string) {
+		m.t = t
+		signed := header + "." + base64.RawURLEncoding.EncodeToString([]byte(payload))
+		signature, err := jwt.SigningMethodRS256.Sign(signed, key)
+		require.NoError(t, err)
+		for _, presented := range []string{token, signed + "." + base64.RawURLEncoding.EncodeToString(signature)} {
+			resp, err := m.call(logical.UpdateOperation, "verify", map[string]any{fieldToken: presented, fieldRoom: name})
+			require.NoError(t, err)
+			switch {
+			case resp.IsError():
+				continue // no token, or a room that is no name
+			case resp.Data[fieldValid] == false:
+				require.NotEmpty(t, resp.Data[fieldReason])
+				continue
+			}
+			claims := jwt.MapClaims{}
+			_, err = parser.ParseWithClaims(strings.TrimSpace(presented), claims, func(*jwt.Token) (any, error) { return &key.PublicKey, nil })
+			require.NoError(t, err)
+			require.IsType(t, "", claims["aud"])
+			if wanted, err := parseRoom(fieldRoom, name); err == nil && claims["room"] != "*" {
+				require.Equal(t, string(wanted), strings.ToLower(claims["room"].(string)))
+			}
+		}
+	})
+}

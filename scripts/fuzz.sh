@@ -1,0 +1,9 @@
+#!/bin/sh
+# Runs every fuzz target for FUZZTIME, one after the other. What one finds is kept by Go
+# in backend/testdata/fuzz, from where every later test run tries it.
+set -eu
+cd "$(dirname "$0")/.."
+for target in $(go test -list '^Fuzz' ./backend | grep '^Fuzz'); do
+	echo "$target for ${FUZZTIME:=30s}"
+	go test -run '^$' -fuzz "^$target\$" -fuzztime "$FUZZTIME" ./backend
+done
