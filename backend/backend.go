@@ -71,7 +71,7 @@ func factory(version string, now func() time.Time) logical.Factory {
 }
 
 func newBackend(version string, now func() time.Time) *backend {
-	b := &backend{now: now, roles: newRoleCache()}
+	b := &backend{now: now, roles: newRoleCache(cachedRoles)}
 	b.Backend = &framework.Backend{
 		BackendType:    logical.TypeLogical,
 		Help:           strings.TrimSpace(backendHelp),

@@ -36,6 +36,11 @@ func (m *testMount) credsRequest() *logical.Request {
 	return &logical.Request{Operation: logical.ReadOperation, Path: "creds/support", Data: map[string]any{fieldRoom: "support-4711"}, Storage: m.storage}
 }
 
+// checkRequest is for all that credsRequest does, but the signature.
+func (m *testMount) checkRequest(role string) *logical.Request {
+	return &logical.Request{Operation: logical.ReadOperation, Path: "check/" + role, Data: map[string]any{fieldRoom: "support-4711"}, Storage: m.storage}
+}
+
 // emptyWire is a plugin that does nothing, behind the same protocol: what a call
 // costs before anything is done in it.
 func emptyWire(b *testing.B) logical.Backend {
@@ -181,8 +186,10 @@ func BenchmarkRatio(b *testing.B) {
 	}
 }
 
-// BenchmarkRoles shows that creds costs the same whatever else is stored: roles,
-// rooms of a role, key versions.
+// BenchmarkRoles shows what else is stored beside what creds needs: many roles, many
+// rooms of a role, many key versions. Every one of them takes turns with a mount that
+// has one of each, and the figure to report is the ratio: creds without the signature,
+// which would hide a difference.
 func BenchmarkRoles(b *testing.B) {
 	rooms := make([]string, 1000)
 	globs := make([]string, 1000)
@@ -190,35 +197,74 @@ func BenchmarkRoles(b *testing.B) {
 		rooms[i], globs[i] = fmt.Sprintf("support-%d", 4711-i), fmt.Sprintf("x%d-*", i)
 	}
 	globs[999] = "support-*"
-	for name, prepare := range map[string]func(m *testMount){
-		"1-role":     func(*testMount) {},
-		"1000-rooms": func(m *testMount) { m.mustWrite("roles/support", map[string]any{fieldAllowedRooms: rooms}) },
-		"1000-globs": func(m *testMount) { m.mustWrite("roles/support", map[string]any{fieldAllowedRooms: globs}) },
-		"1000-roles": func(m *testMount) {
-			for i := range 1000 {
-				m.mustWrite(fmt.Sprintf("roles/r%d", i), map[string]any{fieldAllowedRooms: "support-*"})
-			}
-		},
-		"64-keys": func(m *testMount) {
-			entry, err := newKeyEntry(testKey(b), sourceImported, testNow)
-			require.NoError(b, err)
-			cfg, err := loadConfig(b.Context(), m.storage)
-			require.NoError(b, err)
-			for range 63 {
-				_, err := cfg.addKey(b.Context(), m.storage, entry)
-				require.NoError(b, err)
-			}
-			m.wire.InvalidateKey(b.Context(), "config")
-		},
+	for _, c := range []struct {
+		name    string
+		prepare func(m *testMount)
+	}{
+		{"1-role", func(*testMount) {}},
+		{"1000-rooms", func(m *testMount) { m.mustWrite("roles/support", map[string]any{fieldAllowedRooms: rooms}) }},
+		{"1000-globs", func(m *testMount) { m.mustWrite("roles/support", map[string]any{fieldAllowedRooms: globs}) }},
+		{"1000-roles", func(m *testMount) { m.writeRoles(1000) }},
+		{"64-keys", func(m *testMount) { m.addKeys(b, 63) }},
 	} {
-		m := benchMount(b, 2048)
-		prepare(m)
-		mustHandle(b, m.wire, m.credsRequest())
-		b.Run(name, func(b *testing.B) {
+		one, many := benchMount(b, 2048), benchMount(b, 2048)
+		c.prepare(many)
+		b.Run(c.name, func(b *testing.B) {
 			b.ReportAllocs()
-			for b.Loop() {
-				mustHandle(b, m.wire, m.credsRequest())
-			}
+			compare(b, one, many, func(m *testMount) { mustHandle(b, m.wire, m.checkRequest("support")) })
 		})
 	}
+}
+
+// BenchmarkCache compares 10,000 roles read in turn, of which the cache has 1,024,
+// with the same where it has one.
+func BenchmarkCache(b *testing.B) {
+	const roles = 10_000
+	none, some := benchMount(b, 2048), benchMount(b, 2048)
+	none.inside.roles = newRoleCache(1)
+	none.writeRoles(roles)
+	some.writeRoles(roles)
+	turn := map[*testMount]int{}
+	compare(b, none, some, func(m *testMount) {
+		turn[m]++
+		mustHandle(b, m.wire, m.checkRequest(fmt.Sprintf("r%d", turn[m]%roles)))
+	})
+}
+
+// compare reports what an operation takes on one mount, and what it takes on another
+// beside it, in turns.
+func compare(b *testing.B, one, other *testMount, op func(*testMount)) {
+	b.Helper()
+	op(one)
+	op(other)
+	var took [2]time.Duration
+	for b.Loop() {
+		for i, m := range []*testMount{one, other} {
+			start := time.Now()
+			op(m)
+			took[i] += time.Since(start)
+		}
+	}
+	b.ReportMetric(float64(took[0].Microseconds())/float64(b.N), "µs/one")
+	b.ReportMetric(float64(took[1].Microseconds())/float64(b.N), "µs/other")
+	b.ReportMetric(float64(took[1])/float64(took[0]), "x")
+}
+
+func (m *testMount) writeRoles(n int) {
+	for i := range n {
+		m.mustWrite(fmt.Sprintf("roles/r%d", i), map[string]any{fieldAllowedRooms: "support-*"})
+	}
+}
+
+func (m *testMount) addKeys(b *testing.B, n int) {
+	b.Helper()
+	entry, err := newKeyEntry(testKey(b), sourceImported, testNow)
+	require.NoError(b, err)
+	cfg, err := loadConfig(b.Context(), m.storage)
+	require.NoError(b, err)
+	for range n {
+		_, err := cfg.addKey(b.Context(), m.storage, entry)
+		require.NoError(b, err)
+	}
+	m.wire.InvalidateKey(b.Context(), "config")
 }

@@ -25,8 +25,9 @@ type roleCache struct {
 	locks []*locksutil.LockEntry
 }
 
-func newRoleCache() *roleCache {
-	entries, err := lru.New[string, *role](cachedRoles)
+// newRoleCache makes a cache of 1 role or more.
+func newRoleCache(size int) *roleCache {
+	entries, err := lru.New[string, *role](size)
 	if err != nil {
 		panic(err) // only for a size below 1
 	}

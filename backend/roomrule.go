@@ -93,6 +93,9 @@ func (r roomRule) templated() bool {
 // that would mean something in a rule. The error is a caller's that has no such
 // value, or a fault.
 func (r roomRule) render(c *caller) (string, error) {
+	if !r.templated() {
+		return r.text, nil
+	}
 	var glob strings.Builder
 	for _, piece := range r.pieces {
 		value := piece.literal
@@ -107,7 +110,9 @@ func (r roomRule) render(c *caller) (string, error) {
 	return glob.String(), nil
 }
 
-// matches compares a room, whole, with a rendered rule.
+// matches compares a room, whole, with a rendered rule. Most rules that don't match
+// differ at their beginning, which is much cheaper to see.
 func matches(rendered string, wanted room) bool {
-	return glob.Glob(rendered, string(wanted))
+	prefix, _, _ := strings.Cut(rendered, "*")
+	return strings.HasPrefix(string(wanted), prefix) && glob.Glob(rendered, string(wanted))
 }
