@@ -4,6 +4,7 @@
 package backend
 
 import (
+	"context"
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/pem"
@@ -52,7 +53,8 @@ func operations(t testing.TB) map[string]operation {
 }
 
 // Every storage call of every operation fails once: the answer is a fault that
-// names the entry, never a token and never a 400, and the next request works.
+// names the entry, never a token and never a 400, no entry that was there is changed
+// by a request that failed before its last write, and the next request works.
 func TestEveryStorageCallFails(t *testing.T) {
 	for name, o := range operations(t) {
 		calls := 0
@@ -62,24 +64,75 @@ func TestEveryStorageCallFails(t *testing.T) {
 		require.NotZero(t, calls, name)
 
 		for failing := 1; failing <= calls; failing++ {
-			m := configured(t)
-			n, failed := 0, ""
-			m.storage.failWith(func(_, key string) error {
-				if n++; n == failing {
-					failed = key
-					return errors.New("storage is down")
-				}
-				return nil
-			})
-			resp, err := m.call(o.op, o.path, o.data)
-			require.ErrorContains(t, err, "storage is down", "%s, call %d", name, failing)
-			require.ErrorContains(t, err, failed, "%s, call %d", name, failing)
-			require.Nil(t, resp, "%s, call %d", name, failing)
-			require.Contains(t, m.log.String(), "storage is down", "a fault is logged with its cause")
-
-			m.storage.failWith(nil)
-			m.must(m.call(o.op, o.path, o.data))
+			for _, fault := range []error{errors.New("storage is down"), context.DeadlineExceeded} {
+				failStorage(t, o, fmt.Sprintf("%s, call %d, %s", name, failing, fault), failing, fault)
+			}
 		}
+	}
+}
+
+func failStorage(t *testing.T, o operation, what string, failing int, fault error) {
+	t.Helper()
+	m := configured(t)
+	n, failed, before := 0, "", m.entries()
+	m.storage.failWith(func(_, key string) error {
+		if n++; n == failing {
+			failed = key
+			return fault
+		}
+		return nil
+	})
+	resp, err := m.call(o.op, o.path, o.data)
+	require.ErrorContains(t, err, fault.Error(), what)
+	require.ErrorContains(t, err, failed, what)
+	require.Nil(t, resp, what)
+	require.Contains(t, m.log.String(), fault.Error(), "a fault is logged with its cause")
+
+	m.storage.failWith(nil)
+	if o.op != logical.DeleteOperation { // which goes in steps, each of them whole
+		after := m.entries()
+		for key, value := range before {
+			require.Equal(t, value, after[key], "%s: %s", what, key)
+		}
+	}
+	m.must(m.call(o.op, o.path, o.data))
+}
+
+// entries are all that storage holds.
+func (m *testMount) entries() map[string]string {
+	m.t.Helper()
+	keys, err := logical.CollectKeys(m.t.Context(), m.storage)
+	require.NoError(m.t, err)
+	all := map[string]string{}
+	for _, key := range keys {
+		entry, err := m.storage.Get(m.t.Context(), key)
+		require.NoError(m.t, err)
+		all[key] = string(entry.Value)
+	}
+	return all
+}
+
+// A storage that hangs holds up the request that waits for it, until that is given up,
+// and nothing after it.
+func TestGivenUpRequestHoldsNothing(t *testing.T) {
+	for _, key := range []string{"roles/support", "config"} {
+		m := configured(t)
+		m.wire.InvalidateKey(t.Context(), key)
+		reached, proceed := make(chan struct{}), make(chan struct{})
+		t.Cleanup(func() { close(proceed) })
+		m.storage.Storage = &slowStorage{Storage: m.storage.Storage, key: key, reached: reached, proceed: proceed}
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() {
+			<-reached
+			cancel()
+		}()
+		resp, err := m.wire.HandleRequest(ctx, m.credsRequest())
+		require.Error(t, err)
+		require.Nil(t, resp)
+		m.mustWrite("config", map[string]any{fieldIssuer: "staging"}) // which needs every lock
+		m.mustWrite("roles/support", map[string]any{fieldTTL: "1m"})
+		_, claims := m.token("support", map[string]any{fieldRoom: "support-1"})
+		require.Equal(t, "staging", claims["iss"])
 	}
 }
 
