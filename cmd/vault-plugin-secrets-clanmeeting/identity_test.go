@@ -38,7 +38,7 @@ path "identity/entity/id/{{identity.entity.id}}" { capabilities = ["update"] }`}
 		root(t).write("identity/entity-alias", map[string]any{"name": name, "canonical_id": id, "mount_accessor": accessor})
 		status, answer := root(t).post("auth/"+auth+"/login/"+name, map[string]any{"password": "correct horse"})
 		require.Equal(t, http.StatusOK, status, answer.Errors())
-		all[name] = person{client{t, answer["auth"].(map[string]any)["client_token"].(string)}, id}
+		all[name] = person{root(t).with(answer["auth"].(map[string]any)["client_token"]), id}
 	}
 	return all, accessor
 }

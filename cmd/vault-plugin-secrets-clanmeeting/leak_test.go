@@ -8,8 +8,10 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/hex"
+	"encoding/json"
 	"encoding/pem"
 	"fmt"
+	"math/big"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -98,19 +100,28 @@ func TestNothingLeaks(t *testing.T) {
 }
 
 // keyNeedles are pieces of a private key by which it would be recognised in a
-// text, in the encodings that it may have there.
+// text, in the encodings that it may have there: of its prime factors and its private
+// exponent, and the lines of its PEMs.
 func keyNeedles(t testing.TB, key *rsa.PrivateKey) map[string]string {
 	t.Helper()
 	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
 	require.NoError(t, err)
-	// From the middle on: a prime factor, of which a public key has nothing.
-	secret := pkcs8[len(pkcs8)/2:]
-	needles := map[string]string{
-		"the key in hex":  hex.EncodeToString(secret[:24]),
-		"the key as text": string(secret[:24]),
-	}
-	for offset := range 3 {
-		needles[fmt.Sprintf("base64 of the key, shifted by %d", offset)] = base64.StdEncoding.EncodeToString(secret[offset : offset+24])[2:30]
+	needles := map[string]string{}
+	for part, n := range map[string]*big.Int{"the first prime": key.Primes[0], "the second prime": key.Primes[1], "the private exponent": key.D} {
+		raw := n.Bytes()
+		needles[part+" in decimal"] = n.String()[10:50]
+		for at := 8; at+30 <= len(raw); at += 30 { // a line break may be in one of them
+			piece := raw[at : at+30]
+			what := fmt.Sprintf("%s from byte %d", part, at)
+			needles[what] = string(piece[:24])
+			needles[what+" in hex"] = hex.EncodeToString(piece[:24])
+			needles[what+" in HEX"] = strings.ToUpper(hex.EncodeToString(piece[:24]))
+			needles[what+" as Go prints it"] = strings.Trim(fmt.Sprintf("%v", any(piece[:24])), "[]")
+			for shift := range 3 {
+				needles[fmt.Sprintf("%s in base64, shifted by %d", what, shift)] = base64.StdEncoding.EncodeToString(piece[shift : shift+24])[2:30]
+				needles[fmt.Sprintf("%s in base64url, shifted by %d", what, shift)] = base64.URLEncoding.EncodeToString(piece[shift : shift+24])[2:30]
+			}
+		}
 	}
 	for form, der := range map[string][]byte{"PKCS#1": x509.MarshalPKCS1PrivateKey(key), "PKCS#8": pkcs8} {
 		for i, line := range strings.Split(string(pem.EncodeToMemory(&pem.Block{Type: "X", Bytes: der})), "\n") {
@@ -121,4 +132,23 @@ func keyNeedles(t testing.TB, key *rsa.PrivateKey) map[string]string {
 		}
 	}
 	return needles
+}
+
+// The needles find a key in every form that it is known to take.
+func TestNeedlesFindAKey(t *testing.T) {
+	key, private := newKey(t)
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
+	require.NoError(t, err)
+	object, err := json.Marshal(map[string]any{"pkcs8": pkcs8})
+	require.NoError(t, err)
+	for what, text := range map[string]string{
+		"PEM": private, "DER": string(pkcs8), "hex": hex.EncodeToString(pkcs8), "an entry": string(object),
+		"%v of the bytes": fmt.Sprintf("%v", any(pkcs8)), "%v of the key": fmt.Sprintf("%+v", *key), "shifted": base64.StdEncoding.EncodeToString(append([]byte("x"), pkcs8...)),
+	} {
+		found := 0
+		for _, needle := range keyNeedles(t, key) {
+			found += strings.Count(text, needle)
+		}
+		require.NotZero(t, found, what)
+	}
 }

@@ -1,9 +1,9 @@
 // Copyright (c) The vault-plugin-secrets-clanmeeting authors
 // SPDX-License-Identifier: MPL-2.0
 
-// Package devvault runs a real Vault in dev mode on a free loopback port, with a
-// folder of plugins registered in it. The demo and the acceptance tests stand on
-// it.
+// Package devvault runs real Vaults on free loopback ports, for development: one in
+// dev mode, with a folder of plugins registered in it, or a cluster. The demo, the
+// benchmarks and the acceptance tests stand on it.
 package devvault
 
 import (
@@ -101,32 +101,42 @@ func start(ctx context.Context, o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{Addr: "http://" + addr, RootToken: "root", bin: o.VaultBin, done: make(chan struct{})}
 	args := []string{
-		"server", "-dev", "-dev-no-store-token", "-dev-root-token-id=" + s.RootToken,
+		"server", "-dev", "-dev-no-store-token", "-dev-root-token-id=root",
 		"-dev-listen-address=" + addr, "-dev-plugin-dir=" + o.PluginDir,
 	}
 	if o.LogLevel != "" {
 		args = append(args, "-log-level="+o.LogLevel)
 	}
-	s.cmd = exec.CommandContext(ctx, o.VaultBin, args...)
+	s := &Server{Addr: "http://" + addr, RootToken: "root", bin: o.VaultBin}
+	if err := s.run(ctx, args); err != nil {
+		return nil, err
+	}
+	if err := s.waitUntilReady(ctx); err != nil {
+		s.Stop()
+		return nil, fmt.Errorf("%w\n%s", err, s.Log())
+	}
+	return s, nil
+}
+
+// run starts the process.
+func (s *Server) run(ctx context.Context, args []string) error {
+	s.cmd = exec.CommandContext(ctx, s.bin, args...)
 	s.cmd.Env = environ()
 	s.cmd.Stdout, s.cmd.Stderr = &s.log, &s.log
 	// A Vault that is asked to end also ends its plugins; a killed one does not.
 	s.cmd.Cancel = func() error { return s.cmd.Process.Signal(syscall.SIGTERM) }
 	s.cmd.WaitDelay = stopTimeout
 	if err := s.cmd.Start(); err != nil {
-		return nil, fmt.Errorf("starting Vault: %w", err)
+		return fmt.Errorf("starting Vault: %w", err)
 	}
+	done := make(chan struct{})
+	s.done = done
 	go func() {
 		_ = s.cmd.Wait() // how it ended is in its output
-		close(s.done)
+		close(done)
 	}()
-	if err := s.waitUntilReady(ctx); err != nil {
-		s.Stop()
-		return nil, fmt.Errorf("%w\n%s", err, s.Log())
-	}
-	return s, nil
+	return nil
 }
 
 func freeAddr() (string, error) {
@@ -165,6 +175,13 @@ func (s *Server) Stop() {
 		_ = s.cmd.Process.Kill()
 		<-s.done
 	}
+}
+
+// Kill ends the server at once, by a signal that it can't see, and waits until it has
+// ended. Its plugins are left to notice it themselves.
+func (s *Server) Kill() {
+	_ = s.cmd.Process.Kill() // fails if it has ended, which is as good
+	<-s.done
 }
 
 // PID is the server's process.

@@ -1,0 +1,334 @@
+// Copyright (c) The vault-plugin-secrets-clanmeeting authors
+// SPDX-License-Identifier: MPL-2.0
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/scripts/devvault"
+)
+
+const (
+	clusterMount = "clanmeeting"
+	nextVersion  = "v0.0.2-test"
+
+	// stagedKeys are how many key versions wait to be switched to, one after the
+	// other.
+	stagedKeys = 24
+
+	// quiet is how long a cluster is under load before and after what happens to it.
+	quiet = 4 * time.Second
+)
+
+// TestCluster is what happens to clusters: three Vaults on this machine, under load,
+// of which one is killed, whose plugin is killed, which are upgraded and stopped. Run
+// with -v it prints how long nobody got a token.
+func TestCluster(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a cluster takes a minute")
+	}
+	c := startCluster(t)
+	for _, happens := range []struct {
+		name string
+		test func(*testing.T, *testCluster)
+	}{
+		{"StandbysForward", testStandbysForward},
+		{"ActiveNodeKilled", testActiveNodeKilled},
+		{"PluginKilled", testPluginKilled},
+		{"UpgradeAndBack", testUpgradeAndBack},
+		{"StoppedAndStarted", testStoppedAndStarted},
+		{"NothingInTheFiles", testNothingInTheFiles},
+	} {
+		c.t = t
+		if !t.Run(happens.name, func(t *testing.T) {
+			c.t = t
+			happens.test(t, c)
+		}) {
+			break // each leaves the cluster whole for the next
+		}
+	}
+	for _, n := range c.Nodes {
+		require.NotContains(t, n.Log(), "DATA RACE")
+	}
+}
+
+// testCluster is a cluster with the engine mounted and configured.
+type testCluster struct {
+	*devvault.Cluster
+	t       testing.TB
+	dir     string                    // where the nodes have their files
+	plugins string                    // the plugin directory
+	key     *rsa.PrivateKey           // version 1
+	app     string                    // a token that may read creds
+	keys    map[string]*rsa.PublicKey // by version
+}
+
+func startCluster(t *testing.T) *testCluster {
+	t.Helper()
+	dir := t.TempDir()
+	plugins := filepath.Join(dir, "plugins")
+	for _, version := range []string{testVersion, nextVersion} {
+		require.NoError(t, buildPlugin(filepath.Join(plugins, devvault.PluginName+"-"+version), version))
+	}
+	started, err := devvault.StartCluster(t.Context(), devvault.Options{VaultBin: os.Getenv("VAULT_BIN"), PluginDir: plugins, LogLevel: "debug"}, dir)
+	require.NoError(t, err)
+	t.Cleanup(started.Stop)
+	c := &testCluster{Cluster: started, t: t, dir: dir, plugins: plugins, keys: map[string]*rsa.PublicKey{}}
+	c.register(testVersion)
+	root := c.root()
+	root.write("sys/mounts/"+clusterMount, map[string]any{"type": devvault.PluginName})
+	var private string
+	c.key, private = newKey(t)
+	root.write(clusterMount+"/config", map[string]any{"consumer_id": "acme", "private_key": private, "issuer": "seq-0"})
+	root.write(clusterMount+"/roles/seq", map[string]any{"allowed_rooms": "room-*", "default_room": "room-0", "ttl": "5m"})
+	for range stagedKeys - 1 {
+		root.post(clusterMount+"/keys/generate", nil)
+	}
+	for version := range stagedKeys {
+		c.keys[fmt.Sprint(version+1)] = c.publicKey(version + 1)
+	}
+	c.app = root.as(`path "clanmeeting/creds/*" { capabilities = ["read"] }`).token
+	return c
+}
+
+// register tells the cluster of a version of the plugin.
+func (c *testCluster) register(version string) {
+	c.t.Helper()
+	require.NoError(c.t, c.Register(context.Background(), devvault.PluginName, version, filepath.Join(c.plugins, devvault.PluginName+"-"+version)))
+}
+
+// root is the holder of the root token at the active node.
+func (c *testCluster) root() client {
+	c.t.Helper()
+	active, err := c.Active(context.Background())
+	require.NoError(c.t, err)
+	return c.at(active, c.RootToken)
+}
+
+func (c *testCluster) at(n *devvault.Node, token string) client {
+	return client{c.t, n.Server, token}
+}
+
+func (c *testCluster) publicKey(version int) *rsa.PublicKey {
+	c.t.Helper()
+	block, _ := pem.Decode([]byte(c.root().read(fmt.Sprintf("%s/keys/%d", clusterMount, version))["public_key"].(string)))
+	key, err := x509.ParsePKIXPublicKey(block.Bytes)
+	require.NoError(c.t, err)
+	return key.(*rsa.PublicKey)
+}
+
+// active is the active node and the plugin that runs below it.
+func (c *testCluster) active() (*devvault.Node, int) {
+	c.t.Helper()
+	active, err := c.Active(context.Background())
+	require.NoError(c.t, err)
+	plugins := children(c.t, active.PID())
+	require.Len(c.t, plugins, 1, "the plugins of the active node")
+	return active, plugins[0]
+}
+
+// children are the processes of the plugin that a process has started.
+func children(t testing.TB, parent int) []int {
+	t.Helper()
+	out, err := exec.Command("ps", "-A", "-o", "pid=,ppid=,args=").Output()
+	require.NoError(t, err)
+	var found []int
+	for line := range strings.Lines(string(out)) {
+		fields := strings.Fields(line)
+		if len(fields) > 2 && fields[1] == strconv.Itoa(parent) && strings.Contains(fields[2], devvault.PluginName) {
+			pid, err := strconv.Atoi(fields[0])
+			require.NoError(t, err)
+			found = append(found, pid)
+		}
+	}
+	return found
+}
+
+// running tells whether a process is there and more than an entry in the table.
+func running(pid int) bool {
+	out, err := exec.Command("ps", "-o", "stat=", "-p", strconv.Itoa(pid)).Output()
+	stat := strings.TrimSpace(string(out))
+	return err == nil && stat != "" && !strings.HasPrefix(stat, "Z")
+}
+
+func kill(t testing.TB, pid int) {
+	t.Helper()
+	require.NoError(t, syscall.Kill(pid, syscall.SIGKILL))
+}
+
+// In this edition of Vault the plugin runs on the active node, and standbys forward.
+func testStandbysForward(t *testing.T, c *testCluster) {
+	active, _ := c.active()
+	for _, n := range c.Nodes {
+		if n != active {
+			require.Empty(t, children(t, n.PID()), "a standby runs no plugin")
+		}
+		data := c.at(n, c.app).read(clusterMount + "/creds/seq")
+		require.NoError(t, verifySignature(data["token"].(string), c.keys["1"]))
+	}
+}
+
+// A Vault that is killed leaves its plugins behind, idle or not. Ours must not stay
+// there with the key in its memory.
+func TestPluginEndsWithItsVault(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, buildPlugin(filepath.Join(dir, devvault.PluginName), testVersion))
+	idle, err := devvault.Start(t.Context(), devvault.Options{VaultBin: os.Getenv("VAULT_BIN"), PluginDir: dir, LogLevel: "error"})
+	require.NoError(t, err)
+	t.Cleanup(idle.Stop)
+	client{t, idle, idle.RootToken}.write("sys/mounts/"+clusterMount, map[string]any{"type": devvault.PluginName})
+	plugins := children(t, idle.PID())
+	require.Len(t, plugins, 1)
+	time.Sleep(time.Second)
+	require.True(t, running(plugins[0]), "it must not end while its Vault is there")
+	idle.Kill()
+	requireEnd(t, plugins[0])
+}
+
+// requireEnd waits for the end of a plugin whose Vault has just been killed.
+func requireEnd(t *testing.T, plugin int) {
+	t.Helper()
+	killed := time.Now()
+	require.Eventually(t, func() bool { return !running(plugin) }, 10*time.Second, 10*time.Millisecond, "the plugin outlives its Vault")
+	t.Logf("the plugin ended %s after its Vault", time.Since(killed).Round(10*time.Millisecond))
+}
+
+func testActiveNodeKilled(t *testing.T, c *testCluster) {
+	active, plugin := c.active()
+	load := c.startLoad(true)
+	time.Sleep(quiet)
+
+	killed := time.Now()
+	active.Kill()
+	requireEnd(t, plugin)
+	_, err := c.Active(t.Context())
+	require.NoError(t, err)
+	load.waitForTokens(killed, active)
+	time.Sleep(quiet)
+	restarted := time.Now()
+	require.NoError(t, active.Start(context.Background())) // it stays for the next test
+	load.waitForTokens(restarted, nil)
+	settled := time.Now()
+	time.Sleep(quiet)
+
+	load.stop()
+	load.report("the active node was killed", killed)
+	load.requireNoFailure(time.Time{}, killed)
+	load.requireNoFailure(settled, time.Now())
+	require.Greater(t, load.issuer.acked.Load(), int64(10))
+	require.Greater(t, load.key.acked.Load(), int64(5))
+}
+
+func testPluginKilled(t *testing.T, c *testCluster) {
+	_, plugin := c.active()
+	load := c.startLoad(false)
+	time.Sleep(quiet)
+	killed := time.Now()
+	kill(t, plugin)
+	load.waitForTokens(killed, nil)
+	settled := time.Now()
+	time.Sleep(quiet)
+	load.stop()
+	load.report("the plugin was killed", killed)
+	load.requireNoFailure(time.Time{}, killed)
+	load.requireNoFailure(settled, time.Now())
+	_, next := c.active()
+	require.NotEqual(t, plugin, next)
+}
+
+// An upgrade by Vault's own procedure: register, tune, reload; and the way back.
+func testUpgradeAndBack(t *testing.T, c *testCluster) {
+	load := c.startLoad(false)
+	time.Sleep(quiet)
+	for _, version := range []string{nextVersion, testVersion} {
+		began := time.Now()
+		c.register(version)
+		c.root().write("sys/mounts/"+clusterMount+"/tune", map[string]any{"plugin_version": version})
+		c.root().write("sys/plugins/reload/backend", map[string]any{"plugin": devvault.PluginName})
+		mount := c.root().read("sys/mounts/" + clusterMount)
+		require.Equal(t, version, mount["running_plugin_version"])
+		load.waitForTokens(time.Now(), nil)
+		time.Sleep(quiet)
+		load.report("the plugin was exchanged for "+version, began)
+	}
+	load.stop()
+	load.requireNoFailure(time.Time{}, time.Now())
+}
+
+func testStoppedAndStarted(t *testing.T, c *testCluster) {
+	paths := []string{"/config", "/roles/seq", "/roles?list=true", "/keys?list=true", "/keys/1", fmt.Sprintf("/keys/%d", stagedKeys)}
+	state := func() map[string]any {
+		all := map[string]any{}
+		for _, path := range paths {
+			all[path] = c.root().read(clusterMount + path)
+		}
+		return all
+	}
+	before := state()
+	c.Stop()
+	require.NoError(t, c.Start(context.Background()))
+	require.Equal(t, before, state())
+	for _, n := range c.Nodes {
+		data := c.at(n, c.app).read(clusterMount + "/creds/seq")
+		require.Equal(t, before["/config"].(map[string]any)["active_key"], data["key_version"])
+		require.NoError(t, verifySignature(data["token"].(string), c.keys[data["key_version"].(json.Number).String()]))
+	}
+}
+
+// What a thief of the storage has: files with entries of the engine in them, and no
+// key and no token, not even one that a lease keeps.
+func testNothingInTheFiles(t *testing.T, c *testCluster) {
+	root := c.root()
+	root.write(clusterMount+"/roles/leased", map[string]any{"allowed_rooms": "*", "generate_lease": true})
+	_, answer := root.get(clusterMount+"/creds/leased", "room", "x")
+	require.NotEmpty(t, answer["lease_id"])
+	token := answer.Data()["token"].(string)
+	needles := keyNeedles(t, c.key)
+	needles["the end of a token"] = token[len(token)-40:]
+	for i, n := range c.Nodes {
+		entries, leases := 0, 0
+		files := os.DirFS(filepath.Join(c.dir, fmt.Sprintf("n%d", i)))
+		require.NoError(t, fs.WalkDir(files, ".", func(path string, entry fs.DirEntry, err error) error {
+			if err != nil || entry.IsDir() {
+				return err
+			}
+			raw, err := fs.ReadFile(files, path)
+			if err != nil {
+				return err
+			}
+			entries += bytes.Count(raw, []byte("/keys/1"))
+			leases += bytes.Count(raw, []byte(clusterMount+"/creds/leased/"))
+			for what, needle := range needles {
+				if bytes.Contains(raw, []byte(needle)) {
+					t.Errorf("%s: holds %s", path, what)
+				}
+			}
+			return nil
+		}))
+		require.NotZero(t, entries, "the hunt must see: the names of entries are in the files")
+		require.NotZero(t, leases)
+		for what, needle := range needles {
+			if strings.Contains(n.Log(), needle) {
+				t.Errorf("the log of node %d holds %s", i, what)
+			}
+		}
+	}
+}

@@ -1,0 +1,264 @@
+// Copyright (c) The vault-plugin-secrets-clanmeeting authors
+// SPDX-License-Identifier: MPL-2.0
+
+package devvault
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// Cluster is three Vaults that share a Raft storage and the folder of plugins.
+type Cluster struct {
+	Nodes     []*Node
+	RootToken string
+
+	unsealKey string
+}
+
+// Node is one Vault of a cluster.
+type Node struct {
+	*Server
+
+	cluster *Cluster
+	config  string // its file
+}
+
+// nodes is the least number of servers that can lose one.
+const nodes = 3
+
+// StartCluster runs a cluster with its files below dir, unsealed and with an active
+// node. No plugin is registered in it: see Register. The cluster ends with Stop, or
+// when the context does.
+func StartCluster(ctx context.Context, o Options, dir string) (*Cluster, error) {
+	c := &Cluster{}
+	if err := c.configure(o, dir); err != nil {
+		return nil, err
+	}
+	if err := c.begin(ctx); err != nil {
+		c.Stop()
+		return nil, err
+	}
+	return c, nil
+}
+
+func (c *Cluster) begin(ctx context.Context) error {
+	for _, n := range c.Nodes {
+		if err := n.launch(ctx); err != nil {
+			return err
+		}
+	}
+	status, answer, err := c.Nodes[0].Call(ctx, "", http.MethodPost, "sys/init", map[string]any{"secret_shares": 1, "secret_threshold": 1})
+	if err != nil {
+		return err
+	}
+	if status != http.StatusOK {
+		return fmt.Errorf("initialising the cluster: %s", answer.Errors())
+	}
+	keys, _ := answer["keys_base64"].([]any)
+	c.unsealKey = fmt.Sprint(keys...)
+	c.RootToken, _ = answer["root_token"].(string)
+	for _, n := range c.Nodes {
+		n.RootToken = c.RootToken
+		if err := n.unseal(ctx); err != nil {
+			return err
+		}
+	}
+	return c.waitForVoters(ctx)
+}
+
+// waitForVoters waits until every node has a vote, which Vault gives to a new one after
+// some seconds: before, the cluster can't lose a node.
+func (c *Cluster) waitForVoters(ctx context.Context) error {
+	return c.Nodes[0].wait(ctx, "its cluster has not three voters", func() bool {
+		_, answer, err := c.Nodes[0].Call(ctx, c.RootToken, http.MethodGet, "sys/storage/raft/configuration", nil)
+		config, _ := answer.Data()["config"].(map[string]any)
+		servers, _ := config["servers"].([]any)
+		voters := 0
+		for _, server := range servers {
+			if s, ok := server.(map[string]any); ok && s["voter"] == true {
+				voters++
+			}
+		}
+		return err == nil && voters == nodes
+	})
+}
+
+// Start runs all nodes, after Stop.
+func (c *Cluster) Start(ctx context.Context) error {
+	for _, n := range c.Nodes {
+		if err := n.launch(ctx); err != nil {
+			return err
+		}
+	}
+	for _, n := range c.Nodes { // the first needs a second one for a majority
+		if err := n.unseal(ctx); err != nil {
+			return err
+		}
+	}
+	_, err := c.Active(ctx)
+	return err
+}
+
+// configure writes the configuration of every node.
+func (c *Cluster) configure(o Options, dir string) error {
+	plugins, err := filepath.EvalSymlinks(o.PluginDir)
+	if err != nil {
+		return fmt.Errorf("the plugin directory: %w", err)
+	}
+	ports, err := freePorts(2 * nodes)
+	if err != nil {
+		return err
+	}
+	var joins strings.Builder
+	for i := range nodes {
+		fmt.Fprintf(&joins, "  retry_join { leader_api_addr = \"http://%s\" }\n", ports[2*i])
+	}
+	level := o.LogLevel
+	if level == "" {
+		level = "info"
+	}
+	for i := range nodes {
+		path := filepath.Join(dir, fmt.Sprintf("n%d", i))
+		if err := os.MkdirAll(path, 0o700); err != nil {
+			return fmt.Errorf("the folder of a node: %w", err)
+		}
+		config := fmt.Sprintf(`storage "raft" {
+  path    = %q
+  node_id = "n%d"
+%s}
+listener "tcp" {
+  address         = %q
+  cluster_address = %q
+  tls_disable     = true
+}
+api_addr         = "http://%s"
+cluster_addr     = "https://%s"
+plugin_directory = %q
+disable_mlock    = true
+log_level        = %q
+`, path, i, joins.String(), ports[2*i], ports[2*i+1], ports[2*i], ports[2*i+1], plugins, level)
+		file := path + ".hcl"
+		if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+			return fmt.Errorf("writing the configuration of a node: %w", err)
+		}
+		c.Nodes = append(c.Nodes, &Node{Server: &Server{Addr: "http://" + ports[2*i], bin: o.VaultBin}, cluster: c, config: file})
+	}
+	return nil
+}
+
+// freePorts are addresses that nobody listened on a moment ago.
+func freePorts(n int) ([]string, error) {
+	addrs := make([]string, n)
+	for i := range addrs {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, fmt.Errorf("looking for a free port: %w", err)
+		}
+		defer l.Close() // all are held until all are found
+		addrs[i] = l.Addr().String()
+	}
+	return addrs, nil
+}
+
+// launch starts the process and waits until it answers, sealed.
+func (n *Node) launch(ctx context.Context) error {
+	if err := n.run(ctx, []string{"server", "-config=" + n.config}); err != nil {
+		return err
+	}
+	return n.wait(ctx, "it does not answer", func() bool {
+		_, _, err := n.Call(ctx, "", http.MethodGet, "sys/seal-status", nil)
+		return err == nil
+	})
+}
+
+// unseal waits, for a node that is new, until it has joined the others.
+func (n *Node) unseal(ctx context.Context) error {
+	return n.wait(ctx, "it is not unsealed", func() bool {
+		_, _, err := n.Call(ctx, "", http.MethodPost, "sys/unseal", map[string]any{"key": n.cluster.unsealKey})
+		if err != nil {
+			return false
+		}
+		_, answer, err := n.Call(ctx, "", http.MethodGet, "sys/seal-status", nil)
+		return err == nil && answer["sealed"] == false
+	})
+}
+
+func (n *Node) wait(ctx context.Context, problem string, ready func() bool) error {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	for !ready() {
+		select {
+		case <-n.done:
+			return fmt.Errorf("%w\n%s", errEnded, n.Log())
+		case <-ctx.Done():
+			return fmt.Errorf("the node at %s: %s: %w\n%s", n.Addr, problem, ctx.Err(), n.Log())
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+	return nil
+}
+
+// Start runs a node that was stopped or killed, and unseals it.
+func (n *Node) Start(ctx context.Context) error {
+	if err := n.launch(ctx); err != nil {
+		return err
+	}
+	return n.unseal(ctx)
+}
+
+// Active waits until a node says that it is the active one, and returns it.
+func (c *Cluster) Active(ctx context.Context) (*Node, error) {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	for {
+		for _, n := range c.Nodes {
+			if status, answer, err := n.Call(ctx, "", http.MethodGet, "sys/leader", nil); err == nil && status == http.StatusOK && answer["is_self"] == true {
+				return n, nil
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil, errors.New("no node of the cluster is active")
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// Register tells the cluster of a plugin: a file of the plugin directory, under the
+// name that it is mounted by. The version may be empty.
+func (c *Cluster) Register(ctx context.Context, name, version, file string) error {
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		return fmt.Errorf("the plugin: %w", err)
+	}
+	sum := sha256.Sum256(raw)
+	active, err := c.Active(ctx)
+	if err != nil {
+		return err
+	}
+	status, answer, err := active.Call(ctx, c.RootToken, http.MethodPost, "sys/plugins/catalog/secret/"+name,
+		map[string]any{"sha256": hex.EncodeToString(sum[:]), "command": filepath.Base(file), "version": version})
+	if err == nil && status >= http.StatusBadRequest {
+		err = fmt.Errorf("registering the plugin: %s", answer.Errors())
+	}
+	return err
+}
+
+// Stop ends all nodes that run.
+func (c *Cluster) Stop() {
+	for _, n := range c.Nodes {
+		if n.cmd != nil {
+			n.Stop()
+		}
+	}
+}
