@@ -62,6 +62,22 @@ bench: go ## What a token costs in a real Vault, beside its peers: ten minutes a
 scale: go ## What 100,000 roles cost
 	@scripts/bench.sh -scale
 
+.PHONY: pairs
+pairs: go ## Which of the builds of the engine in VARIANTS is faster
+	@scripts/bench.sh -pairs -plugin-dir $(VARIANTS) -rounds 30 -slice 500ms
+
+.PHONY: soak
+soak: go ## All kinds of requests on all cores for SOAK, by default ten minutes; fails if the plugin grows
+	@scripts/bench.sh -soak $(or $(SOAK),10m)
+
+.PHONY: fuzz
+fuzz: go ## Every fuzz target for FUZZTIME, by default 30 seconds each
+	@scripts/fuzz.sh
+
+.PHONY: cluster-test
+cluster-test: cc ## A cluster of three Vaults that lose a node, lose a plugin, are upgraded and stopped; prints how long
+	@vault=$$(scripts/vault.sh) && VAULT_BIN="$$vault" $(GOTEST) -count=1 -v -run '^(TestCluster|TestPluginEndsWithItsVault)$$' ./cmd/...
+
 .PHONY: test
 test: cc ## All tests, the acceptance tests in a real Vault included
 	@vault=$$(scripts/vault.sh) && VAULT_BIN="$$vault" $(GOTEST) $(PACKAGES)

@@ -4,6 +4,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto"
 	"crypto/rand"
@@ -108,7 +109,7 @@ func (b *bench) request(ctx context.Context, client *http.Client, t *target) (ti
 	if err != nil {
 		return 0, fmt.Errorf("making the request: %w", err)
 	}
-	req.Header.Set("X-Vault-Token", b.token)
+	req.Header.Set("X-Vault-Token", cmp.Or(t.token, b.token))
 	start := time.Now()
 	resp, err := client.Do(req)
 	if err != nil {
@@ -196,7 +197,7 @@ func (b *bench) checkJWT(token, room string) error {
 
 // readsDuringBatches are single reads on one connection while another asks for one
 // batch of a thousand after the other.
-func (b *bench) readsDuringBatches(ctx context.Context, slice time.Duration) (*sample, error) {
+func (b *bench) readsDuringBatches(ctx context.Context, mount string, t *target, slice time.Duration) (*sample, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	done := make(chan struct{})
@@ -204,10 +205,10 @@ func (b *bench) readsDuringBatches(ctx context.Context, slice time.Duration) (*s
 	go func() {
 		defer close(done)
 		for ctx.Err() == nil {
-			_, _, _ = b.vault.Call(ctx, b.token, http.MethodPost, "clanmeeting/creds/bench", `{"batch_input":[`+items+`]}`)
+			_, _, _ = b.vault.Call(ctx, b.token, http.MethodPost, mount+"/creds/bench", `{"batch_input":[`+items+`]}`)
 		}
 	}()
-	s, err := b.load(ctx, b.targets[0], 1, slice)
+	s, err := b.load(ctx, t, 1, slice)
 	cancel()
 	<-done
 	return s, err

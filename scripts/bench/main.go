@@ -33,6 +33,8 @@ func main() {
 	flag.IntVar(&o.rounds, "rounds", 4, "how many slices each target gets")
 	flag.DurationVar(&o.slice, "slice", 2*time.Second, "how long a slice is")
 	flag.BoolVar(&o.scale, "scale", false, "show what 100,000 roles cost, and nothing else")
+	flag.DurationVar(&o.soak, "soak", 0, "a mixed load for as long, and nothing else")
+	flag.BoolVar(&o.pairs, "pairs", false, "compare the builds of the engine in the plugin folder, and nothing else")
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -50,6 +52,8 @@ type options struct {
 	rounds int
 	slice  time.Duration
 	scale  bool
+	pairs  bool
+	soak   time.Duration
 }
 
 func run(ctx context.Context, o options) error {
@@ -68,6 +72,29 @@ func run(ctx context.Context, o options) error {
 	if err := b.prepare(ctx); err != nil {
 		return err
 	}
+	if o.pairs {
+		return b.pairs(ctx, o)
+	}
+	if err := b.mountEngine(ctx, "clanmeeting", devvault.PluginName); err != nil {
+		return err
+	}
+	b.addCreds()
+	b.findProcesses()
+	switch {
+	case o.scale:
+		return b.scale(ctx, o.slice)
+	case o.soak > 0:
+		return b.soak(ctx, o.soak)
+	}
+	return b.compare(ctx, o)
+}
+
+// compare measures the engine beside its peers.
+func (b *bench) compare(ctx context.Context, o options) error {
+	if err := b.mountPeers(ctx); err != nil {
+		return err
+	}
+	b.addPeers()
 	if o.nodeModules != "" {
 		stop, err := b.startVendor(ctx, o.nodeModules)
 		if err != nil {
@@ -76,10 +103,6 @@ func run(ctx context.Context, o options) error {
 		defer stop()
 	}
 	b.findProcesses()
-
-	if o.scale {
-		return b.scale(ctx, o.slice)
-	}
 	results, err := b.measure(ctx, o)
 	if err != nil {
 		return err
@@ -115,7 +138,7 @@ func (b *bench) measure(ctx context.Context, o options) (*results, error) {
 		}
 	}
 	for range o.rounds {
-		s, err := b.readsDuringBatches(ctx, o.slice)
+		s, err := b.readsDuringBatches(ctx, "clanmeeting", b.targets[0], o.slice)
 		if err != nil {
 			return nil, err
 		}

@@ -26,8 +26,10 @@ type bench struct {
 	vault   *devvault.Server
 	keyFile string
 	key     *rsa.PrivateKey
-	token   string // an ordinary service token, of an entity
 	targets []*target
+
+	token     string // an ordinary service token, of an entity
+	leanToken string // the same without the policy named default
 
 	vendorAddr string
 	vendorPID  int
@@ -38,6 +40,7 @@ type bench struct {
 type target struct {
 	name   string
 	method string
+	token  string // empty for the ordinary one
 	url    func(n int64) string
 	body   func(n int64) string
 	batch  int                                // tokens in one answer; 0 for one
@@ -47,6 +50,7 @@ type target struct {
 
 const (
 	targetCreds   = "clanmeeting creds"
+	targetLean    = "creds, token without default policy"
 	targetTransit = "transit sign"
 	targetOIDC    = "identity OIDC token"
 	targetEmpty   = "empty plugin"
@@ -62,6 +66,7 @@ const batchSize = 100
 // A signing input as long as the engine's own.
 var signingInput = base64.StdEncoding.EncodeToString(make([]byte, 230))
 
+// prepare makes the key, and the caller of all that is measured.
 func (b *bench) prepare(ctx context.Context) error {
 	var err error
 	if b.key, err = rsa.GenerateKey(rand.Reader, 2048); err != nil {
@@ -71,40 +76,74 @@ func (b *bench) prepare(ctx context.Context) error {
 	if err := os.WriteFile(b.keyFile, private, 0o600); err != nil {
 		return fmt.Errorf("writing the key: %w", err)
 	}
-	for _, write := range []struct {
-		path string
-		body map[string]any
-	}{
-		{"sys/mounts/clanmeeting", map[string]any{"type": devvault.PluginName}},
-		{"sys/mounts/empty", map[string]any{"type": "vault-plugin-empty"}},
-		{"sys/mounts/transit", map[string]any{"type": "transit"}},
-		{"sys/mounts/kv1", map[string]any{"type": "kv", "options": map[string]any{"version": "1"}}},
+	if err := b.writeAll(ctx, []writing{
 		{"sys/auth/userpass", map[string]any{"type": "userpass"}},
-		{"clanmeeting/config", map[string]any{"consumer_id": "acme", "private_key": string(private)}},
-		{"clanmeeting/roles/bench", map[string]any{"allowed_rooms": "room-*", "ttl": "5m"}},
-		{"transit/keys/bench", map[string]any{"type": "rsa-2048"}},
-		{"identity/oidc/key/bench", map[string]any{"algorithm": "RS256", "allowed_client_ids": "*"}},
-		{"identity/oidc/role/bench", map[string]any{"key": "bench", "ttl": "5m"}},
-		{"kv1/bench", map[string]any{"value": "something"}},
 		{"sys/policies/acl/bench", map[string]any{"policy": `
-path "clanmeeting/creds/*" { capabilities = ["read", "update"] }
+path "+/creds/*" { capabilities = ["read", "update"] }
 path "empty/*" { capabilities = ["read"] }
 path "transit/sign/bench/sha2-256" { capabilities = ["update"] }
 path "identity/oidc/token/bench" { capabilities = ["read"] }
 path "kv1/bench" { capabilities = ["read"] }`}},
 		{"auth/userpass/users/bench", map[string]any{"password": "bench", "token_policies": "bench"}},
-	} {
-		if _, err := b.write(ctx, write.path, write.body); err != nil {
+		{"auth/userpass/users/lean", map[string]any{"password": "bench", "token_policies": "bench", "token_no_default_policy": true}},
+	}); err != nil {
+		return err
+	}
+	if b.token, err = b.login(ctx, "bench"); err != nil {
+		return err
+	}
+	b.leanToken, err = b.login(ctx, "lean")
+	return err
+}
+
+func (b *bench) login(ctx context.Context, user string) (string, error) {
+	answer, err := b.write(ctx, "auth/userpass/login/"+user, map[string]any{"password": "bench"})
+	if err != nil {
+		return "", err
+	}
+	auth, _ := answer["auth"].(map[string]any)
+	token, _ := auth["client_token"].(string)
+	return token, nil
+}
+
+// mountEngine mounts a plugin that is a build of the engine, with a role named bench.
+func (b *bench) mountEngine(ctx context.Context, mount, plugin string) error {
+	private, err := os.ReadFile(b.keyFile)
+	if err != nil {
+		return fmt.Errorf("the key: %w", err)
+	}
+	return b.writeAll(ctx, []writing{
+		{"sys/mounts/" + mount, map[string]any{"type": plugin}},
+		{mount + "/config", map[string]any{"consumer_id": "acme", "private_key": string(private)}},
+		{mount + "/roles/bench", map[string]any{"allowed_rooms": "room-*", "ttl": "5m"}},
+	})
+}
+
+// mountPeers mounts what the engine is measured beside.
+func (b *bench) mountPeers(ctx context.Context) error {
+	return b.writeAll(ctx, []writing{
+		{"sys/mounts/empty", map[string]any{"type": "vault-plugin-empty"}},
+		{"sys/mounts/transit", map[string]any{"type": "transit"}},
+		{"sys/mounts/kv1", map[string]any{"type": "kv", "options": map[string]any{"version": "1"}}},
+		{"transit/keys/bench", map[string]any{"type": "rsa-2048"}},
+		{"identity/oidc/key/bench", map[string]any{"algorithm": "RS256", "allowed_client_ids": "*"}},
+		{"identity/oidc/role/bench", map[string]any{"key": "bench", "ttl": "5m"}},
+		{"kv1/bench", map[string]any{"value": "something"}},
+	})
+}
+
+// A writing is a request that prepares something.
+type writing struct {
+	path string
+	body map[string]any
+}
+
+func (b *bench) writeAll(ctx context.Context, all []writing) error {
+	for _, w := range all {
+		if _, err := b.write(ctx, w.path, w.body); err != nil {
 			return err
 		}
 	}
-	answer, err := b.write(ctx, "auth/userpass/login/bench", map[string]any{"password": "bench"})
-	if err != nil {
-		return err
-	}
-	auth, _ := answer["auth"].(map[string]any)
-	b.token, _ = auth["client_token"].(string)
-	b.addTargets()
 	return nil
 }
 
@@ -119,41 +158,49 @@ func (b *bench) write(ctx context.Context, path string, body any) (devvault.Answ
 	return answer, nil
 }
 
-func (b *bench) addTargets() {
-	at := func(path string) func(int64) string {
-		return func(int64) string { return b.vault.Addr + "/v1/" + path }
-	}
-	sign := fmt.Sprintf(`"input":%q`, signingInput)
-	b.targets = []*target{
-		{
-			name: targetCreds, method: http.MethodGet, charge: []string{"vault", devvault.PluginName},
-			url: func(n int64) string {
-				return fmt.Sprintf("%s/v1/clanmeeting/creds/bench?room=%s", b.vault.Addr, roomOf(n))
-			},
-			check: b.checkToken,
+// at is a path that is the same for every request.
+func (b *bench) at(path string) func(int64) string {
+	return func(int64) string { return b.vault.Addr + "/v1/" + path }
+}
+
+func (b *bench) addCreds() {
+	creds := &target{
+		name: targetCreds, method: http.MethodGet, charge: []string{"vault", devvault.PluginName},
+		url: func(n int64) string {
+			return fmt.Sprintf("%s/v1/clanmeeting/creds/bench?room=%s", b.vault.Addr, roomOf(n))
 		},
+		check: b.checkToken,
+	}
+	lean := *creds
+	lean.name, lean.token = targetLean, b.leanToken
+	b.targets = []*target{creds, &lean}
+}
+
+func (b *bench) addPeers() {
+	sign := fmt.Sprintf(`"input":%q`, signingInput)
+	b.targets = append(b.targets, []*target{
 		{
-			name: targetTransit, method: http.MethodPost, charge: []string{"vault"}, url: at("transit/sign/bench/sha2-256"),
+			name: targetTransit, method: http.MethodPost, charge: []string{"vault"}, url: b.at("transit/sign/bench/sha2-256"),
 			body: func(int64) string { return `{"signature_algorithm":"pkcs1v15",` + sign + `}` },
 		},
-		{name: targetOIDC, method: http.MethodGet, charge: []string{"vault"}, url: at("identity/oidc/token/bench")},
-		{name: targetEmpty, method: http.MethodGet, charge: []string{"vault", "vault-plugin-empty"}, url: at("empty/empty?room=room-1")},
+		{name: targetOIDC, method: http.MethodGet, charge: []string{"vault"}, url: b.at("identity/oidc/token/bench")},
+		{name: targetEmpty, method: http.MethodGet, charge: []string{"vault", "vault-plugin-empty"}, url: b.at("empty/empty?room=room-1")},
 		{
 			name: targetFloor, method: http.MethodGet, charge: []string{"vault", "vault-plugin-empty"},
 			url: func(n int64) string { return fmt.Sprintf("%s/v1/empty/signature?room=%s", b.vault.Addr, roomOf(n)) },
 		},
-		{name: targetKV, method: http.MethodGet, charge: []string{"vault"}, url: at("kv1/bench")},
+		{name: targetKV, method: http.MethodGet, charge: []string{"vault"}, url: b.at("kv1/bench")},
 		{
-			name: targetBatch, method: http.MethodPost, charge: []string{"vault", devvault.PluginName}, url: at("clanmeeting/creds/bench"),
+			name: targetBatch, method: http.MethodPost, charge: []string{"vault", devvault.PluginName}, url: b.at("clanmeeting/creds/bench"),
 			body: batchBody, batch: batchSize, check: b.checkBatch,
 		},
 		{
-			name: targetTBatch, method: http.MethodPost, charge: []string{"vault"}, url: at("transit/sign/bench/sha2-256"), batch: batchSize,
+			name: targetTBatch, method: http.MethodPost, charge: []string{"vault"}, url: b.at("transit/sign/bench/sha2-256"), batch: batchSize,
 			body: func(int64) string {
 				return `{"signature_algorithm":"pkcs1v15","batch_input":[` + repeat("{"+sign+"}", batchSize) + `]}`
 			},
 		},
-	}
+	}...)
 }
 
 // startVendor runs the vendor's way on a port of its own.

@@ -8,8 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"os"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -63,25 +61,43 @@ func (b *bench) scale(ctx context.Context, slice time.Duration) error {
 	return b.readRoles(ctx, one, slice)
 }
 
-// readRoles compares reads of one role with reads of many in turn.
+// readRoles compares, in turns, reads of one role with reads of many and with one that
+// has many rooms.
 func (b *bench) readRoles(ctx context.Context, one *target, slice time.Duration) error {
-	var next atomic.Int64
-	turn := *one
-	turn.url = func(n int64) string {
-		return fmt.Sprintf("%s/v1/clanmeeting/creds/role%d?room=%s", b.vault.Addr, next.Add(1)%distinctRoles, roomOf(n))
+	rooms := make([]string, 1000)
+	for i := range rooms {
+		rooms[i] = fmt.Sprintf("hall-%d-*", i)
 	}
-	var same, distinct sample
-	for range 4 {
-		for t, total := range map[*target]*sample{one: &same, &turn: &distinct} {
-			s, err := b.load(ctx, t, scaleWriters, slice)
+	rooms[len(rooms)-1] = "room-*"
+	if _, err := b.write(ctx, "clanmeeting/roles/rooms", map[string]any{"allowed_rooms": rooms, "ttl": "5m"}); err != nil {
+		return err
+	}
+	var next atomic.Int64
+	readings := []*struct {
+		what  string
+		role  func() string
+		total sample
+	}{
+		{what: "the same role", role: func() string { return "bench" }},
+		{what: fmt.Sprintf("%d roles in turn", distinctRoles), role: func() string { return fmt.Sprintf("role%d", next.Add(1)%distinctRoles) }},
+		{what: "a role with 1000 globs", role: func() string { return "rooms" }},
+	}
+	for range 12 {
+		for _, r := range readings {
+			t := *one
+			t.url = func(n int64) string {
+				return fmt.Sprintf("%s/v1/clanmeeting/creds/%s?room=%s", b.vault.Addr, r.role(), roomOf(n))
+			}
+			s, err := b.load(ctx, &t, scaleWriters, slice/2)
 			if err != nil {
 				return err
 			}
-			total.join(s)
+			r.total.join(s)
 		}
 	}
-	fmt.Printf("%d roles, the same one read: %s\n", manyRoles, describe(&same))
-	fmt.Printf("%d roles, %d of them read in turn: %s, plugin memory %s\n", manyRoles, distinctRoles, describe(&distinct), b.pluginMemory())
+	for _, r := range readings {
+		fmt.Printf("%d roles, %s: %s, plugin memory %s\n", manyRoles, r.what, describe(&r.total), b.pluginMemory())
+	}
 	return nil
 }
 
@@ -104,16 +120,7 @@ func (b *bench) writeRoles(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// pluginMemory is the resident memory of the plugin; unknown without /proc.
+// pluginMemory is the resident memory of the plugin; 0 without /proc.
 func (b *bench) pluginMemory() string {
-	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", b.processes[devvault.PluginName]))
-	if err != nil {
-		return "unknown"
-	}
-	for line := range strings.Lines(string(raw)) {
-		if value, ok := strings.CutPrefix(line, "VmRSS:"); ok {
-			return strings.TrimSpace(value)
-		}
-	}
-	return "unknown"
+	return fmt.Sprintf("%d kB", held(b.processes[devvault.PluginName]).memory)
 }

@@ -1,0 +1,153 @@
+// Copyright (c) The vault-plugin-secrets-clanmeeting authors
+// SPDX-License-Identifier: MPL-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/scripts/devvault"
+)
+
+const (
+	soakWorkers = 8
+	soakSamples = 20
+
+	// What the plugin may hold at the end, over what it held after the first of the
+	// samples, without being said to grow.
+	soakMemory = 1.25
+	soakFiles  = 8
+)
+
+// An errand is one request of the mixed load, and the status that it must have.
+type errand struct {
+	method, path string
+	body         any
+	status       int
+}
+
+// soak makes all kinds of requests, good and bad, on all cores for a time, and fails
+// if one is answered as it should not be, or if the plugin's memory, threads or open
+// files grow.
+func (b *bench) soak(ctx context.Context, length time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, length)
+	defer cancel()
+	_, answer, err := b.vault.Call(ctx, b.vault.RootToken, http.MethodGet, "clanmeeting/creds/bench?room=room-1", nil)
+	if err != nil {
+		return err
+	}
+	token, _ := answer.Data()["token"].(string)
+	var done atomic.Int64
+	errs := make([]error, soakWorkers)
+	var wg sync.WaitGroup
+	for i := range soakWorkers {
+		wg.Go(func() {
+			defer cancel() // one that fails ends it for all
+			for n := i; ctx.Err() == nil && errs[i] == nil; n += soakWorkers {
+				errs[i] = b.run(ctx, errandOf(n, token))
+				done.Add(1)
+			}
+		})
+	}
+	samples := b.watch(ctx, length/soakSamples, &done)
+	wg.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	return grown(samples)
+}
+
+// errandOf is the nth request: most are reads of a token.
+func errandOf(n int, token string) errand {
+	role := fmt.Sprintf("clanmeeting/roles/soak%d", n%1000)
+	switch n % 20 {
+	case 0:
+		return errand{http.MethodPost, role, map[string]any{"allowed_rooms": "room-*"}, http.StatusNoContent}
+	case 1:
+		return errand{http.MethodDelete, role, nil, http.StatusNoContent}
+	case 2:
+		return errand{http.MethodPost, "clanmeeting/config", map[string]any{"issuer": fmt.Sprintf("issuer-%d", n)}, http.StatusNoContent}
+	case 3:
+		return errand{http.MethodPost, "clanmeeting/creds/bench", `{"batch_input":[` + repeat(`{"room":"room-x"}`, 20) + `]}`, http.StatusOK}
+	case 4:
+		return errand{http.MethodGet, "clanmeeting/check/bench?room=room-1", nil, http.StatusOK}
+	case 5:
+		return errand{http.MethodPost, "clanmeeting/verify", map[string]any{"token": token}, http.StatusOK}
+	case 6:
+		return errand{http.MethodGet, "clanmeeting/creds/bench?room=billing", nil, http.StatusBadRequest}
+	case 7:
+		return errand{http.MethodPost, "clanmeeting/config", map[string]any{"private_key": "no key"}, http.StatusBadRequest}
+	}
+	return errand{http.MethodGet, "clanmeeting/creds/bench?room=room-1", nil, http.StatusOK}
+}
+
+func (b *bench) run(ctx context.Context, e errand) error {
+	status, answer, err := b.vault.Call(ctx, b.vault.RootToken, e.method, e.path, e.body)
+	switch {
+	case ctx.Err() != nil:
+		return nil // the time is up
+	case err != nil:
+		return err
+	case status != e.status:
+		return fmt.Errorf("%s %s: status %d, not %d: %s", e.method, e.path, status, e.status, answer.Errors())
+	}
+	return nil
+}
+
+// A holding is what the plugin's process holds at a moment.
+type holding struct{ memory, threads, files int }
+
+// watch prints what the plugin holds, at every interval until the time is up.
+func (b *bench) watch(ctx context.Context, interval time.Duration, done *atomic.Int64) []holding {
+	var samples []holding
+	for {
+		select {
+		case <-ctx.Done():
+			return samples
+		case <-time.After(interval):
+		}
+		h := held(b.processes[devvault.PluginName])
+		samples = append(samples, h)
+		fmt.Printf("%d requests; the plugin holds %d kB, %d threads, %d files\n", done.Load(), h.memory, h.threads, h.files)
+	}
+}
+
+// held reads /proc; it is nothing where there is none.
+func held(pid int) holding {
+	var h holding
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return h
+	}
+	for line := range strings.Lines(string(raw)) {
+		_, _ = fmt.Sscanf(line, "VmRSS: %d", &h.memory)
+		_, _ = fmt.Sscanf(line, "Threads: %d", &h.threads)
+	}
+	if files, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid)); err == nil {
+		h.files = len(files)
+	}
+	return h
+}
+
+// grown compares the end with the beginning, of which the first sample warms up.
+func grown(samples []holding) error {
+	if len(samples) < 3 {
+		return errors.New("too short to see whether anything grows")
+	}
+	first, last := samples[1], samples[len(samples)-1]
+	if last.memory == 0 {
+		return errors.New("there is no /proc here: nothing was seen of memory, threads and files")
+	}
+	if float64(last.memory) > soakMemory*float64(first.memory) || last.files > first.files+soakFiles || last.threads > first.threads+soakFiles {
+		return fmt.Errorf("the plugin grows: from %+v to %+v", first, last)
+	}
+	return nil
+}
