@@ -171,15 +171,18 @@ func (r *role) match(wanted room, c *caller) (matched string, unmet, err error) 
 	}
 	for _, rule := range r.rules {
 		rendered, err := rule.render(c)
-		switch mistake := new(invalidError); {
-		case errors.As(err, &mistake):
-			if unmet == nil {
-				unmet = invalid("the template %s matches nothing: %s", rule.text, mistake)
+		if err == nil {
+			if matches(rendered, wanted) {
+				return rule.text, nil, nil
 			}
-		case err != nil:
+			continue
+		}
+		mistake := new(invalidError)
+		if !errors.As(err, &mistake) {
 			return "", nil, err
-		case matches(rendered, wanted):
-			return rule.text, nil, nil
+		}
+		if unmet == nil {
+			unmet = invalid("the template %s matches nothing: %s", rule.text, mistake)
 		}
 	}
 	return "", unmet, nil

@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"syscall"
 	"time"
 
@@ -124,7 +125,8 @@ func (b *bench) measure(ctx context.Context, o options) (*results, error) {
 	for _, n := range connections {
 		for round := range o.rounds {
 			fmt.Fprintf(os.Stderr, "%d connections, round %d of %d\n", n, round+1, o.rounds)
-			r.signatures = append(r.signatures, b.signature())
+			r.alone = append(r.alone, b.signature(1))
+			r.signatures = append(r.signatures, b.signature(runtime.GOMAXPROCS(0)))
 			for _, t := range b.targets {
 				if t.batch > 0 && n != 1 {
 					continue // a batch is one caller's
