@@ -64,6 +64,7 @@ scale: go ## What 100,000 roles cost
 
 .PHONY: pairs
 pairs: go ## Which of the builds of the engine in VARIANTS is faster
+	@test -d "$(VARIANTS)" || { echo "error: set VARIANTS to a folder with two builds or more" >&2; exit 1; }
 	@scripts/bench.sh -pairs -plugin-dir $(VARIANTS) -rounds 30 -slice 500ms
 
 .PHONY: soak
@@ -96,8 +97,10 @@ fmt: tools ## Format the code with gofumpt
 	$(TOOLS)/gofumpt -w backend cmd scripts
 
 .PHONY: vet
-vet: go ## go vet
+vet: go ## go vet, and that the plugin builds for the other systems
 	go vet $(PACKAGES)
+	GOOS=darwin CGO_ENABLED=0 go build -o /dev/null ./cmd/...
+	GOOS=windows CGO_ENABLED=0 go build -o /dev/null ./cmd/...
 
 .PHONY: vulncheck
 vulncheck: tools ## Known vulnerabilities that the code reaches; says "not checked" where the database is out of reach

@@ -71,7 +71,7 @@ func factory(version string, now func() time.Time) logical.Factory {
 }
 
 func newBackend(version string, now func() time.Time) *backend {
-	b := &backend{now: now, roles: newRoleCache(cachedRoles)}
+	b := &backend{now: now, roles: newRoleCache()}
 	b.Backend = &framework.Backend{
 		BackendType:    logical.TypeLogical,
 		Help:           strings.TrimSpace(backendHelp),
@@ -118,7 +118,7 @@ func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*log
 }
 
 // HandleExistenceCheck is the logical.Backend implementation. Whether an entry
-// exists hangs on the path alone. The data stay out of it, because Vault logs
+// exists depends on the path alone. The data stay out of it, because Vault logs
 // why a check failed and the framework's reason repeats a field's value.
 func (b *backend) HandleExistenceCheck(ctx context.Context, req *logical.Request) (checkFound, exists bool, err error) {
 	if hasRelativePath(req) {

@@ -21,6 +21,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -280,17 +281,15 @@ func (s *testStorage) List(ctx context.Context, prefix string) ([]string, error)
 type slowStorage struct {
 	logical.Storage
 	key              string
-	once             sync.Once
+	held             atomic.Bool
 	reached, proceed chan struct{}
 }
 
 func (s *slowStorage) Get(ctx context.Context, key string) (*logical.StorageEntry, error) {
 	entry, err := s.Storage.Get(ctx, key)
-	if key == s.key {
-		s.once.Do(func() {
-			close(s.reached)
-			<-s.proceed
-		})
+	if key == s.key && s.held.CompareAndSwap(false, true) {
+		close(s.reached)
+		<-s.proceed
 	}
 	return entry, err
 }

@@ -143,7 +143,7 @@ func misspelt(name string) string {
 
 var namePattern = regexp.MustCompile(`^[a-z_]{1,32}$`)
 
-// signAll signs on all cores, until the request is given up.
+// signAll signs with all batchWorkers, until the request is given up.
 func signAll(ctx context.Context, items []batchItem) ([]map[string]any, error) {
 	results := make([]map[string]any, len(items))
 	group, ctx := errgroup.WithContext(ctx)

@@ -6,8 +6,10 @@ package backend
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/require"
@@ -150,4 +152,42 @@ func TestBatchHonoursTheContext(t *testing.T) {
 	require.Zero(t, signed)
 	require.True(t, batchSlots().TryAcquire(int64(batchWorkers())), "every slot is given back")
 	batchSlots().Release(int64(batchWorkers()))
+}
+
+// No goroutine stays behind a request, whatever becomes of it.
+func TestNoGoroutineStaysBehind(t *testing.T) {
+	m := configured(t)
+	items := make([]any, 50)
+	for i := range items {
+		items[i] = map[string]any{fieldRoom: "support-1"}
+	}
+	batch := func() *logical.Request {
+		return &logical.Request{Operation: logical.UpdateOperation, Path: "creds/support", Storage: m.storage, Data: map[string]any{fieldBatchInput: items}}
+	}
+	_, _ = m.wire.HandleRequest(t.Context(), batch())
+	before := goroutines()
+	for range 10 {
+		_, _ = m.wire.HandleRequest(t.Context(), batch())
+		_, _ = m.wire.HandleRequest(t.Context(), m.credsRequest())
+		given, giveUp := context.WithTimeout(t.Context(), 10*time.Millisecond)
+		_, err := m.wire.HandleRequest(given, batch())
+		giveUp()
+		require.Error(t, err)
+	}
+	for range 20 {
+		if goroutines() <= before {
+			return
+		}
+	}
+	require.LessOrEqual(t, goroutines(), before)
+}
+
+// goroutines are those that are there for longer than a moment.
+func goroutines() int {
+	least := runtime.NumGoroutine()
+	for range 50 {
+		time.Sleep(10 * time.Millisecond)
+		least = min(least, runtime.NumGoroutine())
+	}
+	return least
 }

@@ -19,7 +19,7 @@ import (
 // Every path describes itself whole: what vault path-help, the OpenAPI document
 // and Vault's UI are made of.
 func TestPathTable(t *testing.T) {
-	readme, err := os.ReadFile("../README.md")
+	reference, err := os.ReadFile("../docs/reference.md")
 	require.NoError(t, err)
 	b := newBackend(testVersion, time.Now)
 	for _, path := range b.Paths {
@@ -29,7 +29,7 @@ func TestPathTable(t *testing.T) {
 		require.Equal(t, operationPrefix, path.DisplayAttrs.OperationPrefix, path.Pattern)
 		for name, field := range path.Fields {
 			require.NotEmpty(t, field.Description, "%s: %s", path.Pattern, name)
-			require.True(t, strings.Contains(string(readme), "`"+name+"`"), "%s: the README's tables lack %s", path.Pattern, name)
+			require.True(t, strings.Contains(string(reference), "`"+name+"`"), "%s: the reference lacks %s", path.Pattern, name)
 		}
 		for op, handler := range path.Operations {
 			properties := handler.Properties()
@@ -38,7 +38,7 @@ func TestPathTable(t *testing.T) {
 			for _, response := range properties.Responses[http.StatusOK] {
 				for name, field := range response.Fields {
 					require.NotEmpty(t, field.Description, "%s: %s: %s", path.Pattern, op, name)
-					require.True(t, strings.Contains(string(readme), "`"+name+"`"), "%s: the README's tables lack %s", path.Pattern, name)
+					require.True(t, strings.Contains(string(reference), "`"+name+"`"), "%s: the reference lacks %s", path.Pattern, name)
 				}
 			}
 		}

@@ -12,7 +12,7 @@ import (
 )
 
 // A terms is what a request is held against: the role and all that the answer
-// hangs on beside it, at one moment. It serves a whole batch.
+// depends on beside it, at one moment. It serves a whole batch.
 type terms struct {
 	role   *role
 	signer *signer

@@ -38,7 +38,7 @@ func (b *backend) pathVerify() *framework.Path {
 					http.StatusOK: {{Description: "OK", Fields: map[string]*framework.FieldSchema{
 						fieldValid:      {Type: framework.TypeBool, Required: true, Description: "Whether the meeting server would take the token now."},
 						fieldReason:     {Type: framework.TypeString, Description: "Why it would not."},
-						fieldClaims:     {Type: framework.TypeMap, Description: "The claims as they are in the token, believed or not."},
+						fieldClaims:     {Type: framework.TypeMap, Description: "The claims of the token, believed or not. A number that a float64 does not hold is given as text."},
 						fieldKeyVersion: {Type: framework.TypeInt, Description: "The key version that signed the token; if one did."},
 					}}},
 				},
@@ -138,7 +138,7 @@ yet, for another room, of the wrong audience, issuer or consumer. All key versio
 of this mount are tried. No algorithm but RS256 is accepted, whatever the token says
 of itself. There is no leeway: to the second, as on the server.
 
-The claims are returned as they are in the token, also of one that is not valid.
+The claims are returned also of a token that is not valid.
 
   $ vault write clanmeeting/verify token=@token.txt room=support-4711
 `

@@ -171,6 +171,7 @@ func TestVerifyAsTheServer(t *testing.T) {
 		"another sub":               {signedBy(t, key, goodHeader, with("sub", `"evil"`)), "wrong consumer"},
 		"room as a list":            {signedBy(t, key, goodHeader, with("room", `["a"]`)), `room is ["a"], not a name`},
 		"no room":                   {signedBy(t, key, goodHeader, without(`"room":"a",`)), "room is missing"},
+		"a Kelvin sign":             {signedBy(t, key, goodHeader, with("room", `"\u212a"`)), "for room"},
 		"another room":              {signedBy(t, key, goodHeader, with("room", `"a "`)), `for room "a ", not "a"`},
 		"exp a float":               {signedBy(t, key, goodHeader, with("exp", fmt.Sprintf("%d.5", now+60))), "exp is"},
 		"exp with an exponent":      {signedBy(t, key, goodHeader, with("exp", "4e9")), "not a whole number of seconds"},

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/golang-jwt/jwt/v5"
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -49,49 +50,52 @@ func TestTokensAreOfOneConfiguration(t *testing.T) {
 	var reads, changes atomic.Int64
 	var versions sync.Map // the tenant of a key version
 	var wg sync.WaitGroup
-	repeat := func(f func()) {
+	defer wg.Wait()
+	defer stop.Store(true)
+	repeat := func(pause time.Duration, done *atomic.Int64, f func(turn int) bool) {
 		wg.Go(func() {
-			for !stop.Load() && !t.Failed() {
-				f()
+			for turn := 0; !stop.Load() && !t.Failed(); turn++ {
+				if f(turn) {
+					done.Add(1)
+				}
+				time.Sleep(pause)
 			}
 		})
 	}
 	for range 4 {
-		repeat(func() { reads.Add(m.readWhole(tenants, &versions)) })
+		repeat(0, &reads, func(int) bool { return m.readWhole(tenants, &versions) })
 	}
-	change := func(pause time.Duration, f func(turn int)) {
-		turn := 0
-		repeat(func() {
-			f(turn)
-			turn++
-			changes.Add(1)
-			time.Sleep(pause)
-		})
-	}
-	change(time.Millisecond, func(turn int) { tenants[turn%2].writeConfig(m) })
-	change(time.Millisecond, func(turn int) { tenants[turn%2].writeRole(m) })
-	change(20*time.Millisecond, func(int) {
+	repeat(time.Millisecond, &changes, func(turn int) bool { return tenants[turn%2].writeConfig(m) })
+	repeat(time.Millisecond, &changes, func(turn int) bool { return tenants[turn%2].writeRole(m) })
+	repeat(20*time.Millisecond, &changes, func(int) bool {
 		version := m.activeKey()
-		m.must(m.call(logical.UpdateOperation, "keys/generate", nil))
-		_, _ = m.call(logical.DeleteOperation, fmt.Sprintf("keys/%d", version), nil) // may be active again
+		_, _ = m.call(logical.DeleteOperation, fmt.Sprintf("keys/%d", version), nil) // refused while it is active
+		return m.done(logical.UpdateOperation, "keys/generate", nil)
 	})
-	change(20*time.Millisecond, func(turn int) { m.mustDelete([]string{"config", "roles/support"}[turn%2]) })
-	change(time.Millisecond, func(turn int) {
+	repeat(20*time.Millisecond, &changes, func(turn int) bool {
+		return m.done(logical.DeleteOperation, []string{"config", "roles/support"}[turn%2], nil)
+	})
+	repeat(time.Millisecond, &changes, func(turn int) bool {
 		m.wire.InvalidateKey(t.Context(), []string{"config", "keys/1", "roles/support"}[turn%3])
+		return true
 	})
 	require.Eventually(t, func() bool { return reads.Load() >= 300 && changes.Load() >= 300 || t.Failed() }, time.Minute, 10*time.Millisecond)
-	stop.Store(true)
-	wg.Wait()
 }
 
-func (n tenant) writeConfig(m *testMount) {
-	m.must(m.call(logical.UpdateOperation, "config", map[string]any{fieldConsumerID: n.name, fieldIssuer: n.name, fieldPrivateKey: n.pem}))
+// done is whether a request was answered; it may be made by any goroutine.
+func (m *testMount) done(op logical.Operation, path string, data map[string]any) bool {
+	resp, err := m.call(op, path, data)
+	return assert.NoError(m.t, err) && assert.NoError(m.t, resp.Error())
 }
 
-func (n tenant) writeRole(m *testMount) {
-	m.must(m.call(logical.UpdateOperation, "roles/support", map[string]any{
+func (n tenant) writeConfig(m *testMount) bool {
+	return m.done(logical.UpdateOperation, "config", map[string]any{fieldConsumerID: n.name, fieldIssuer: n.name, fieldPrivateKey: n.pem})
+}
+
+func (n tenant) writeRole(m *testMount) bool {
+	return m.done(logical.UpdateOperation, "roles/support", map[string]any{
 		fieldAllowedRooms: n.name + "-*", fieldDefaultRoom: n.name + "-hall", fieldTTL: n.ttl,
-	}))
+	})
 }
 
 // activeKey is the version of the active key; 0 without.
@@ -104,24 +108,27 @@ func (m *testMount) activeKey() int {
 	return int(version)
 }
 
-// readWhole reads a token and returns 1 if there was one to look at.
-func (m *testMount) readWhole(tenants []tenant, versions *sync.Map) int64 {
+// readWhole reads a token and tells whether there was one to look at.
+func (m *testMount) readWhole(tenants []tenant, versions *sync.Map) bool {
 	resp, err := m.call(logical.ReadOperation, "creds/support", nil)
 	if !assert.NoError(m.t, err) {
-		return 0
+		return false
 	}
 	if resp.IsError() {
 		assert.True(m.t, slices.ContainsFunc(refusals, func(known string) bool { return strings.Contains(resp.Error().Error(), known) }), resp.Error())
-		return 0
+		return false
 	}
 	of := slices.IndexFunc(tenants, func(n tenant) bool { return n.name == resp.Data[fieldConsumerID] })
-	claims := verified(m.t, resp.Data[fieldToken].(string), tenants[of].key)
-	assert.Equal(m.t, tenants[of].name, claims["sub"])
-	assert.Equal(m.t, tenants[of].name, claims["iss"])
+	from := slices.IndexFunc(tenants, func(n tenant) bool { return n.name+"-hall" == resp.Data[fieldRoom] })
+	presented, err := decodeToken(resp.Data[fieldToken].(string))
+	if !assert.NoError(m.t, err) || !assert.NotEqual(m.t, -1, of) || !assert.NotEqual(m.t, -1, from) {
+		return false
+	}
 	owner, _ := versions.LoadOrStore(resp.Data[fieldKeyVersion], of)
-	assert.Equal(m.t, owner, of, "a key version is one key")
-
-	room := tenants[slices.IndexFunc(tenants, func(n tenant) bool { return n.name+"-hall" == claims["room"] })]
-	assert.EqualValues(m.t, room.ttl, resp.Data[fieldTTL], "room and ttl are of one state of the role")
-	return 1
+	return assert.NoError(m.t, jwt.SigningMethodRS256.Verify(presented.signed, presented.signature, &tenants[of].key.PublicKey)) &&
+		assert.Equal(m.t, tenants[of].name, presented.claims["sub"]) &&
+		assert.Equal(m.t, tenants[of].name, presented.claims["iss"]) &&
+		assert.Equal(m.t, resp.Data[fieldRoom], presented.claims["room"]) &&
+		assert.Equal(m.t, owner, of, "a key version is one key") &&
+		assert.EqualValues(m.t, tenants[from].ttl, resp.Data[fieldTTL], "room and ttl are of one state of the role")
 }

@@ -118,7 +118,7 @@ func (r *role) checkRooms() error {
 }
 
 // checkDefaultRoom makes sure that the default is allowed, as far as that does not
-// hang on the caller; the rest is for grantRoom.
+// depend on the caller; the rest is for grantRoom.
 func (r *role) checkDefaultRoom() error {
 	if r.DefaultRoom == "" {
 		return nil

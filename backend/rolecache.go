@@ -25,9 +25,8 @@ type roleCache struct {
 	locks []*locksutil.LockEntry
 }
 
-// newRoleCache makes a cache of 1 role or more.
-func newRoleCache(size int) *roleCache {
-	entries, err := lru.New[string, *role](size)
+func newRoleCache() *roleCache {
+	entries, err := lru.New[string, *role](cachedRoles)
 	if err != nil {
 		panic(err) // only for a size below 1
 	}

@@ -26,7 +26,7 @@ var directivePattern = regexp.MustCompile(`^identity\.(` +
 
 // A roomRule is an entry of allowed_rooms: a name, or a glob in which "*" stands
 // for any part of a name. It may be a template, in which directives stand for
-// parts of a name that hang on the caller.
+// parts of a name that depend on the caller.
 type roomRule struct {
 	text   string // as the role has it, in lower case but for directives
 	pieces []rulePiece
@@ -78,7 +78,7 @@ func parseRule(text string, templates bool) (roomRule, error) {
 	return rule, nil
 }
 
-// templated tells whether the rule hangs on the caller.
+// templated tells whether the rule depends on the caller.
 func (r roomRule) templated() bool {
 	for _, piece := range r.pieces {
 		if piece.directive != "" {

@@ -192,7 +192,10 @@ func (t *presentedToken) checkRoom(wanted room) string {
 	switch {
 	case !ok:
 		return fmt.Sprintf("room is %s, not a name", shown(t.claims, "room"))
-	case wanted == "" || name == string(everyRoom) || strings.ToLower(name) == string(wanted):
+	case wanted == "" || name == string(everyRoom):
+		return ""
+	// The server lowers ASCII alone, and no other letter can become one of a room's.
+	case roomPattern.MatchString(name) && strings.ToLower(name) == string(wanted):
 		return ""
 	}
 	return fmt.Sprintf("for room %q, not %q", shorten(name), wanted)

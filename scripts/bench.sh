@@ -11,7 +11,9 @@ CGO_ENABLED=0 go build -trimpath -o "$out/plugins/vault-plugin-empty" ./scripts/
 go build -o "$out/bench" ./scripts/bench
 
 modules=
-if command -v node >/dev/null && command -v npm >/dev/null; then
+if [ $# -gt 0 ]; then
+	: # another run than the comparison with its peers
+elif command -v node >/dev/null && command -v npm >/dev/null; then
 	npm install --silent --no-save --no-package-lock --no-audit --no-fund --prefix "$out/node" jsonwebtoken@9.0.2 >&2
 	modules=$PWD/$out/node/node_modules
 else

@@ -3,7 +3,9 @@
 # in backend/testdata/fuzz, from where every later test run tries it.
 set -eu
 cd "$(dirname "$0")/.."
-for target in $(go test -list '^Fuzz' ./backend | grep '^Fuzz'); do
+listed=$(go test -list '^Fuzz' ./backend)
+targets=$(echo "$listed" | grep '^Fuzz')
+for target in $targets; do
 	echo "$target for ${FUZZTIME:=30s}"
 	go test -run '^$' -fuzz "^$target\$" -fuzztime "$FUZZTIME" ./backend
 done

@@ -21,8 +21,11 @@ var version = "v0.1.0-dev"
 
 func main() {
 	// One more than there are cores: while batches sign on all of them, it waits for
-	// what comes in from Vault.
-	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 1)
+	// what comes in from Vault. From then on Go does not follow a change of the
+	// machine's limits; who sets the variable has decided for themselves.
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 1)
+	}
 
 	// A Vault that is killed leaves its plugins running, with the key in memory.
 	go func() {

@@ -200,18 +200,26 @@ func (b *bench) checkJWT(token, room string) error {
 func (b *bench) readsDuringBatches(ctx context.Context, mount string, t *target, slice time.Duration) (*sample, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	var failed error
 	done := make(chan struct{})
 	items := repeat(`{"room":"room-x"}`, 1000)
 	go func() {
 		defer close(done)
 		for ctx.Err() == nil {
-			_, _, _ = b.vault.Call(ctx, b.token, http.MethodPost, mount+"/creds/bench", `{"batch_input":[`+items+`]}`)
+			status, answer, err := b.vault.Call(ctx, b.token, http.MethodPost, mount+"/creds/bench", `{"batch_input":[`+items+`]}`)
+			switch {
+			case ctx.Err() != nil:
+			case err != nil:
+				failed = err
+			case status != http.StatusOK:
+				failed = fmt.Errorf("a batch during reads: status %d: %s", status, answer.Errors())
+			}
 		}
 	}()
 	s, err := b.load(ctx, t, 1, slice)
 	cancel()
 	<-done
-	return s, err
+	return s, errors.Join(err, failed)
 }
 
 // signature is the CPU of one bare signature, of many in a row, on so many cores at

@@ -40,6 +40,9 @@ type errand struct {
 func (b *bench) soak(ctx context.Context, length time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, length)
 	defer cancel()
+	if _, err := b.write(ctx, "clanmeeting/roles/leased", map[string]any{"allowed_rooms": "room-*", "ttl": "10s", "generate_lease": true}); err != nil {
+		return err
+	}
 	_, answer, err := b.vault.Call(ctx, b.vault.RootToken, http.MethodGet, "clanmeeting/creds/bench?room=room-1", nil)
 	if err != nil {
 		return err
@@ -67,7 +70,7 @@ func (b *bench) soak(ctx context.Context, length time.Duration) error {
 
 // errandOf is the nth request: most are reads of a token.
 func errandOf(n int, token string) errand {
-	role := fmt.Sprintf("clanmeeting/roles/soak%d", n%1000)
+	role := fmt.Sprintf("clanmeeting/roles/soak%d", n/20%1000)
 	switch n % 20 {
 	case 0:
 		return errand{http.MethodPost, role, map[string]any{"allowed_rooms": "room-*"}, http.StatusNoContent}
@@ -85,6 +88,12 @@ func errandOf(n int, token string) errand {
 		return errand{http.MethodGet, "clanmeeting/creds/bench?room=billing", nil, http.StatusBadRequest}
 	case 7:
 		return errand{http.MethodPost, "clanmeeting/config", map[string]any{"private_key": "no key"}, http.StatusBadRequest}
+	case 8:
+		return errand{http.MethodGet, "clanmeeting/roles?list=true", nil, http.StatusOK}
+	case 9:
+		return errand{http.MethodGet, "clanmeeting/keys/1", nil, http.StatusOK}
+	case 10:
+		return errand{http.MethodGet, "clanmeeting/creds/leased?room=room-1", nil, http.StatusOK}
 	}
 	return errand{http.MethodGet, "clanmeeting/creds/bench?room=room-1", nil, http.StatusOK}
 }
@@ -144,7 +153,7 @@ func grown(samples []holding) error {
 	}
 	first, last := samples[1], samples[len(samples)-1]
 	if last.memory == 0 {
-		return errors.New("there is no /proc here: nothing was seen of memory, threads and files")
+		return errors.New("nothing was seen of the plugin's memory: it ended, or there is no /proc here")
 	}
 	if float64(last.memory) > soakMemory*float64(first.memory) || last.files > first.files+soakFiles || last.threads > first.threads+soakFiles {
 		return fmt.Errorf("the plugin grows: from %+v to %+v", first, last)

@@ -17,7 +17,7 @@ import (
 	"time"
 )
 
-// Cluster is three Vaults that share a Raft storage and the folder of plugins.
+// Cluster is three Vaults with Raft storage, and one folder of plugins for all.
 type Cluster struct {
 	Nodes     []*Node
 	RootToken string
@@ -64,8 +64,7 @@ func (c *Cluster) begin(ctx context.Context) error {
 	if status != http.StatusOK {
 		return fmt.Errorf("initialising the cluster: %s", answer.Errors())
 	}
-	keys, _ := answer["keys_base64"].([]any)
-	c.unsealKey = fmt.Sprint(keys...)
+	c.unsealKey = join(answer["keys_base64"]) // of one
 	c.RootToken, _ = answer["root_token"].(string)
 	for _, n := range c.Nodes {
 		n.RootToken = c.RootToken
@@ -156,16 +155,23 @@ log_level        = %q
 	return nil
 }
 
-// freePorts are addresses that nobody listened on a moment ago.
+// freePorts are addresses that nobody listened on a moment ago, below those that
+// connections take: a node that is started again finds its own still free.
 func freePorts(n int) ([]string, error) {
-	addrs := make([]string, n)
-	for i := range addrs {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+	const lowest, highest = 20_000, 32_000
+	addrs := make([]string, 0, n)
+	for port := lowest + os.Getpid()%(highest-lowest)/2; port < highest && len(addrs) < n; port++ {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 		if err != nil {
+			continue // somebody else's
+		}
+		addrs = append(addrs, l.Addr().String())
+		if err := l.Close(); err != nil {
 			return nil, fmt.Errorf("looking for a free port: %w", err)
 		}
-		defer l.Close() // all are held until all are found
-		addrs[i] = l.Addr().String()
+	}
+	if len(addrs) < n {
+		return nil, errors.New("there are not enough free ports")
 	}
 	return addrs, nil
 }

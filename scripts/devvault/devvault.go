@@ -121,19 +121,19 @@ func start(ctx context.Context, o Options) (*Server, error) {
 
 // run starts the process.
 func (s *Server) run(ctx context.Context, args []string) error {
-	s.cmd = exec.CommandContext(ctx, s.bin, args...)
-	s.cmd.Env = environ()
-	s.cmd.Stdout, s.cmd.Stderr = &s.log, &s.log
+	cmd := exec.CommandContext(ctx, s.bin, args...)
+	cmd.Env = environ()
+	cmd.Stdout, cmd.Stderr = &s.log, &s.log
 	// A Vault that is asked to end also ends its plugins; a killed one does not.
-	s.cmd.Cancel = func() error { return s.cmd.Process.Signal(syscall.SIGTERM) }
-	s.cmd.WaitDelay = stopTimeout
-	if err := s.cmd.Start(); err != nil {
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = stopTimeout
+	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("starting Vault: %w", err)
 	}
 	done := make(chan struct{})
-	s.done = done
+	s.cmd, s.done = cmd, done
 	go func() {
-		_ = s.cmd.Wait() // how it ended is in its output
+		_ = cmd.Wait() // how it ended is in its output
 		close(done)
 	}()
 	return nil
