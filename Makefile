@@ -47,7 +47,7 @@ dev: build ## A Vault in dev mode with the engine mounted, until Ctrl-C
 	@vault=$$(scripts/vault.sh) && go build -o bin/demo ./scripts/demo && exec bin/demo -stay -vault "$$vault" -plugin-dir $(dir $(PLUGIN))
 
 .PHONY: unit
-unit: cc ## The unit tests: seconds, no Vault
+unit: cc ## The unit tests: a minute, no Vault
 	$(GOTEST) ./backend/...
 
 .PHONY: microbench

@@ -4,6 +4,7 @@
 package backend
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
@@ -132,4 +133,24 @@ func TestLiteralRolesAskForNoEntity(t *testing.T) {
 	m := configured(t)
 	m.entityID = "entity-id"
 	m.token("support", map[string]any{fieldRoom: "support-1"})
+}
+
+// absentView is a Vault that does not answer about its identities.
+type absentView struct{ *logical.StaticSystemView }
+
+var errAbsent = errors.New("no answer")
+
+func (absentView) EntityInfo(string) (*logical.Entity, error) { return nil, errAbsent }
+
+// Where Vault can't say who is calling, that is a fault, and no refusal.
+func TestUnknownIdentityIsAFault(t *testing.T) {
+	r := newRole()
+	r.AllowedRoomsTemplate, r.DefaultRoom = true, "{{identity.entity.name}}"
+	r.AllowedRooms = []string{"{{identity.entity.name}}", "other"}
+	require.NoError(t, r.check())
+	for _, name := range []string{"", "ann"} {
+		_, _, err := r.grantRoom(name, &caller{system: absentView{}, entityID: "e1"})
+		require.ErrorIs(t, err, errAbsent)
+		require.False(t, errors.As(err, new(*invalidError)))
+	}
 }

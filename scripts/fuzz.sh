@@ -7,5 +7,5 @@ listed=$(go test -list '^Fuzz' ./backend)
 targets=$(echo "$listed" | grep '^Fuzz')
 for target in $targets; do
 	echo "$target for ${FUZZTIME:=30s}"
-	go test -run '^$' -fuzz "^$target\$" -fuzztime "$FUZZTIME" ./backend
+	go test -run '^$' -fuzz "^$target\$" -fuzztime "$FUZZTIME" -fuzzminimizetime 1s ./backend
 done
