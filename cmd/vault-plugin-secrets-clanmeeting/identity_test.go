@@ -5,9 +5,6 @@ package main
 
 import (
 	"net/http"
-	"os"
-	"regexp"
-	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -111,51 +108,5 @@ func TestHostileMetadata(t *testing.T) {
 			}
 		}
 		require.Equal(t, "lobby", eve.read(mount+"/creds/team", "room", "lobby")["room"])
-	}
-}
-
-// The policies of the README, as they are there: what each allows, and what it leaves
-// to the others.
-func TestPolicies(t *testing.T) {
-	mount, _ := configured(t)
-	readme, err := os.ReadFile("../../README.md")
-	require.NoError(t, err)
-	_, section, _ := strings.Cut(string(readme), "## Policies")
-	section, _, _ = strings.Cut(section, "\n## ")
-	blocks := regexp.MustCompile("(?s)```hcl\n(.*?)```").FindAllStringSubmatch(section, -1)
-	require.Len(t, blocks, 4)
-	holders := map[string]client{}
-	for i, name := range []string{"app", "role manager", "custodian", "support"} {
-		holders[name] = root(t).as(strings.ReplaceAll(blocks[i][1], `"clanmeeting/`, `"`+mount+`/`))
-	}
-	token := root(t).read(mount+"/creds/support", "room", "support-1")["token"]
-	for _, request := range []struct {
-		method, path string
-		body         any
-		may          string
-	}{
-		{http.MethodGet, "/creds/support?room=support-1", nil, "app"},
-		{http.MethodGet, "/roles?list=true", nil, "role manager"},
-		{http.MethodGet, "/roles/support", nil, "role manager"},
-		{http.MethodPost, "/roles/support", map[string]any{"ttl": "1m"}, "role manager"},
-		{http.MethodPost, "/roles/other", map[string]any{"allowed_rooms": "x"}, "role manager"},
-		{http.MethodDelete, "/roles/other", nil, "role manager"},
-		{http.MethodGet, "/config", nil, "custodian"},
-		{http.MethodPost, "/config", map[string]any{"issuer": "production"}, "custodian"},
-		{http.MethodGet, "/keys?list=true", nil, "custodian"},
-		{http.MethodGet, "/keys/1", nil, "custodian"},
-		{http.MethodPost, "/keys/generate", nil, "custodian"},
-		{http.MethodDelete, "/keys/2", nil, "custodian"},
-		{http.MethodPost, "/verify", map[string]any{"token": token}, "support"},
-		{http.MethodDelete, "/config", nil, "custodian"},
-	} {
-		for name, holder := range holders {
-			if name != request.may {
-				status, _ := holder.call(request.method, mount+request.path, request.body)
-				require.Equal(t, http.StatusForbidden, status, "%s %s by %s", request.method, request.path, name)
-			}
-		}
-		status, answer := holders[request.may].call(request.method, mount+request.path, request.body)
-		require.Less(t, status, http.StatusBadRequest, "%s %s by %s: %s", request.method, request.path, request.may, answer.Errors())
 	}
 }

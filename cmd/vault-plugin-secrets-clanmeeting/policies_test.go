@@ -1,0 +1,103 @@
+// Copyright (c) The vault-plugin-secrets-clanmeeting authors
+// SPDX-License-Identifier: MPL-2.0
+
+package main
+
+import (
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// The policies of examples/policies, as they are there: what each allows, and that no
+// other does.
+func TestPolicies(t *testing.T) {
+	mount, _ := configured(t)
+	holders := map[string]client{}
+	files, err := filepath.Glob("../../examples/policies/*.hcl")
+	require.NoError(t, err)
+	for _, file := range files {
+		policy, err := os.ReadFile(file)
+		require.NoError(t, err)
+		holders[strings.TrimSuffix(filepath.Base(file), ".hcl")] = root(t).as(strings.ReplaceAll(string(policy), `"clanmeeting/`, `"`+mount+`/`))
+	}
+	require.Len(t, holders, 5)
+	// The device that the auditor's policy names.
+	root(t).write("sys/audit/file", map[string]any{"type": "file", "options": map[string]any{"file_path": filepath.Join(t.TempDir(), "audit.log")}})
+	t.Cleanup(func() { root(t).call(http.MethodDelete, "sys/audit/file", nil) })
+
+	token := root(t).read(mount+"/creds/support", "room", "support-1")["token"]
+	for _, request := range []struct {
+		method, path string
+		body         any
+		may          []string
+	}{
+		{http.MethodGet, "/creds/support?room=support-1", nil, []string{"app"}},
+		{http.MethodPost, "/creds/support", map[string]any{"room": "support-1"}, nil},
+		{http.MethodGet, "/creds/other?room=support-1", nil, nil},
+		{http.MethodGet, "/check/support?room=support-1", nil, []string{"role-manager"}},
+		{http.MethodGet, "/roles?list=true", nil, []string{"role-manager", "auditor"}},
+		{http.MethodGet, "/roles/support", nil, []string{"role-manager", "auditor"}},
+		{http.MethodPost, "/roles/support", map[string]any{"ttl": "1m"}, []string{"role-manager"}},
+		{http.MethodPost, "/roles/other", map[string]any{"allowed_rooms": "x"}, []string{"role-manager"}},
+		{http.MethodDelete, "/roles/other", nil, []string{"role-manager"}},
+		{http.MethodGet, "/config", nil, []string{"key-custodian", "auditor"}},
+		{http.MethodPost, "/config", map[string]any{"issuer": "production"}, []string{"key-custodian"}},
+		{http.MethodGet, "/keys?list=true", nil, []string{"key-custodian", "auditor"}},
+		{http.MethodGet, "/keys/1", nil, []string{"key-custodian", "auditor"}},
+		{http.MethodPost, "/keys/generate", nil, []string{"key-custodian"}},
+		{http.MethodDelete, "/keys/2", nil, []string{"key-custodian"}},
+		{http.MethodPost, "/verify", map[string]any{"token": token}, []string{"support"}},
+		{http.MethodDelete, "/config", nil, []string{"key-custodian"}},
+	} {
+		for name, holder := range holders {
+			if !slices.Contains(request.may, name) {
+				status, _ := holder.call(request.method, mount+request.path, request.body)
+				require.Equal(t, http.StatusForbidden, status, "%s %s by %s", request.method, request.path, name)
+			}
+		}
+		for _, name := range request.may {
+			status, answer := holders[name].call(request.method, mount+request.path, request.body)
+			require.Less(t, status, http.StatusBadRequest, "%s %s by %s: %s", request.method, request.path, name, answer.Errors())
+		}
+	}
+	for name, holder := range holders {
+		status, answer := holder.post("sys/audit-hash/file", map[string]any{"input": "support-1"})
+		if name != "auditor" {
+			require.Equal(t, http.StatusForbidden, status, name)
+			continue
+		}
+		require.Equal(t, http.StatusOK, status, answer.Errors())
+		require.Contains(t, answer.Data()["hash"], "hmac-sha256:")
+	}
+}
+
+// The traps of allowed_parameters that the README tells of.
+func TestPolicyParameters(t *testing.T) {
+	mount, _ := configured(t)
+	root(t).write(mount+"/roles/any", map[string]any{"allowed_rooms": "*", "default_room": "lobby"})
+	path := `path "` + mount + `/creds/any" { capabilities = ["update"] `
+	for _, test := range []struct {
+		policy, room string
+		want         int
+	}{
+		{`allowed_parameters = { "room" = ["a"] } }`, "a", http.StatusOK},
+		{`allowed_parameters = { "room" = ["a"] } }`, "b", http.StatusForbidden},
+		{`allowed_parameters = { "room" = ["a"] } }`, "", http.StatusOK}, // the lobby
+		{`allowed_parameters = { "room" = ["a"] } required_parameters = ["room"] }`, "", http.StatusForbidden},
+		{`denied_parameters = { "room" = ["board"] } }`, "board", http.StatusForbidden},
+		{`denied_parameters = { "room" = ["board"] } }`, "Board", http.StatusOK}, // the room is board
+	} {
+		body := map[string]any{}
+		if test.room != "" {
+			body["room"] = test.room
+		}
+		status, answer := root(t).as(path+test.policy).post(mount+"/creds/any", body)
+		require.Equal(t, test.want, status, "%s %q: %s", test.policy, test.room, answer.Errors())
+	}
+}

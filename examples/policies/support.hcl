@@ -1,0 +1,5 @@
+# Support: why a host was turned away.
+
+path "clanmeeting/verify" {
+  capabilities = ["update"]
+}
