@@ -43,8 +43,9 @@ type clusterLoad struct {
 // A sequence is a setting that is written again and again with the next number.
 type sequence struct{ tried, acked atomic.Int64 }
 
-// vaultsOwn are the faults that are Vault's, where a node or the plugin is not there.
-var vaultsOwn = []string{"local node not active", "Vault is sealed", "error reading from server: EOF", "plugin is shut down", "connection refused", "transport is closing"}
+// vaultsOwn are the faults that are Vault's, where a node or the plugin is not there: a
+// fault of the engine comes through the plugin protocol with another code.
+var vaultsOwn = []string{"local node not active", "Vault is sealed", "plugin is shut down", "rpc error: code = Unavailable"}
 
 // An outcome is what came of one read.
 type outcome struct {
