@@ -45,7 +45,7 @@ type sequence struct{ tried, acked atomic.Int64 }
 
 // vaultsOwn are the faults that are Vault's, where a node or the plugin is not there: a
 // fault of the engine comes through the plugin protocol with another code.
-var vaultsOwn = []string{"local node not active", "Vault is sealed", "plugin is shut down", "rpc error: code = Unavailable"}
+var vaultsOwn = []string{"local node not active", "Vault is sealed", "plugin is shut down", "rpc error: code = Unavailable", "context canceled"}
 
 // An outcome is what came of one read.
 type outcome struct {
