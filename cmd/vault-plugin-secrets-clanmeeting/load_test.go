@@ -5,9 +5,13 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"maps"
+	"net"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -45,7 +49,7 @@ type sequence struct{ tried, acked atomic.Int64 }
 
 // vaultsOwn are the faults that are Vault's, where a node or the plugin is not there: a
 // fault of the engine comes through the plugin protocol with another code.
-var vaultsOwn = []string{"local node not active", "Vault is sealed", "plugin is shut down", "rpc error: code = Unavailable", "context canceled"}
+var vaultsOwn = []string{"local node not active", "Vault is sealed", "plugin is shut down", "rpc error: code = Unavailable"}
 
 // An outcome is what came of one read.
 type outcome struct {
@@ -132,11 +136,14 @@ func (l *clusterLoad) read(ctx context.Context, n *devvault.Node) {
 		issuer, room, key := l.issuer.acked.Load(), l.room.acked.Load(), l.key.acked.Load()
 		status, answer, err := n.Call(context.Background(), l.c.app, http.MethodGet, clusterMount+"/creds/seq", nil)
 		o.at = time.Now()
+		lost := new(url.Error)
 		switch {
-		case err != nil && !strings.Contains(err.Error(), n.Addr):
+		case errors.As(err, &lost) && !strings.Contains(lost.URL, n.Addr):
 			o.error, o.fair = "redirected to a node that is not there", true
-		case err != nil:
+		case errors.As(err, &lost), errors.Is(err, io.ErrUnexpectedEOF), errors.As(err, new(*net.OpError)):
 			o.error, o.fair = "no connection", true
+		case err != nil:
+			o.error = err.Error()
 		case status != http.StatusOK:
 			o.error, o.fair = fmt.Sprintf("%d %s", status, strings.Join(strings.Fields(answer.Errors()), " ")), status >= http.StatusInternalServerError && slices.ContainsFunc(vaultsOwn, func(text string) bool {
 				return strings.Contains(answer.Errors(), text)
