@@ -10,7 +10,8 @@ TOOLS    := .cache/tools
 VERSION := v0.1.0-dev
 
 # The race detector is C: tests need a C compiler, the plugin does not.
-GOTEST := CGO_ENABLED=1 go test -race -shuffle=on
+# What runs in parallel waits for a Vault Agent, and needs no core meanwhile.
+GOTEST := CGO_ENABLED=1 go test -race -shuffle=on -parallel=8
 
 # need,COMMAND,WHY
 need = @command -v $(1) >/dev/null || { echo "error: $(1) is needed: $(2)" >&2; exit 1; }
@@ -79,6 +80,10 @@ fuzz: go ## Every fuzz target for FUZZTIME, by default 30 seconds each
 cluster-test: cc ## A cluster of three Vaults that lose a node, lose a plugin, are upgraded and stopped; prints how long
 	@vault=$$(scripts/vault.sh) && VAULT_BIN="$$vault" $(GOTEST) -count=1 -v -run '^(TestCluster|TestPluginEndsWithItsVault)$$' ./cmd/...
 
+.PHONY: examples
+examples: cc ## The examples of five languages in a real Vault, their tokens verified by each language's library
+	@scripts/examples.sh
+
 .PHONY: test
 test: cc ## All tests, the acceptance tests in a real Vault included
 	@vault=$$(scripts/vault.sh) && VAULT_BIN="$$vault" $(GOTEST) $(PACKAGES)
@@ -98,7 +103,7 @@ fmt: tools ## Format the code with gofumpt
 
 .PHONY: vet
 vet: go ## go vet, and that the plugin builds for the other systems
-	go vet $(PACKAGES)
+	go vet -tags examples $(PACKAGES)
 	GOOS=darwin CGO_ENABLED=0 go build -o /dev/null ./cmd/...
 	GOOS=windows CGO_ENABLED=0 go build -o /dev/null ./cmd/...
 

@@ -1,0 +1,333 @@
+// Copyright (c) The vault-plugin-secrets-clanmeeting authors
+// SPDX-License-Identifier: MPL-2.0
+
+//go:build examples
+
+// The examples in their own languages, which "make examples" makes sure are there.
+
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// language is one of the vendor's five: how its example is run, and the program that
+// verifies and signs by a library of that language.
+type language struct {
+	name     string
+	example  []string
+	verifier []string
+}
+
+func languages() []language {
+	const examples, verifiers = "../../examples/", "testdata/examples/"
+	python, gson := os.Getenv("EXAMPLES_PYTHON"), os.Getenv("EXAMPLES_GSON")
+	return []language{
+		{"node", []string{"node", examples + "node/host-link.mjs"}, []string{"node", verifiers + "verify.js"}},
+		{"php", []string{"php", examples + "php/host-link.php"}, []string{"php", verifiers + "verify.php"}},
+		{"python", []string{python, examples + "python/host_link.py"}, []string{python, verifiers + "verify.py"}},
+		{"ruby", []string{"ruby", examples + "ruby/host_link.rb"}, []string{"ruby", verifiers + "verify.rb"}},
+		{"java", []string{"java", "-cp", gson, examples + "java/HostLink.java"}, []string{"java", "-cp", gson, verifiers + "Verify.java"}},
+	}
+}
+
+// run is a command's output and what it said, with its status.
+func run(t *testing.T, env, command []string, args ...string) (stdout, stderr string, status int) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	var out, said bytes.Buffer
+	cmd := exec.CommandContext(ctx, command[0], append(command[1:], args...)...)
+	cmd.Env = append(os.Environ(), env...)
+	cmd.Stdout, cmd.Stderr = &out, &said
+	if err := cmd.Run(); cmd.ProcessState == nil {
+		require.NoError(t, err)
+	}
+	return strings.TrimSpace(out.String()), said.String(), cmd.ProcessState.ExitCode()
+}
+
+// meetings is a mount with a key that the test knows too, and an application that may
+// read the tokens of one of its roles, with a login of AppRole that lasts two seconds.
+type meetings struct {
+	mount, keyFile, publicFile string
+	env                        []string
+}
+
+func newMeetings(t *testing.T) meetings {
+	t.Helper()
+	m := meetings{mount: enable(t), keyFile: filepath.Join(t.TempDir(), "key.pem"), publicFile: filepath.Join(t.TempDir(), "public.pem")}
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	require.NoError(t, err)
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	require.NoError(t, err)
+	text := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})
+	require.NoError(t, os.WriteFile(m.keyFile, text, 0o600))
+	root(t).write(m.mount+"/config", map[string]any{"consumer_id": "acme", "private_key": string(text), "domain": "meet.example.com"})
+	require.NoError(t, os.WriteFile(m.publicFile, []byte(root(t).read(m.mount + "/config")["public_key"].(string)), 0o600))
+	root(t).write(m.mount+"/roles/support", map[string]any{"allowed_rooms": "support-*", "ttl": 6, "max_not_before": 60})
+
+	policy, err := os.ReadFile("../../examples/policies/app.hcl")
+	require.NoError(t, err)
+	root(t).write("sys/policies/acl/"+m.mount, map[string]any{"policy": strings.ReplaceAll(string(policy), `"clanmeeting/`, `"`+m.mount+`/`)})
+	if status, _ := root(t).get("sys/auth/approle"); status != http.StatusOK {
+		root(t).write("sys/auth/approle", map[string]any{"type": "approle"})
+	}
+	app := "auth/approle/role/" + m.mount
+	root(t).write(app, map[string]any{"token_policies": m.mount, "token_no_default_policy": true, "token_ttl": "2s", "token_max_ttl": "2s"})
+	m.env = []string{
+		"VAULT_ADDR=" + vault.Addr,
+		"VAULT_TOKEN=",
+		"VAULT_ROLE_ID=" + root(t).read(app + "/role-id")["role_id"].(string),
+		"VAULT_SECRET_ID=" + root(t).write(app+"/secret-id", nil).Data()["secret_id"].(string),
+		"CLANMEETING_CREDS=" + m.mount + "/creds/support",
+	}
+	return m
+}
+
+// tokenOf is the token of a link for the room.
+func tokenOf(t *testing.T, link, room string) string {
+	t.Helper()
+	u, err := url.Parse(link)
+	require.NoError(t, err)
+	require.Equal(t, "meet.example.com/acme/"+room, u.Host+u.Path)
+	return u.Query().Get("jwt")
+}
+
+func TestExamples(t *testing.T) {
+	m := newMeetings(t)
+	for _, lang := range languages() {
+		t.Run(lang.name, func(t *testing.T) {
+			link, said, status := run(t, m.env, lang.example, "support-4711")
+			require.Zero(t, status, said)
+			require.Empty(t, said)
+			token := tokenOf(t, link, "support-4711")
+			_, said, status = run(t, nil, lang.verifier, "verify", m.publicFile, token, "acme", "support-4711")
+			require.Zero(t, status, said)
+
+			claims, err := claimsOf(token)
+			require.NoError(t, err)
+			theirs, said, status := run(t, nil, lang.verifier, "sign", m.keyFile, "acme", "support-4711", fmt.Sprint(claims["nbf"]), fmt.Sprint(claims["exp"]))
+			require.Zero(t, status, said)
+			snippets, err := claimsOf(theirs)
+			require.NoError(t, err)
+			require.Equal(t, snippets, claims, "the claims of the vendor's snippet")
+			require.JSONEq(t, segment(t, theirs, 0), segment(t, token, 0), "the header of the vendor's snippet")
+		})
+	}
+}
+
+// Each is refused by the library that verifies in TestExamples, for its own reason.
+func TestLibrariesRefuse(t *testing.T) {
+	m, stranger := newMeetings(t), newMeetings(t)
+	token := func(pairs ...string) string {
+		return root(t).read(m.mount+"/creds/support", append([]string{"room", "support-1"}, pairs...)...)["token"].(string)
+	}
+	root(t).write(m.mount+"/config", map[string]any{"audience": "other"})
+	otherAudience := token("ttl", "1h")
+	root(t).write(m.mount+"/config", map[string]any{"audience": "clanmeeting", "issuer": "other"})
+	otherIssuer := token("ttl", "1h")
+	root(t).write(m.mount+"/config", map[string]any{"issuer": "production"})
+	expired := token("ttl", "1s")
+	good := token("ttl", "1h")
+	public, err := os.ReadFile(m.publicFile)
+	require.NoError(t, err)
+	time.Sleep(2 * time.Second)
+
+	for _, lang := range languages() {
+		t.Run(lang.name, func(t *testing.T) {
+			for _, test := range []struct{ name, key, token, room, says string }{
+				{"another room", m.publicFile, good, "support-2", "wrong room"},
+				{"past its time", m.publicFile, expired, "support-1", "expired"},
+				{"before its time", m.publicFile, token("not_before", strconv.FormatInt(time.Now().Unix()+50, 10), "ttl", "1h"), "support-1", `not active|not valid yet|not yet valid|nbf`},
+				{"another audience", m.publicFile, otherAudience, "support-1", "(?i)aud"},
+				{"another issuer", m.publicFile, otherIssuer, "support-1", "(?i)iss"},
+				{"another key", stranger.publicFile, good, "support-1", "(?i)signature"},
+				{"a changed signature", m.publicFile, changed(good), "support-1", "(?i)signature"},
+				{"HS256 with the public key as secret", m.publicFile, forged(good, public), "support-1", "(?i)alg|signature|PEM"},
+			} {
+				_, said, status := run(t, nil, lang.verifier, "verify", test.key, test.token, "acme", test.room)
+				require.NotZero(t, status, test.name)
+				require.Regexp(t, test.says, said, test.name)
+			}
+			_, said, status := run(t, nil, lang.verifier, "verify", m.publicFile, good, "acme", "support-1")
+			require.Zero(t, status, said)
+		})
+	}
+}
+
+// changed is a token with another character in the middle of its signature.
+func changed(token string) string {
+	i := strings.LastIndex(token, ".") + 100
+	other := "A"
+	if token[i] == 'A' {
+		other = "B"
+	}
+	return token[:i] + other + token[i+1:]
+}
+
+// forged is the token as somebody makes it who has only the public key.
+func forged(token string, public []byte) string {
+	signed := base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"HS256","kid":"acme","typ":"JWT"}`)) + "." + strings.Split(token, ".")[1]
+	mac := hmac.New(sha256.New, public)
+	mac.Write([]byte(signed))
+	return signed + "." + base64.RawURLEncoding.EncodeToString(mac.Sum(nil))
+}
+
+// What an example says when Vault says no: one line, and at once.
+func TestExamplesRefused(t *testing.T) {
+	for _, lang := range languages() {
+		t.Run(lang.name, func(t *testing.T) {
+			m := newMeetings(t) // of its own: Vault locks out after five wrong secret IDs
+			for _, test := range []struct{ name, env, room, says string }{
+				{"a room that the role does not allow", "", "billing", `error: .*room "billing" is not allowed by this role`},
+				{"a role that the policy does not allow", "CLANMEETING_CREDS=" + m.mount + "/creds/other", "support-1", "error: (?s).*permission denied"},
+				{"a wrong secret ID", "VAULT_SECRET_ID=wrong", "support-1", "error: .*invalid role or secret ID"},
+			} {
+				out, said, status := run(t, append(m.env, test.env), lang.example, test.room)
+				require.Equal(t, 1, status, "%s: %s", test.name, said)
+				require.Empty(t, out, test.name)
+				require.Regexp(t, "^"+test.says, said, test.name)
+				require.NotContains(t, said, "trying again", test.name)
+			}
+			root(t).write(m.mount+"/config", map[string]any{"domain": ""})
+			_, said, status := run(t, m.env, lang.example, "support-1")
+			root(t).write(m.mount+"/config", map[string]any{"domain": "meet.example.com"})
+			require.Equal(t, 1, status)
+			require.Contains(t, said, "error: Vault's answer has no meeting_url")
+		})
+	}
+}
+
+// All five keep a link for as long as one watches: past the end of their login, which
+// lasts two seconds, and past a time in which Vault is sealed.
+func TestExamplesKeepLinks(t *testing.T) {
+	m := newMeetings(t)
+	keepers := map[string]*keeper{}
+	for _, lang := range languages() {
+		keepers[lang.name] = keep(t, m, lang)
+	}
+	live := func(rounds int) {
+		for range rounds {
+			for name, k := range keepers {
+				link := k.next(t)
+				claims := verify(t, tokenOf(t, link.url, "support-1"), publicKey(t, m.mount))
+				exp, err := claims["exp"].(json.Number).Int64()
+				require.NoError(t, err)
+				require.Less(t, link.printed, time.Unix(exp, 0), name)
+				require.True(t, k.expires.IsZero() || link.printed.Before(k.expires), "%s: the last link had expired", name)
+				k.expires = time.Unix(exp, 0)
+			}
+		}
+	}
+	live(3)
+	for name, k := range keepers {
+		require.NotContains(t, k.said(), "trying again", name)
+	}
+
+	root(t).write("sys/seal", nil)
+	for name, k := range keepers {
+		require.Eventually(t, func() bool { return strings.Contains(k.said(), "Vault is sealed") }, 30*time.Second, 50*time.Millisecond, "%s: %s", name, k.said())
+	}
+	_, key, found := strings.Cut(vault.Log(), "Unseal Key: ")
+	require.True(t, found)
+	status, answer := root(t).post("sys/unseal", map[string]any{"key": strings.Fields(key)[0]})
+	require.Equal(t, http.StatusOK, status, answer.Errors())
+	require.Eventually(t, func() bool { status, _ := root(t).get("sys/health"); return status == http.StatusOK }, 30*time.Second, 50*time.Millisecond)
+	for _, k := range keepers {
+		k.drain()
+	}
+	live(2)
+}
+
+// keeper is an example that runs with --keep.
+type keeper struct {
+	links   chan printedLink
+	stderr  string    // its file
+	expires time.Time // the last link; zero before the first
+}
+
+type printedLink struct {
+	url     string
+	printed time.Time
+}
+
+func keep(t *testing.T, m meetings, lang language) *keeper {
+	t.Helper()
+	k := &keeper{links: make(chan printedLink, 100), stderr: filepath.Join(t.TempDir(), "stderr")}
+	file, err := os.Create(k.stderr)
+	require.NoError(t, err)
+	cmd := exec.Command(lang.example[0], append(lang.example[1:], "--keep", "support-1")...)
+	cmd.Env = append(os.Environ(), m.env...)
+	cmd.Stderr = file
+	out, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		k.copy(out)
+	}()
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		<-done
+		_ = cmd.Wait()
+		_ = file.Close()
+	})
+	return k
+}
+
+func (k *keeper) copy(out io.Reader) {
+	for lines := bufio.NewScanner(out); lines.Scan(); {
+		k.links <- printedLink{lines.Text(), time.Now()}
+	}
+	close(k.links)
+}
+
+// next is the next link that it prints.
+func (k *keeper) next(t *testing.T) printedLink {
+	t.Helper()
+	select {
+	case link, ok := <-k.links:
+		require.True(t, ok, "the example has ended: %s", k.said())
+		return link
+	case <-time.After(time.Minute):
+		require.Fail(t, "no link for a minute", k.said())
+		return printedLink{}
+	}
+}
+
+// drain forgets what was printed so far.
+func (k *keeper) drain() {
+	for len(k.links) > 0 {
+		<-k.links
+	}
+	k.expires = time.Time{}
+}
+
+func (k *keeper) said() string {
+	raw, _ := os.ReadFile(k.stderr)
+	return string(raw)
+}

@@ -1,0 +1,39 @@
+#!/bin/sh
+# Runs the examples of all five languages against a real Vault, and verifies their
+# tokens with each language's own library. Names all that is missing at once.
+set -eu
+cd "$(dirname "$0")/.."
+
+missing=
+need() { # what, as Debian's package, and a command that works where it is there
+	package=$1
+	shift
+	"$@" >/dev/null 2>&1 || missing="$missing $package"
+}
+python_works() { "$1" -c 'import hvac, jwt, cryptography'; }
+
+# A Python of another origin does not see Debian's packages.
+python=${EXAMPLES_PYTHON:-python3}
+python_works "$python" 2>/dev/null || [ -n "${EXAMPLES_PYTHON:-}" ] || python=/usr/bin/python3
+gson=${EXAMPLES_GSON:-/usr/share/java/gson.jar}
+
+need nodejs node --eval 'process.exit(parseInt(process.versions.node) < 18 ? 1 : 0)'
+need npm npm --version
+need php-cli php --version
+need php-curl php -r 'exit(function_exists("curl_init") ? 0 : 1);'
+need "python3-hvac python3-jwt" python_works "$python"
+need ruby ruby --version
+need ruby-jwt ruby -rjwt -e ''
+need "default-jdk-headless" javac --version
+need libgoogle-gson-java test -f "$gson"
+if [ -n "$missing" ]; then
+	echo "error: the examples need these packages of Debian or Ubuntu, or the same by other means:$missing" >&2
+	echo "EXAMPLES_PYTHON names another Python, EXAMPLES_GSON another gson.jar." >&2
+	exit 1
+fi
+
+vault=$(scripts/vault.sh)
+modules=$PWD/.cache/examples/node
+npm install --silent --no-save --no-package-lock --no-audit --no-fund --prefix "$modules" jsonwebtoken@9.0.2 >&2
+export VAULT_BIN="$vault" NODE_PATH="$modules/node_modules" EXAMPLES_PYTHON="$python" EXAMPLES_GSON="$gson"
+exec env CGO_ENABLED=1 go test -race -count=1 -v -tags examples -run '^(TestExamples|TestLibrariesRefuse)' ./cmd/...
