@@ -47,6 +47,10 @@ demo: build ## From a private key to a verified host token, in a Vault in dev mo
 dev: build ## A Vault in dev mode with the engine mounted, until Ctrl-C
 	@vault=$$(scripts/vault.sh) && go build -o bin/demo ./scripts/demo && exec bin/demo -stay -vault "$$vault" -plugin-dir $(dir $(PLUGIN))
 
+.PHONY: picture
+picture: build ## Draw .github/start.svg anew from the README's first minute
+	@vault=$$(scripts/vault.sh) && go run ./scripts/picture -vault "$$vault" -plugin-dir $(dir $(PLUGIN)) -out .github/start.svg
+
 .PHONY: unit
 unit: cc ## The unit tests: a minute, no Vault
 	$(GOTEST) ./backend/...

@@ -21,7 +21,7 @@ need nodejs node --eval 'process.exit(parseInt(process.versions.node) < 18 ? 1 :
 need npm npm --version
 need php-cli php --version
 need php-curl php -r 'exit(function_exists("curl_init") ? 0 : 1);'
-need "python3-hvac python3-jwt" python_works "$python"
+need "python3-hvac python3-jwt python3-cryptography" python_works "$python"
 need ruby ruby --version
 need ruby-jwt ruby -rjwt -e ''
 need "default-jdk-headless" javac --version

@@ -1,0 +1,74 @@
+// Copyright (c) The vault-plugin-secrets-clanmeeting authors
+// SPDX-License-Identifier: MPL-2.0
+
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"net/http"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// auditEntry is what docs/migrating.md looks at in the audit log.
+type auditEntry struct {
+	Type    string
+	Auth    struct{ Metadata map[string]string }
+	Request struct {
+		Path string
+		Data map[string]any
+	}
+	Response struct{ Data map[string]any }
+}
+
+// The audit log tells who asked for which token, as docs/migrating.md says: by HMACs, and
+// with rooms in the clear where the mount is tuned so. A token is never in it.
+func TestAuditTellsWhoAsked(t *testing.T) {
+	mount, _ := configured(t)
+	file := filepath.Join(t.TempDir(), "audit.log")
+	device := unique(t)
+	root(t).write("sys/audit/"+device, map[string]any{"type": "file", "options": map[string]any{"file_path": file}})
+	t.Cleanup(func() { root(t).call(http.MethodDelete, "sys/audit/"+device, nil) })
+	hash := func(input any) any {
+		return root(t).write("sys/audit-hash/"+device, map[string]any{"input": input}).Data()["hash"]
+	}
+	last := func(token any) auditEntry {
+		raw, err := os.ReadFile(file)
+		require.NoError(t, err)
+		require.NotContains(t, string(raw), token)
+		lines := bytes.Split(bytes.TrimSpace(raw), []byte("\n"))
+		var entry auditEntry
+		require.NoError(t, json.Unmarshal(lines[len(lines)-1], &entry))
+		require.Equal(t, "response", entry.Type)
+		require.Equal(t, mount+"/creds/support", entry.Request.Path)
+		return entry
+	}
+	status, answer := root(t).post("auth/token/create", map[string]any{"meta": map[string]any{"team": "desk"}})
+	require.Equal(t, http.StatusOK, status)
+	asker := root(t).with(answer["auth"].(map[string]any)["client_token"])
+
+	data := asker.read(mount+"/creds/support", "room", "support-1")
+	entry := last(data["token"])
+	require.Equal(t, "desk", entry.Auth.Metadata["team"])
+	require.Equal(t, hash(data["token"]), entry.Response.Data["token"])
+	require.Equal(t, hash("support-1"), entry.Response.Data["room"])
+	require.EqualValues(t, 1, entry.Response.Data["key_version"])
+
+	root(t).write("sys/mounts/"+mount+"/tune", map[string]any{"audit_non_hmac_request_keys": "room", "audit_non_hmac_response_keys": "room"})
+	data = asker.read(mount+"/creds/support", "room", "support-2")
+	entry = last(data["token"])
+	require.Equal(t, "support-2", entry.Request.Data["room"])
+	require.Equal(t, "support-2", entry.Response.Data["room"])
+	require.Equal(t, hash(data["token"]), entry.Response.Data["token"])
+
+	_, answer = asker.post(mount+"/creds/support", map[string]any{"batch_input": []any{map[string]any{"room": "support-3"}}})
+	item := answer.Data()["batch_results"].([]any)[0].(map[string]any)
+	entry = last(item["token"])
+	logged := entry.Response.Data["batch_results"].([]any)[0].(map[string]any)
+	require.Equal(t, "support-3", logged["room"])
+	require.Equal(t, hash(item["token"]), logged["token"])
+}
