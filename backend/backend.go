@@ -165,11 +165,20 @@ func isEmpty(resp *logical.Response) bool {
 }
 
 const backendHelp = `
-The Clan Meeting secrets engine makes an application the host of a video meeting.
-It keeps the consumer's private key and signs short-lived tokens with it, each for
-one room and within the limits of a role. The key never leaves Vault.
+The Clan Meeting secrets engine makes an application the host of a meeting room.
+It keeps the private key that Clan Meeting gave you, and signs tokens with it
+that live for minutes and open one room each. The key never leaves Vault.
 
-  $ vault write clanmeeting/config consumer_id=acme private_key=@cm-api-key.pem
-  $ vault write clanmeeting/roles/support allowed_rooms='support-*' ttl=5m
-  $ vault read clanmeeting/creds/support room=support-4711
+The security team configures the key, and writes roles, which say which rooms a
+token may be for and how long it lives. An application reads its tokens within
+the limits of a role:
+
+    vault write clanmeeting/config consumer_id=acme private_key=@cm-api-key.pem
+    vault write clanmeeting/roles/support allowed_rooms='support-*' ttl=5m
+    vault read clanmeeting/creds/support room=support-4711
+
+Each path below has help of its own. In all examples the engine is mounted at
+clanmeeting/.
+
+    vault path-help clanmeeting/creds/support
 `

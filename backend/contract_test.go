@@ -6,6 +6,7 @@ package backend
 import (
 	"net/http"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -23,12 +24,15 @@ func TestPathTable(t *testing.T) {
 	require.NoError(t, err)
 	b := newBackend(testVersion, time.Now)
 	for _, path := range b.Paths {
-		require.NotEmpty(t, path.HelpSynopsis, path.Pattern)
-		require.NotContains(t, strings.TrimSpace(path.HelpSynopsis), "\n", "%s: one sentence", path.Pattern)
-		require.Contains(t, path.HelpDescription, "$ vault ", "%s: an example", path.Pattern)
+		require.Regexp(t, `^[A-Z][^.\n]+\.$`, path.HelpSynopsis, "%s: one sentence", path.Pattern)
+		requireFits(t, path.HelpSynopsis, helpIndent, path.Pattern)
+		prefix, _ := regexp.MustCompile(path.Pattern).LiteralPrefix()
+		requireExample(t, path.HelpDescription, prefix)
+		requireFits(t, path.HelpDescription, 0, path.Pattern)
 		require.Equal(t, operationPrefix, path.DisplayAttrs.OperationPrefix, path.Pattern)
 		for name, field := range path.Fields {
 			require.NotEmpty(t, field.Description, "%s: %s", path.Pattern, name)
+			requireFits(t, field.Description, helpIndent, path.Pattern+": "+name)
 			require.True(t, strings.Contains(string(reference), "`"+name+"`"), "%s: the reference lacks %s", path.Pattern, name)
 		}
 		for op, handler := range path.Operations {
@@ -43,7 +47,27 @@ func TestPathTable(t *testing.T) {
 			}
 		}
 	}
-	require.NotEmpty(t, b.Help)
+	requireExample(t, b.Help, "creds/")
+	requireFits(t, b.Help, 0, "the root")
+}
+
+// helpIndent is how far vault path-help indents the description of a field, and in
+// the list of all paths a synopsis.
+const helpIndent = 8
+
+// requireFits makes sure that a terminal of 80 columns shows a text as it is:
+// path-help breaks no lines.
+func requireFits(t *testing.T, text string, indent int, what string) {
+	t.Helper()
+	for _, line := range strings.Split(text, "\n") {
+		require.LessOrEqual(t, indent+len(line), 80, "%s: %q", what, line)
+	}
+}
+
+// requireExample looks for a command of a path; the acceptance tests run it.
+func requireExample(t *testing.T, text, path string) {
+	t.Helper()
+	require.Regexp(t, `(?m)^    vault (read|write|list|delete) .*clanmeeting/`+path, text)
 }
 
 // What writes runs on the active node of the primary, what reads runs anywhere.

@@ -81,13 +81,16 @@ func (b *backend) pathCheckRead(ctx context.Context, req *logical.Request, d *fr
 	}, nil
 }
 
-const checkHelpSynopsis = `Tell whether a role would give a token, without making one.`
+const checkHelpSynopsis = `Tell whether a role would give a token, and why not, without making one.`
 
 const checkHelpDescription = `
-Takes the parameters of creds and comes to the same decision, for the same caller,
-but signs nothing. It tells which rule of the role allows the room and which claims
-would be signed, or gives the reason that creds would refuse with.
+Takes room, ttl and not_before as creds/<name> does, comes to the same decision
+for the same caller, and signs nothing. Where creds would give a token, the
+answer has allowed=true, the entry of the role that allows the room as
+matched_rule, and the claims that would be signed; else allowed=false, and the
+message that creds would refuse with as reason. A role that is not there is
+refused, as by creds.
 
-  $ vault read clanmeeting/check/support room=support-4711
-  $ vault read clanmeeting/check/support room=billing
+    vault read clanmeeting/check/support room=support-4711
+    vault read clanmeeting/check/support room=billing
 `

@@ -68,36 +68,47 @@ func (b *backend) pathConfig() *framework.Path {
 func configFields() map[string]*framework.FieldSchema {
 	return map[string]*framework.FieldSchema{
 		fieldConsumerID: {
-			Type:         framework.TypeString,
-			Required:     true,
-			Description:  "The consumer ID that Clan Meeting gave you; it becomes kid and sub of every token. Required when the configuration is created.",
+			Type:     framework.TypeString,
+			Required: true,
+			Description: `The consumer ID that Clan Meeting gave you with the key: 1 to 128
+letters, digits, underscores and hyphens. It becomes kid and sub of
+every token. Required when the configuration is created; no default.`,
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Consumer ID"},
 		},
 		fieldPrivateKey: {
-			Type:         framework.TypeString,
-			Description:  "The private key as a PEM: PKCS#1, PKCS#8 or OpenSSH, RSA, 2048 to 8192 bits, not encrypted. It is stored as the next key version and signs from then on. It is never returned.",
+			Type: framework.TypeString,
+			Description: `The private key, cm-api-key.pem: an RSA key of 2048 to 8192 bits as a
+PEM, in PKCS#1, PKCS#8 or OpenSSH form, not encrypted. It becomes the
+next key version and signs from then on. It is never returned. No
+default.`,
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Private key", Sensitive: true, EditType: "file"},
 		},
 		fieldActiveKey: {
-			Type:         framework.TypeInt,
-			Description:  "The key version that signs. Set it to switch to a version that is stored already, or back. Default: the newest one that came in as private_key.",
+			Type: framework.TypeInt,
+			Description: `The key version that signs, a number from 1. Set it to switch to a
+version that is stored already, or back. Default: the newest one that
+came in as private_key. Not together with private_key.`,
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Active key version"},
 		},
 		fieldAudience: {
-			Type:         framework.TypeString,
-			Default:      defaultAudience,
-			Description:  "The aud claim of every token. An empty value puts the default back.",
+			Type:    framework.TypeString,
+			Default: defaultAudience,
+			Description: `The aud claim of every token, 1 to 255 characters. Default, and what an
+empty value puts back: clanmeeting.`,
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Audience"},
 		},
 		fieldIssuer: {
-			Type:         framework.TypeString,
-			Default:      defaultIssuer,
-			Description:  "The iss claim of every token. An empty value puts the default back.",
+			Type:    framework.TypeString,
+			Default: defaultIssuer,
+			Description: `The iss claim of every token, 1 to 255 characters. Default, and what an
+empty value puts back: production.`,
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Issuer"},
 		},
 		fieldDomain: {
-			Type:         framework.TypeString,
-			Description:  "The host name of the meetings, like meet.example.com. With it, creds also returns the meeting's URL. An empty value removes it.",
+			Type: framework.TypeString,
+			Description: `The host name of the meetings alone, like meet.example.com. With it,
+creds also returns meeting_url. Default: none. An empty value removes
+it.`,
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Domain"},
 		},
 	}
@@ -328,22 +339,27 @@ func (b *backend) pathConfigDelete(ctx context.Context, req *logical.Request, _ 
 	return &logical.Response{}, nil
 }
 
-const configHelpSynopsis = `Configure the Clan Meeting consumer whose meetings this mount makes hosts for.`
+const configHelpSynopsis = `Configure the consumer and the key that this mount signs tokens for.`
 
 const configHelpDescription = `
-Holds the consumer ID, the claims that all tokens share, and which key version
-signs. A write that names some fields leaves the others as they are. A private key
-becomes the next key version and the active one; no path returns it. A read gives
-the public half of the active key, which is what the meeting server verifies with.
+Holds the consumer ID and the claims that all tokens of this mount share, and
+says which key version signs.
 
-A key is refused, and nothing is stored, if it is encrypted, not RSA, under 2048
-bits or over 8192, or damaged. A byte-order mark, CRLF, indentation and line breaks
-written as \n are mended.
+A write changes only the fields that it names. private_key is stored as the next
+key version and signs from then on; active_key switches to a version that is
+stored already. A read returns the settings, and of the active key the public
+half, which is what the meeting server verifies with. No path returns a private
+key. A delete removes the configuration and every key version; tokens that were
+signed before stay valid until they expire.
 
-Deleting removes the configuration and every key version; tokens that were signed
-before stay valid until they expire.
+Refused, with nothing stored: a first write without consumer_id; private_key and
+active_key in one write; a key version that is not there; a private key that is
+encrypted or damaged, not RSA, under 2048 bits or over 8192, or not alone in its
+PEM. A byte-order mark, CRLF, indentation and line breaks written as \n are
+mended.
 
-  $ vault write clanmeeting/config consumer_id=acme private_key=@cm-api-key.pem
-  $ vault write clanmeeting/config domain=meet.example.com
-  $ vault read clanmeeting/config
+    vault write clanmeeting/config consumer_id=acme private_key=@cm-api-key.pem
+    vault write clanmeeting/config domain=meet.example.com
+    vault write clanmeeting/config active_key=1
+    vault read clanmeeting/config
 `

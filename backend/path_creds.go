@@ -27,8 +27,11 @@ const secretTypeToken = "clanmeeting_token"
 func (b *backend) pathCreds() *framework.Path {
 	fields := withName(requestFields())
 	fields[fieldBatchInput] = &framework.FieldSchema{
-		Type:        framework.TypeSlice,
-		Description: "In place of room, ttl and not_before: a list of 1 to 1,000 objects that may each have these, and a reference that comes back. Either all get a token or none does. Not for a role with generate_lease.",
+		Type: framework.TypeSlice,
+		Description: `On a write, in place of room, ttl and not_before: a list of 1 to 1,000
+objects that may each have these, and a reference, a text that comes
+back. Either all get a token or none does. Not for a role with
+generate_lease. Default: none, for a single token.`,
 	}
 	return &framework.Path{
 		Pattern: "creds/" + framework.GenericNameRegex(fieldName),
@@ -56,19 +59,26 @@ func (b *backend) pathCreds() *framework.Path {
 func requestFields() map[string]*framework.FieldSchema {
 	return map[string]*framework.FieldSchema{
 		fieldRoom: {
-			Type:        framework.TypeString,
-			Query:       true,
-			Description: `The room to be the host of, one that the role allows. Default: the role's default_room. "*" is every room, where the role has allow_wildcard_room.`,
+			Type:  framework.TypeString,
+			Query: true,
+			Description: `The room to be the host of, one that the role allows: 1 to 255 of a-z,
+0-9, "_" and "-"; upper case is lowered. "*" is every room, where the
+role has allow_wildcard_room. Default: the role's default_room.`,
 		},
 		fieldTTL: {
-			Type:        framework.TypeDurationSecond,
-			Query:       true,
-			Description: "The life of the token. Default: the role's ttl. It is cut, with a warning, to the role's max_ttl and the mount's maximum.",
+			Type:  framework.TypeDurationSecond,
+			Query: true,
+			Description: `The life of the token, in seconds or like 90s, 15m, 1h. It is cut, with
+a warning, to the role's max_ttl and the mount's maximum. Default: the
+role's ttl.`,
 		},
 		fieldNotBefore: {
-			Type:        framework.TypeTime,
-			Query:       true,
-			Description: "When the token begins to be valid, for a scheduled meeting: RFC 3339 or seconds since the epoch. Its life counts from then. Default: now.",
+			Type:  framework.TypeTime,
+			Query: true,
+			Description: `When the token begins to be valid, for a scheduled meeting, as RFC 3339
+like 2030-01-31T09:00:00Z, or in seconds since the epoch. Its life
+counts from then. Not further ahead than the role's max_not_before.
+Default: now.`,
 		},
 	}
 }
@@ -180,18 +190,28 @@ const credsHelpSynopsis = `Get a token that makes its holder the host of a meeti
 
 //nolint:gosec // G101: a help text is no credential, though its name has "creds" in it
 const credsHelpDescription = `
-Signs a token for one room, with the active key and within the limits of the role.
-A read takes room, ttl and not_before as query parameters, a write takes them as
-fields; the answer is the same. Nothing is stored, and a token can't be recalled:
-it is good until it expires, so ask for one when it is needed.
+Signs a token for one room, with the active key and within the limits of the
+role. A read takes room, ttl and not_before as query parameters, a write takes
+them as fields; the answer is the same. With batch_input, a write asks for up to
+1,000 tokens, by JSON from standard input or a file.
 
-Refused: a room that the role does not allow, and a not_before that lies further
-ahead than the role's max_not_before. A ttl over the role's max_ttl or the mount's
-maximum is cut, with a warning.
+Nothing is stored, and a token can't be recalled: it is good until it expires,
+so ask for one when it is needed.
 
-  $ vault read clanmeeting/creds/support room=support-4711
-  $ vault read -field=token clanmeeting/creds/support room=support-4711 ttl=2m
-  $ vault write clanmeeting/creds/webinar room=launch not_before=2030-01-31T09:00:00Z
-  $ echo '{"batch_input":[{"room":"a","reference":"1"},{"room":"b","ttl":"5m"}]}' |
-      vault write -format=json clanmeeting/creds/webinar -
+Refused: a role that is not there; a room that the role does not allow, or none
+where it has no default_room; a not_before further ahead than the role's
+max_not_before, or in the past. A ttl over the role's max_ttl or the mount's
+maximum is cut, with a warning. To see why a request is refused, or by which
+rule it is not, make it of check/<name>.
+
+    vault read clanmeeting/creds/support room=support-4711
+    vault read -field=token clanmeeting/creds/support room=support-4711 ttl=2m
+
+A meeting that begins in an hour, of a role with max_not_before; and two tokens
+at once:
+
+    vault read clanmeeting/creds/webinar room=launch \
+      not_before=$(($(date +%s) + 3600))
+    echo '{"batch_input":[{"room":"support-1"},{"room":"support-2"}]}' |
+      vault write -format=json clanmeeting/creds/support -
 `

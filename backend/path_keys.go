@@ -48,7 +48,7 @@ func (b *backend) pathKeyList() *framework.Path {
 			},
 		},
 		HelpSynopsis:    "List the key versions of this mount.",
-		HelpDescription: "Lists the key versions, oldest first.\n\n  $ vault list clanmeeting/keys",
+		HelpDescription: keysHelpDescription,
 		DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "keys", Navigation: true, ItemType: "Key"},
 	}
 }
@@ -61,8 +61,9 @@ func (b *backend) pathKeyGenerate() *framework.Path {
 				Type:          framework.TypeInt,
 				Default:       defaultKeyBits,
 				AllowedValues: []any{2048, 3072, 4096},
-				Description:   "The size of the key: 2048, 3072 or 4096 bits. A signature with 4096 bits costs five times one with 2048.",
-				DisplayAttrs:  &framework.DisplayAttributes{Name: "Key bits"},
+				Description: `The size of the key in bits: 2048, 3072 or 4096. Default: 2048. A
+signature with 4096 bits costs five times one with 2048.`,
+				DisplayAttrs: &framework.DisplayAttributes{Name: "Key bits"},
 			},
 		},
 		Operations: map[logical.Operation]framework.OperationHandler{
@@ -75,7 +76,7 @@ func (b *backend) pathKeyGenerate() *framework.Path {
 				DisplayAttrs:                &framework.DisplayAttributes{OperationVerb: "generate", OperationSuffix: "key"},
 			},
 		},
-		HelpSynopsis:    "Make a key pair inside Vault.",
+		HelpSynopsis:    "Make a key pair inside Vault, without activating it.",
 		HelpDescription: keysGenerateHelpDescription,
 		DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix},
 	}
@@ -86,9 +87,10 @@ func (b *backend) pathKeyImport() *framework.Path {
 		Pattern: "keys/import",
 		Fields: map[string]*framework.FieldSchema{
 			fieldPrivateKey: {
-				Type:         framework.TypeString,
-				Required:     true,
-				Description:  "The private key as a PEM, in any form that config takes. It is never returned.",
+				Type:     framework.TypeString,
+				Required: true,
+				Description: `The private key: an RSA key of 2048 to 8192 bits as a PEM, in PKCS#1,
+PKCS#8 or OpenSSH form, not encrypted. It is never returned. Required.`,
 				DisplayAttrs: &framework.DisplayAttributes{Name: "Private key", Sensitive: true, EditType: "file"},
 			},
 		},
@@ -113,7 +115,7 @@ func (b *backend) pathKey() *framework.Path {
 		// No leading zeros: the framework would read 010 as 8.
 		Pattern: keyPrefix + `(?P<` + fieldVersion + `>[1-9][0-9]*)`,
 		Fields: map[string]*framework.FieldSchema{
-			fieldVersion: {Type: framework.TypeInt, Required: true, Description: "The key version, a number from 1."},
+			fieldVersion: {Type: framework.TypeInt, Required: true, Description: "The key version, a number from 1. Part of the path."},
 		},
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.ReadOperation: &framework.PathOperation{
@@ -301,31 +303,50 @@ func (b *backend) pathKeyDelete(ctx context.Context, req *logical.Request, d *fr
 	return &logical.Response{}, nil
 }
 
-const keysGenerateHelpDescription = `
-Makes a key pair inside Vault and stores it as the next key version, without
-activating it. Its private half never leaves Vault. Hand the public half to Clan
-Meeting, and when they have it in place, activate the version with config.
+const keysHelpDescription = `
+Lists the key versions that are stored, oldest first. Where there is none, no
+value is found. The one that signs is active_key of config.
 
-  $ vault write -field=public_key clanmeeting/keys/generate key_bits=2048
-  $ vault write clanmeeting/config active_key=2
+    vault list clanmeeting/keys
+`
+
+const keysGenerateHelpDescription = `
+Makes a key pair inside Vault and stores it as the next key version. It does not
+sign yet. The answer has its version and its public half; the private half never
+leaves Vault. Hand the public half to Clan Meeting, and when they have put it in
+place, make the version the active one (here 2; a list of keys shows which there
+are). To go back, set active_key back.
+
+Refused: any other size than 2048, 3072 or 4096 bits.
+
+    vault write -field=public_key clanmeeting/keys/generate key_bits=2048 \
+      > cm-public-key.pem
+    vault list clanmeeting/keys
+    vault write clanmeeting/config active_key=2
 `
 
 const keysImportHelpDescription = `
-Stores a private key as the next key version, without activating it. What config
-refuses of a private key is refused here. Importing the key that is active already
-stores nothing, and says so in a warning.
+Stores a private key as the next key version. It does not sign yet. The answer
+has its version; make that the active one (here 2) when Clan Meeting has put the
+public half in place. To have a key sign at once, write it to config instead.
 
-  $ vault write clanmeeting/keys/import private_key=@cm-api-key.pem
-  $ vault write clanmeeting/config active_key=2
+Refused, with nothing stored: a key that is encrypted or damaged, not RSA, under
+2048 bits or over 8192, or not alone in its PEM. Importing the key that is
+active already stores nothing, and says so in a warning.
+
+    vault write clanmeeting/keys/import private_key=@new-key.pem
+    vault write clanmeeting/config active_key=2
 `
 
 const keyHelpDescription = `
-Reads the public half of a key version, how and when it came into Vault, and whether
-it is the one that signs. No path returns the private half.
+A read returns the public half of a key version, its fingerprint and size, how
+and when it came into Vault, and whether it is the one that signs. No path
+returns the private half.
 
-A version that is not active can be deleted. Its number is not used again, and
-tokens that it signed stay valid until they expire.
+A delete removes a key version. Its number is not used again, and tokens that it
+signed stay valid until they expire. Refused: deleting the active version; set
+active_key of config to another one first.
 
-  $ vault read clanmeeting/keys/1
-  $ vault delete clanmeeting/keys/1
+    vault read clanmeeting/keys/1
+    vault delete clanmeeting/keys/1
 `

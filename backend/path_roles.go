@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"time"
@@ -47,7 +48,7 @@ func (b *backend) pathRoleList() *framework.Path {
 			},
 		},
 		HelpSynopsis:    "List the roles of this mount.",
-		HelpDescription: "Lists the names of the roles, sorted.\n\n  $ vault list clanmeeting/roles",
+		HelpDescription: rolesHelpDescription,
 		DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "roles", Navigation: true, ItemType: "Role"},
 	}
 }
@@ -91,65 +92,91 @@ func (b *backend) pathRole() *framework.Path {
 // withName adds the role's name, which comes with the path.
 func withName(fields map[string]*framework.FieldSchema) map[string]*framework.FieldSchema {
 	fields[fieldName] = &framework.FieldSchema{
-		Type:        framework.TypeString,
-		Required:    true,
-		Description: "The name of the role: letters, digits, underscores, and inner hyphens and dots.",
+		Type:     framework.TypeString,
+		Required: true,
+		Description: `The name of the role: letters, digits, underscores, and inner hyphens
+and dots. Part of the path.`,
 	}
 	return fields
 }
 
 func roleFields() map[string]*framework.FieldSchema {
+	fields := roleRoomFields()
+	maps.Copy(fields, roleTimeFields())
+	return fields
+}
+
+func roleRoomFields() map[string]*framework.FieldSchema {
 	return map[string]*framework.FieldSchema{
 		fieldAllowedRooms: {
-			Type:         framework.TypeCommaStringSlice,
-			Description:  `The rooms that a token may be for, separated by commas: names, and globs in which "*" stands for any part of a name, like support-*. "*" alone is any named room.`,
+			Type: framework.TypeCommaStringSlice,
+			Description: `The rooms that a token may be for, separated by commas: names, and globs
+in which "*" stands for any part of a name, like support-*. "*" alone is
+any named room. Each has 1 to 255 of a-z, 0-9, "_", "-" and "*"; upper
+case is lowered. Default: none.`,
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Allowed rooms", Description: `Names of rooms, and globs in which "*" stands for any part of a name.`},
 		},
 		fieldAllowedRoomsTemplate: {
-			Type:         framework.TypeBool,
-			Default:      false,
-			Description:  "Lets allowed_rooms and default_room hold identity templates, like {{identity.entity.name}} or team-{{identity.entity.metadata.team}}-*, rendered for the caller's entity.",
+			Type:    framework.TypeBool,
+			Default: false,
+			Description: `Lets allowed_rooms and default_room hold identity templates, which stand
+for values of the caller's entity, like {{identity.entity.id}} or
+team-{{identity.entity.metadata.team}}-*. Default: false.`,
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Allowed rooms are templates"},
 		},
 		fieldDefaultRoom: {
-			Type:         framework.TypeString,
-			Description:  "The room of a token whose request names none. It must itself be allowed. An empty value removes it.",
+			Type: framework.TypeString,
+			Description: `The room of a token whose request names none: one room name, which must
+itself be allowed. Default: none, so that a request must name a room. An
+empty value removes it.`,
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Default room"},
 		},
 		fieldAllowWildcardRoom: {
-			Type:         framework.TypeBool,
-			Default:      false,
-			Description:  `Lets a request ask for room "*": a token that makes its holder the host of every room of the consumer.`,
+			Type:    framework.TypeBool,
+			Default: false,
+			Description: `Lets a request ask for room=*, a token that makes its holder the host of
+every room of the consumer. Default: false.`,
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Allow tokens for every room"},
 		},
+	}
+}
+
+func roleTimeFields() map[string]*framework.FieldSchema {
+	return map[string]*framework.FieldSchema{
 		fieldTTL: {
-			Type:         framework.TypeDurationSecond,
-			Default:      int(defaultTTL.Seconds()),
-			Description:  "The life of a token whose request names none. 0 puts the default back, 15m.",
+			Type:    framework.TypeDurationSecond,
+			Default: int(defaultTTL.Seconds()),
+			Description: `The life of a token whose request names none, in seconds or like 90s,
+15m, 1h; max_ttl at the most. Default, and what 0 puts back: 15m.`,
 			DisplayAttrs: &framework.DisplayAttributes{Name: "TTL"},
 		},
 		fieldMaxTTL: {
-			Type:         framework.TypeDurationSecond,
-			Default:      int(defaultMaxTTL.Seconds()),
-			Description:  "The longest life that a request can get. 0 puts the default back, 1h.",
+			Type:    framework.TypeDurationSecond,
+			Default: int(defaultMaxTTL.Seconds()),
+			Description: `The longest life that a request can get, in seconds or like 90s, 15m,
+1h. The mount's maximum applies, too. Default, and what 0 puts back: 1h.`,
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Maximum TTL"},
 		},
 		fieldNotBeforeDuration: {
-			Type:         framework.TypeDurationSecond,
-			Default:      int(defaultNotBeforeDuration.Seconds()),
-			Description:  "How far nbf is backdated on a token for use now, for meeting servers whose clock is behind.",
+			Type:    framework.TypeDurationSecond,
+			Default: int(defaultNotBeforeDuration.Seconds()),
+			Description: `How far nbf lies back on a token for use now, for meeting servers whose
+clock is behind, in seconds or like 90s, 15m. Default: 30s.`,
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Not-before duration"},
 		},
 		fieldMaxNotBefore: {
-			Type:         framework.TypeDurationSecond,
-			Default:      0,
-			Description:  "How far ahead not_before of a request may lie. 0 refuses scheduling.",
+			Type:    framework.TypeDurationSecond,
+			Default: 0,
+			Description: `How far ahead not_before of a request may lie, in seconds or like 15m,
+24h, 7d. Default: 0, which refuses scheduling.`,
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Maximum not-before"},
 		},
 		fieldGenerateLease: {
-			Type:         framework.TypeBool,
-			Default:      false,
-			Description:  "Adds a lease that ends with the token, for clients that refresh by lease. It costs a write to Vault's storage per token, and revoking it does not end the token.",
+			Type:    framework.TypeBool,
+			Default: false,
+			Description: `Adds a lease that ends with the token, for clients that refresh by
+lease. It costs a write to Vault's storage per token, and revoking it
+does not end the token. Default: false.`,
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Generate lease"},
 		},
 	}
@@ -311,28 +338,37 @@ func (r *role) warnings(mountMax time.Duration) []string {
 	return warnings
 }
 
-const roleHelpSynopsis = `Manage the roles that limit which tokens can be read.`
+const rolesHelpDescription = `
+Lists the names of the roles, sorted. Where there is none, no value is found.
+
+    vault list clanmeeting/roles
+`
+
+const roleHelpSynopsis = `Manage a role, which says what tokens may be for and how long they live.`
 
 const roleHelpDescription = `
-A role limits the rooms and the life of the tokens that are read from creds/<name>.
-A write that names some fields leaves the others as they are; a write to a name that
-is not there creates the role.
+A role limits the rooms and the life of the tokens that are read from
+creds/<name>. A write to a name that is not there creates the role; to one that
+is there, it changes only the fields that it names.
 
-allowed_rooms holds names and globs. A room must match one of them whole:
-"support-*" allows support-4711, not my-support-4711. "*" alone allows any named
-room. A token for every room, room=*, needs allow_wildcard_room, whatever the globs
-say.
+A room must match one entry of allowed_rooms whole: "support-*" allows
+support-4711, not my-support-4711, and "*" alone allows any named room. A token
+for every room, room=*, needs allow_wildcard_room, whatever allowed_rooms says.
 
-With allowed_rooms_template, entries and default_room may hold the identity templates
-of Vault's policies. A value stands for one literal part of a name; where the caller
-has no entity, no such value, or one with anything but a-z, 0-9, "_" and "-" in it,
-the entry matches nothing.
+With allowed_rooms_template, entries and default_room may hold the identity
+templates of Vault's policies. A value stands for one literal part of a name.
+Where the caller has no entity, no such value, or one with anything but a-z,
+0-9, "_" and "-" in it, the entry matches nothing.
 
 Refused: a role that allows nothing, a ttl over max_ttl, a default_room that the
-role does not allow. 0 for ttl or max_ttl puts its default back.
+role does not allow, a fraction of a second. A write warns of what is allowed
+but risky: allow_wildcard_room, and a max_ttl over 24h or the mount's maximum.
 
-  $ vault write clanmeeting/roles/support allowed_rooms='support-*' ttl=5m max_ttl=15m
-  $ vault write clanmeeting/roles/me allowed_rooms_template=true \
-      allowed_rooms='{{identity.entity.id}}' default_room='{{identity.entity.id}}'
-  $ vault read clanmeeting/roles/support
+    vault write clanmeeting/roles/support allowed_rooms='support-*' ttl=5m
+    vault write clanmeeting/roles/support max_ttl=15m
+    vault write clanmeeting/roles/webinar allowed_rooms=launch max_not_before=7d
+    vault write clanmeeting/roles/me allowed_rooms_template=true \
+      allowed_rooms='{{identity.entity.id}}' \
+      default_room='{{identity.entity.id}}'
+    vault read clanmeeting/roles/support
 `

@@ -20,14 +20,16 @@ func (b *backend) pathVerify() *framework.Path {
 		Pattern: "verify",
 		Fields: map[string]*framework.FieldSchema{
 			fieldToken: {
-				Type:         framework.TypeString,
-				Required:     true,
-				Description:  "The token that was presented.",
+				Type:     framework.TypeString,
+				Required: true,
+				Description: `The token that was presented: the JWT alone, which in a meeting's link
+follows jwt=. White space around it is skipped. Required.`,
 				DisplayAttrs: &framework.DisplayAttributes{Name: "Token", Sensitive: true},
 			},
 			fieldRoom: {
-				Type:        framework.TypeString,
-				Description: "The room that it was presented for. Default: the room is not compared.",
+				Type: framework.TypeString,
+				Description: `The room that it was presented for, 1 to 255 of a-z, 0-9, "_" and "-".
+Default: none, and the room is not compared.`,
 			},
 		},
 		Operations: map[logical.Operation]framework.OperationHandler{
@@ -129,16 +131,19 @@ func (b *backend) verificationKeys(ctx context.Context, req *logical.Request) (*
 	return cfg, keys, nil
 }
 
-const verifyHelpSynopsis = `Tell why a host was turned away.`
+const verifyHelpSynopsis = `Tell why a host with a token was turned away.`
 
 const verifyHelpDescription = `
-Looks at a token as the meeting server does, and says whether the server would take
-it now and, if not, why: it is malformed, signed by another key, expired, not valid
-yet, for another room, of the wrong audience, issuer or consumer. All key versions
-of this mount are tried. No algorithm but RS256 is accepted, whatever the token says
-of itself. There is no leeway: to the second, as on the server.
+Looks at a token as the meeting server does, and says as valid whether the
+server would take it now and, if not, as reason why: it is malformed, signed by
+another key, expired, not valid yet, for another room, of the wrong audience,
+issuer or consumer. All key versions of this mount are tried. No algorithm but
+RS256 is accepted, whatever the token says of itself, and there is no leeway in
+time, as there is none on the server.
 
-The claims are returned also of a token that is not valid.
+The claims are returned also of a token that is not valid. Refused: no token,
+and a mount that is not configured.
 
-  $ vault write clanmeeting/verify token=@token.txt room=support-4711
+    vault read -field=token clanmeeting/creds/support room=support-1 > token.txt
+    vault write clanmeeting/verify token=@token.txt room=support-1
 `

@@ -441,7 +441,7 @@ func TestPluginReload(t *testing.T) {
 
 func TestHelpAndOpenAPI(t *testing.T) {
 	mount, _ := configured(t)
-	for path, want := range map[string]string{"": "creds/", "/config": "consumer_id", "/roles": "List the roles", "/roles/x": "allowed_rooms", "/creds/x": "not_before", "/check/x": "which rule", "/verify": "token", "/keys": "List the key", "/keys/1": "version", "/keys/import": "private_key", "/keys/generate": "key_bits"} {
+	for path, want := range map[string]string{"": "creds/", "/config": "consumer_id", "/roles": "List the roles", "/roles/x": "allowed_rooms", "/creds/x": "not_before", "/check/x": "matched_rule", "/verify": "token", "/keys": "List the key", "/keys/1": "version", "/keys/import": "private_key", "/keys/generate": "key_bits"} {
 		status, answer := root(t).get(mount+path, "help", "1")
 		require.Equal(t, http.StatusOK, status, path)
 		require.Contains(t, answer["help"], want, path)
@@ -459,4 +459,48 @@ func TestHelpAndOpenAPI(t *testing.T) {
 			require.Contains(t, documented, operation, path)
 		}
 	}
+}
+
+// Every example of the help works as it is printed, one path after the other as a
+// new user would come to them.
+func TestHelpExamples(t *testing.T) {
+	root(t).write("sys/mounts/clanmeeting", map[string]any{"type": devvault.PluginName})
+	t.Cleanup(func() { root(t).call(http.MethodDelete, "sys/mounts/clanmeeting", nil) })
+	paths := []string{
+		"", "config", "roles/support", "roles", "creds/support", "check/support", "verify",
+		"keys/generate", "keys/import", "keys", "keys/1",
+	}
+
+	dir := t.TempDir()
+	for _, name := range []string{"cm-api-key.pem", "new-key.pem"} {
+		_, private := newKey(t)
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(private), 0o600))
+	}
+	for _, path := range paths {
+		_, answer := root(t).get("clanmeeting/"+path, "help", "1")
+		help := answer["help"].(string)
+		if path == "" {
+			require.Equal(t, len(paths)-1, strings.Count(help, "\n    ^"), "a path is missing here")
+		}
+		commands := examples(help)
+		require.NotEmpty(t, commands, path)
+		cli := vault.Command(t.Context(), vault.RootToken)
+		shell := exec.CommandContext(t.Context(), "sh", "-ec", "vault() { "+cli.Path+` "$@"; }`+"\n"+commands)
+		shell.Dir, shell.Env = dir, cli.Env
+		out, err := shell.CombinedOutput()
+		require.NoError(t, err, "%q: %s\n%s", path, commands, out)
+	}
+}
+
+// examples are the indented lines of a help's description.
+func examples(help string) string {
+	_, description, _ := strings.Cut(help, "## DESCRIPTION\n")
+	description, _, _ = strings.Cut(description, "## PATHS\n")
+	var lines []string
+	for line := range strings.Lines(description) {
+		if strings.HasPrefix(line, "    ") {
+			lines = append(lines, line)
+		}
+	}
+	return strings.Join(lines, "")
 }
