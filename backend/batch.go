@@ -73,12 +73,17 @@ func (t *terms) checkBatch(req *logical.Request, d *framework.FieldData) error {
 		return invalid("%s needs a write; a read takes the parameters of one token", fieldBatchInput)
 	}
 	if t.role.GenerateLease {
-		return invalid("%s is not for a role with %s: a response has one lease at most", fieldBatchInput, fieldGenerateLease)
+		return invalid("%s is not for a role with %s: an answer has one lease at most; ask for one token at a time, or use another role", fieldBatchInput, fieldGenerateLease)
 	}
 	for _, name := range []string{fieldRoom, fieldTTL, fieldNotBefore} {
 		if _, ok := d.GetOk(name); ok {
 			return invalid("%s and %s exclude each other: give %s in each item", fieldBatchInput, name, name)
 		}
+	}
+	if _, isText := d.Raw[fieldBatchInput].(string); isText {
+		// The framework would make it a list of one. It is what the CLI sends for
+		// batch_input=[…].
+		return invalid(`%s must be a list of objects, which the CLI takes only in JSON: from standard input, by "-", or from a file, by "@file"`, fieldBatchInput)
 	}
 	if n := len(d.Get(fieldBatchInput).([]any)); n < 1 || n > maxBatch {
 		return invalid("%s must have 1 to %d items", fieldBatchInput, maxBatch)
@@ -138,7 +143,7 @@ func misspelt(name string) string {
 	if !namePattern.MatchString(name) {
 		return ""
 	}
-	return " " + name
+	return ` "` + name + `"`
 }
 
 var namePattern = regexp.MustCompile(`^[a-z_]{1,32}$`)

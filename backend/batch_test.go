@@ -92,17 +92,17 @@ func TestBatchRefusals(t *testing.T) {
 		}}, []string{
 			`batch_input[1]: room "billing" is not allowed`, `batch_input[2]: room "*" is not allowed`, "batch_input[3]: room is required",
 			"batch_input[4]: not_before is in the future", "batch_input[5]: not_before must be RFC 3339", "ttl must be in whole seconds",
-			"batch_input[6]: ttl must be", "batch_input[7]: has a field max_ttl that is unknown; known are room, ttl, not_before and reference",
-			"batch_input[8]: has a field batch_input that is unknown", "batch_input[9]: room must be one string", "batch_input[10]: room must be one string",
+			"batch_input[6]: ttl must be", `batch_input[7]: has a field "max_ttl" that is unknown; known are room, ttl, not_before and reference`,
+			`batch_input[8]: has a field "batch_input" that is unknown`, "batch_input[9]: room must be one string", "batch_input[10]: room must be one string",
 			"batch_input[11]: reference must be one string", "batch_input[12]: must be an object", "batch_input[13]: must be an object",
 			"batch_input[14]: must be an object", "batch_input[15]: must be an object",
 		}},
 		"empty":           {"support", map[string]any{fieldBatchInput: []any{}}, []string{"1 to 1000 items"}},
-		"no list":         {"support", map[string]any{fieldBatchInput: "support-1"}, []string{"batch_input[0]: must be an object"}},
+		"no list":         {"support", map[string]any{fieldBatchInput: "support-1"}, []string{"batch_input must be a list of objects", "only in JSON"}},
 		"with room":       {"support", map[string]any{fieldBatchInput: []any{good}, fieldRoom: "support-1"}, []string{"batch_input and room exclude each other"}},
 		"with ttl":        {"support", map[string]any{fieldBatchInput: []any{good}, fieldTTL: "1m"}, []string{"batch_input and ttl exclude each other"}},
 		"with not_before": {"support", map[string]any{fieldBatchInput: []any{good}, fieldNotBefore: 1}, []string{"batch_input and not_before exclude each other"}},
-		"leased":          {"leased", map[string]any{fieldBatchInput: []any{good}}, []string{"not for a role with generate_lease"}},
+		"leased":          {"leased", map[string]any{fieldBatchInput: []any{good}}, []string{"not for a role with generate_lease", "ask for one token at a time"}},
 		"unknown role":    {"nobody", map[string]any{fieldBatchInput: []any{good}}, []string{`role "nobody" not found`}},
 	} {
 		message := m.refused(logical.UpdateOperation, "creds/"+test.role, test.data)

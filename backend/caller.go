@@ -32,7 +32,7 @@ func (c *caller) value(directive string) (string, error) {
 		return "", err
 	}
 	if c.entity == nil {
-		return "", invalid("your token has no identity entity")
+		return "", invalid("your token has no identity entity; log in by an auth method to have one")
 	}
 	_, value, err := identitytpl.PopulateString(identitytpl.PopulateStringInput{
 		Mode:   identitytpl.ACLTemplating,
@@ -41,7 +41,7 @@ func (c *caller) value(directive string) (string, error) {
 		Groups: c.groups,
 	})
 	if err != nil {
-		return "", invalid("your identity has no value for it")
+		return "", invalid("your identity has no value for it; have one set in Vault")
 	}
 	if !roomPattern.MatchString(value) {
 		return "", invalid("your identity's value for it is not of a room's alphabet, %s", roomSyntax)

@@ -157,7 +157,7 @@ func errInconsistentKey() error {
 // damage it.
 func decodePEM(input string) (*pem.Block, error) {
 	if len(input) > maxPEMLength {
-		return nil, invalid("%s is longer than a PEM of an RSA key of %d bits can be", fieldPrivateKey, maxKeyBits)
+		return nil, invalid("%s is longer than a PEM of an RSA key of %d bits can be; give the key's file alone, as in %s=@cm-api-key.pem", fieldPrivateKey, maxKeyBits, fieldPrivateKey)
 	}
 	text := mendPEM(input)
 	if text == "" {
@@ -168,11 +168,11 @@ func decodePEM(input string) (*pem.Block, error) {
 	}
 	block, rest := pem.Decode([]byte(text))
 	if block == nil {
-		return nil, invalid("%s is not a PEM; it must hold everything from -----BEGIN to the end of the -----END line, as in %s=@cm-api-key.pem",
+		return nil, invalid("%s is not a PEM; give the whole file, from its -----BEGIN line to its -----END line and with its line breaks, as in %s=@cm-api-key.pem",
 			fieldPrivateKey, fieldPrivateKey)
 	}
 	if strings.TrimSpace(string(rest)) != "" || strings.Count(text, "-----BEGIN ") != 1 {
-		return nil, invalid("%s must be one PEM block with nothing after it", fieldPrivateKey)
+		return nil, invalid("%s has more than one PEM block, or text after it; leave only the private key's block", fieldPrivateKey)
 	}
 	return block, nil
 }
@@ -197,7 +197,7 @@ func parseBlock(block *pem.Block) (crypto.PrivateKey, error) {
 	case errors.As(err, &mistake):
 		return nil, err
 	case errors.As(err, &encrypted):
-		return nil, errEncryptedKey()
+		return nil, errEncryptedKey("ssh-keygen -p -N '' -f copy.pem")
 	case err != nil:
 		return nil, errInconsistentKey()
 	}
@@ -211,7 +211,7 @@ func parseDER(block *pem.Block) (crypto.PrivateKey, error) {
 	// The header is how OpenSSL marks a PKCS#1 key that a passphrase protects: RFC
 	// 1421, section 4.6.1.1.
 	case block.Type == "ENCRYPTED PRIVATE KEY", strings.Contains(block.Headers["Proc-Type"], "ENCRYPTED"):
-		return nil, errEncryptedKey()
+		return nil, errEncryptedKey("openssl rsa -in cm-api-key.pem -out copy.pem")
 	}
 	switch block.Type {
 	case "RSA PRIVATE KEY":
@@ -243,8 +243,9 @@ func parsePKCS8(der []byte) (crypto.PrivateKey, error) {
 	return x509.ParsePKCS8PrivateKey(der)
 }
 
-func errEncryptedKey() error {
-	return invalid("%s is encrypted; remove its passphrase first, with openssl rsa or ssh-keygen -p, and delete the copy afterwards", fieldPrivateKey)
+// errEncryptedKey names the command that takes a passphrase off a key of this form.
+func errEncryptedKey(command string) error {
+	return invalid("%s is encrypted; give a copy without passphrase, by %s, and delete the copy afterwards", fieldPrivateKey, command)
 }
 
 func errNotRSA() error {

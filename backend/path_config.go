@@ -251,7 +251,7 @@ func checkKeyExists(ctx context.Context, s logical.Storage, version int) error {
 }
 
 func errNoSuchKey(version int) error {
-	return invalid("%s %d does not exist; list keys to see which do", fieldActiveKey, version)
+	return invalid("%s %d does not exist; list the path keys to see which versions do", fieldActiveKey, version)
 }
 
 // takeKey stores the private key that the request may carry, and makes it the

@@ -69,7 +69,7 @@ func TestConfigRefusals(t *testing.T) {
 		"domain with user":   {map[string]any{fieldConsumerID: "a", fieldDomain: "evil@meet.example.com"}, "domain must be"},
 		"domain, two dots":   {map[string]any{fieldConsumerID: "a", fieldDomain: "meet..example.com"}, "domain must be"},
 		"long domain":        {map[string]any{fieldConsumerID: "a", fieldDomain: strings.Repeat("a.", 127) + "a"}, "domain must be"},
-		"no such key":        {map[string]any{fieldConsumerID: "a", fieldActiveKey: 1}, "active_key 1 does not exist; list keys to see which do"},
+		"no such key":        {map[string]any{fieldConsumerID: "a", fieldActiveKey: 1}, "active_key 1 does not exist; list the path keys to see which versions do"},
 		"key 0":              {map[string]any{fieldConsumerID: "a", fieldActiveKey: 0}, "active_key 0 does not exist"},
 		"key -1":             {map[string]any{fieldConsumerID: "a", fieldActiveKey: -1}, "active_key -1 does not exist"},
 		"key 1.5":            {map[string]any{fieldConsumerID: "a", fieldActiveKey: 1.5}, fieldActiveKey},

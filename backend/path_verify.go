@@ -60,7 +60,7 @@ func (b *backend) pathVerifyWrite(ctx context.Context, req *logical.Request, d *
 	}
 	token = strings.TrimSpace(token) // a file's last line end
 	if token == "" {
-		return refuse(invalid("%s is required: the token that was presented", fieldToken))
+		return refuse(invalid("%s is required: the token that was presented, as in %s=@token.txt", fieldToken, fieldToken))
 	}
 	name, _, err := stringField(d, fieldRoom)
 	if err != nil {

@@ -186,7 +186,7 @@ func TestVerifyAsTheServer(t *testing.T) {
 		"header null":               {signedBy(t, key, "null", "{"+good+"}"), "malformed: its header"},
 		"nested":                    {signedBy(t, key, goodHeader, with("x", strings.Repeat("[", 9998)+strings.Repeat("]", 9998))), "malformed: its claims are nested"},
 		"two objects":               {signedBy(t, key, goodHeader, "{"+good+"}{}"), "malformed: its claims"},
-		"no token":                  {"hello", "malformed: it must be three parts"},
+		"no token":                  {"hello", "malformed: it must be three parts of base64url with dots between, like what follows jwt="},
 		"two parts":                 {"a.b", "malformed"},
 		"four parts":                {"a.b.c.d", "malformed"},
 		"broken by a line":          {"a.b\n.c", "malformed"},
@@ -216,7 +216,7 @@ func TestVerifyRefusals(t *testing.T) {
 	m := newTestMount(t)
 	require.Contains(t, m.refused(logical.UpdateOperation, "verify", map[string]any{fieldToken: "a.b.c"}), "not configured; write consumer_id")
 	require.Contains(t, m.refused(logical.UpdateOperation, "verify", nil), "token is required")
-	require.Contains(t, m.refused(logical.UpdateOperation, "verify", map[string]any{fieldToken: " \n"}), "token is required")
+	require.Contains(t, m.refused(logical.UpdateOperation, "verify", map[string]any{fieldToken: " \n"}), "token is required: the token that was presented, as in token=@")
 	require.Contains(t, m.refused(logical.UpdateOperation, "verify", map[string]any{fieldToken: "a.b.c", fieldRoom: "a b"}), "room must be")
 	presented := "eyJhbGciOiJSUzI1NiJ9.hidden-part.x"
 	require.Equal(t, "token must be one string", m.refused(logical.UpdateOperation, "verify", map[string]any{fieldToken: []any{presented}}))

@@ -124,6 +124,9 @@ func (r *role) checkDefaultRoom() error {
 		return nil
 	}
 	rule, err := parseRule(r.DefaultRoom, r.AllowedRoomsTemplate)
+	if errors.Is(err, errRuleSyntax) {
+		return errNoRoomName(fieldDefaultRoom)
+	}
 	if err != nil {
 		return badRule(err, fieldDefaultRoom)
 	}
@@ -148,9 +151,9 @@ func (r *role) checkDefaultRoom() error {
 func badRule(err error, what string) error {
 	switch {
 	case errors.Is(err, errRuleDirective):
-		return invalid("%s has a template directive that is not one; it must be like {{identity.entity.name}} or {{identity.entity.metadata.team}}", what)
+		return invalid("%s has a template that is unknown or not closed by }}; use one like {{identity.entity.id}} or {{identity.entity.metadata.team}}", what)
 	case errors.Is(err, errRuleTemplate):
-		return invalid("%s is a template; set %s for it to be one", what, fieldAllowedRoomsTemplate)
+		return invalid("%s is a template; set %s=true too", what, fieldAllowedRoomsTemplate)
 	}
 	return invalid("%s must be a room name or a glob: %s, with \"*\" for any part of a name", what, roomSyntax)
 }

@@ -27,7 +27,11 @@ func parseRoom(field, name string) (room, error) {
 		return everyRoom, nil
 	}
 	if !roomPattern.MatchString(name) {
-		return "", invalid("%s must be one room name of %s, or \"*\" for every room", field, roomSyntax)
+		return "", errNoRoomName(field)
 	}
 	return room(strings.ToLower(name)), nil
+}
+
+func errNoRoomName(field string) error {
+	return invalid("%s must be one room name, %s, or \"*\" for every room", field, roomSyntax)
 }

@@ -62,7 +62,7 @@ func TestTemplatedDefaultRoom(t *testing.T) {
 	m.mustWrite("roles/me", map[string]any{
 		fieldAllowedRoomsTemplate: true, fieldAllowedRooms: "{{identity.entity.name}}-*,lobby", fieldDefaultRoom: "{{identity.entity.name}}-main",
 	})
-	require.Equal(t, "room is required: this role's default_room is {{identity.entity.name}}-main, and your token has no identity entity",
+	require.Equal(t, "room is required: this role's default_room is {{identity.entity.name}}-main, and your token has no identity entity; log in by an auth method to have one",
 		m.refused(logical.ReadOperation, "creds/me", nil))
 	m.asEntity(&logical.Entity{Name: "bob"})
 	_, claims := m.token("me", nil)
@@ -122,7 +122,7 @@ func TestTemplatesFailClosed(t *testing.T) {
 	for _, room := range rooms {
 		require.Contains(t, m.refused(logical.ReadOperation, "creds/me", map[string]any{fieldRoom: room}), "room")
 	}
-	require.Contains(t, m.refused(logical.ReadOperation, "creds/me", map[string]any{fieldRoom: "d-x"}), "your identity has no value for it")
+	require.Contains(t, m.refused(logical.ReadOperation, "creds/me", map[string]any{fieldRoom: "d-x"}), "your identity has no value for it; have one set in Vault")
 	// Vault knows no such entity any more.
 	m.system.EntityVal = nil
 	require.Contains(t, m.refused(logical.ReadOperation, "creds/me", map[string]any{fieldRoom: "d-x"}), "your token has no identity entity")

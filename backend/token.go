@@ -92,7 +92,7 @@ func (r *role) grant(req tokenRequest, c *caller, now time.Time) (*grant, error)
 		return nil, invalid("%s lies so far back that the token would have expired already; leave it out for a token for now", fieldNotBefore)
 	case r.GenerateLease && life > int64(c.maxTTL.Seconds()):
 		// Vault would cut the lease, which then ends before the token.
-		return nil, invalid("%s is so far ahead that a lease to the token's end would be over the mount's maximum; ask later, or a role without %s", fieldNotBefore, fieldGenerateLease)
+		return nil, invalid("%s is so far ahead that a lease to the token's end would be over the mount's maximum; ask nearer to the time, or use a role without %s", fieldNotBefore, fieldGenerateLease)
 	}
 	return g, nil
 }
@@ -104,7 +104,7 @@ func (r *role) checkStart(start, now time.Time) error {
 	case start.After(now) && r.MaxNotBefore == 0:
 		return invalid("%s is in the future, and this role does not schedule; leave it out, or have %s set on the role", fieldNotBefore, fieldMaxNotBefore)
 	case start.After(now.Add(r.MaxNotBefore)):
-		return invalid("%s is further ahead than the %s that this role allows; it is RFC 3339 or seconds since the epoch", fieldNotBefore, r.MaxNotBefore)
+		return invalid("%s is further ahead than the %s of this role's %s; ask nearer to the time, and give a number in seconds, not milliseconds", fieldNotBefore, r.MaxNotBefore, fieldMaxNotBefore)
 	case start.Before(now.Add(-r.NotBeforeDuration)):
 		return invalid("%s is more than %s in the past; leave it out for a token for now", fieldNotBefore, r.NotBeforeDuration)
 	}

@@ -45,7 +45,7 @@ var errMalformed = errors.New("malformed")
 // wrong with its form.
 func decodeToken(token string) (*presentedToken, error) {
 	if len(token) > maxTokenLength || !compactPattern.MatchString(token) {
-		return nil, fmt.Errorf("%w: it must be three parts of base64url with dots between", errMalformed)
+		return nil, fmt.Errorf("%w: it must be three parts of base64url with dots between, like what follows jwt= in a meeting's link", errMalformed)
 	}
 	parts := strings.Split(token, ".")
 	t := &presentedToken{signed: parts[0] + "." + parts[1]}
