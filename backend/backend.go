@@ -14,6 +14,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -105,6 +106,10 @@ func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*log
 	if isFieldError(resp) {
 		resp = logical.ErrorResponse(b.fieldErrors(req))
 	}
+	if errors.Is(err, logical.ErrUnsupportedOperation) && b.Route(req.Path) != nil {
+		// The error makes it a 405, the response is its text.
+		resp = logical.ErrorResponse(b.unsupported(req))
+	}
 	if isFault(err) {
 		b.Logger().Error("request failed", "operation", req.Operation, "path", req.Path, "error", err)
 	}
@@ -147,6 +152,24 @@ func (b *backend) invalidate(_ context.Context, key string) {
 	if name, ok := strings.CutPrefix(key, rolePrefix); ok {
 		b.roles.forget(name)
 	}
+}
+
+// unsupported tells which operations the path of a request has.
+func (b *backend) unsupported(req *logical.Request) string {
+	var commands []string
+	for op := range b.Route(req.Path).Operations {
+		commands = append(commands, command(op))
+	}
+	slices.Sort(commands)
+	return fmt.Sprintf("this path has no %s; it has %s", command(req.Operation), strings.Join(slices.Compact(commands), ", "))
+}
+
+// command is what Vault's CLI calls an operation.
+func command(op logical.Operation) string {
+	if op == logical.CreateOperation || op == logical.UpdateOperation {
+		return "write"
+	}
+	return string(op)
 }
 
 // isFault tells an error of the engine or its storage from those by which a

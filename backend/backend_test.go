@@ -391,3 +391,22 @@ func TestWriteWithNothingToSayIsEmpty(t *testing.T) {
 	require.Nil(t, m.mustWrite("roles/support", map[string]any{fieldTTL: "5m"}), "Vault answers nil with 204")
 	require.Nil(t, m.mustWrite("config", map[string]any{fieldDomain: "meet.example.com"}))
 }
+
+// An operation that a path does not have is a 405, which says what the path has.
+func TestOperationsThatAreNone(t *testing.T) {
+	m := configured(t)
+	for _, test := range []struct {
+		op         logical.Operation
+		path, want string
+	}{
+		{logical.DeleteOperation, "creds/support", "this path has no delete; it has read, write"},
+		{logical.ReadOperation, "keys/generate", "this path has no read; it has write"},
+		{logical.UpdateOperation, "roles", "this path has no write; it has list"},
+		{logical.PatchOperation, "roles/support", "this path has no patch; it has delete, read, write"},
+	} {
+		resp, err := m.call(test.op, test.path, nil)
+		require.ErrorIs(t, err, logical.ErrUnsupportedOperation, test.path)
+		require.EqualError(t, resp.Error(), test.want, test.path)
+	}
+	require.NotContains(t, m.log.String(), "[ERROR]", "no fault of the engine's")
+}

@@ -315,6 +315,8 @@ func TestStatusCodes(t *testing.T) {
 		status, answer := root(t).call(test.method, mount+test.path, test.body)
 		require.Equal(t, test.want, status, "%s %s %v: %s", test.method, test.path, test.body, answer.Errors())
 	}
+	_, answer := root(t).get(mount + "/verify")
+	require.Equal(t, "this path has no read; it has write", answer.Errors())
 }
 
 func TestWarningsReachTheClient(t *testing.T) {
