@@ -91,6 +91,7 @@ func TestRoleRefusals(t *testing.T) {
 		"default for all":     {map[string]any{fieldAllowedRooms: "*", fieldDefaultRoom: "*"}, "default_room must itself be allowed"},
 		"default, no name":    {map[string]any{fieldAllowedRooms: "a-*", fieldDefaultRoom: "a b"}, "default_room must be one room name"},
 		"default is a glob":   {map[string]any{fieldAllowedRooms: "a-*", fieldDefaultRoom: "a-*"}, "default_room must be one room name"},
+		"default glob by id":  {map[string]any{fieldAllowedRooms: "{{identity.entity.id}}-*", fieldAllowedRoomsTemplate: true, fieldDefaultRoom: "{{identity.entity.id}}-*"}, "default_room must be one room name"},
 		"ttl over max":        {map[string]any{fieldAllowedRooms: "a", fieldTTL: "2h"}, "ttl of 2h0m0s is over max_ttl of 1h0m0s"},
 		"max under default":   {map[string]any{fieldAllowedRooms: "a", fieldMaxTTL: "10m"}, "ttl of 15m0s is over max_ttl of 10m0s"},
 		"negative":            {map[string]any{fieldAllowedRooms: "a", fieldTTL: "-5m"}, fieldTTL},

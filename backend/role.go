@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -132,6 +133,9 @@ func (r *role) checkDefaultRoom() error {
 	}
 	r.defaultRule, r.DefaultRoom = rule, rule.text
 	if rule.templated() {
+		if slices.ContainsFunc(rule.pieces, func(p rulePiece) bool { return strings.Contains(p.literal, "*") }) {
+			return errNoRoomName(fieldDefaultRoom)
+		}
 		return nil
 	}
 	wanted, err := parseRoom(fieldDefaultRoom, r.DefaultRoom)
