@@ -80,6 +80,10 @@ soak: go ## All kinds of requests on all cores for SOAK, by default ten minutes;
 fuzz: go ## Every fuzz target for FUZZTIME, by default 30 seconds each
 	@scripts/fuzz.sh
 
+.PHONY: fixture
+fixture: go ## For a release: keep what VERSION writes to storage, for the tests of later ones
+	go test -count=1 ./backend -run '^TestStorageOfReleases$$' -write-storage=$(VERSION)
+
 .PHONY: cluster-test
 cluster-test: cc ## A cluster of three Vaults that lose a node, lose a plugin, are upgraded and stopped; prints how long
 	@vault=$$(scripts/vault.sh) && VAULT_BIN="$$vault" $(GOTEST) -count=1 -v -run '^(TestCluster|TestPluginEndsWithItsVault)$$' ./cmd/...

@@ -1,0 +1,152 @@
+// Copyright (c) The vault-plugin-secrets-clanmeeting authors
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/require"
+)
+
+// make fixture VERSION=vX.Y.Z sets it, once, in the tree that is released.
+var writeStorage = flag.String("write-storage", "", "write testdata/storage/VERSION.json with the storage of this version")
+
+// releasedStorage is what a release left in storage, and what it answered from that.
+type releasedStorage struct {
+	InUse   map[string]json.RawMessage `json:"in_use"`
+	Answers map[string]map[string]any  `json:"answers"`
+
+	// Deleted is a mount whose configuration was deleted when it had two keys.
+	Deleted map[string]json.RawMessage `json:"deleted"`
+}
+
+// releasedReads are the paths of Answers: together every field of every entry.
+func releasedReads() []string {
+	return []string{"config", "keys/1", "keys/2", "roles/every-field", "roles/defaults", "roles/personal", "creds/every-field", "check/defaults?room=support-1"}
+}
+
+// Storage that a release wrote is read by this version, with the same answers, as they
+// may have gained fields; and reading it changes nothing.
+func TestStorageOfReleases(t *testing.T) {
+	if *writeStorage != "" {
+		writeReleasedStorage(t, *writeStorage)
+	}
+	files, err := filepath.Glob("testdata/storage/v*.json")
+	require.NoError(t, err)
+	require.NotEmpty(t, files)
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".json"), func(t *testing.T) {
+			raw, err := os.ReadFile(file)
+			require.NoError(t, err)
+			var release releasedStorage
+			require.NoError(t, json.Unmarshal(raw, &release))
+
+			m := newTestMount(t)
+			m.putAll(release.InUse)
+			for path, want := range release.Answers {
+				got := asWritten(t, m.answer(path))
+				for field := range got {
+					if _, known := want[field]; !known {
+						delete(got, field)
+					}
+				}
+				require.Equal(t, want, got, path)
+			}
+			require.Equal(t, len(release.InUse), m.storage.written(), "a read changed storage")
+			m.mustWrite("roles/every-field", map[string]any{fieldTTL: "2m"})
+			m.mustWrite("config", map[string]any{fieldActiveKey: 2})
+			require.EqualValues(t, 2, m.answer("creds/every-field")[fieldKeyVersion])
+
+			m = newTestMount(t)
+			m.putAll(release.Deleted)
+			resp, err := m.call(logical.ReadOperation, "config", nil)
+			require.NoError(t, err)
+			require.Nil(t, resp)
+			require.EqualValues(t, 3, m.mustWrite("keys/generate", nil).Data[fieldVersion], "a number is not given twice")
+		})
+	}
+}
+
+// answer reads a path, with its query.
+func (m *testMount) answer(path string) map[string]any {
+	m.t.Helper()
+	path, room, _ := strings.Cut(path, "?room=")
+	data := map[string]any{}
+	if room != "" {
+		data[fieldRoom] = room
+	}
+	return m.mustRead(path, data)
+}
+
+func (m *testMount) putAll(entries map[string]json.RawMessage) {
+	m.t.Helper()
+	require.NotEmpty(m.t, entries)
+	for key, value := range entries {
+		require.NoError(m.t, m.storage.Put(context.Background(), &logical.StorageEntry{Key: key, Value: value}))
+	}
+}
+
+// all is what is in storage.
+func (m *testMount) all() map[string]json.RawMessage {
+	m.t.Helper()
+	entries := map[string]json.RawMessage{}
+	keys, err := logical.CollectKeys(context.Background(), m.storage)
+	require.NoError(m.t, err)
+	for _, key := range keys {
+		entry, err := m.storage.Get(context.Background(), key)
+		require.NoError(m.t, err)
+		entries[key] = entry.Value
+	}
+	return entries
+}
+
+// asWritten is an answer as JSON gives it.
+func asWritten(t *testing.T, answer map[string]any) map[string]any {
+	t.Helper()
+	raw, err := json.Marshal(answer)
+	require.NoError(t, err)
+	var written map[string]any
+	require.NoError(t, json.Unmarshal(raw, &written))
+	return written
+}
+
+func writeReleasedStorage(t *testing.T, version string) {
+	t.Helper()
+	m := newTestMount(t)
+	m.mustWrite("config", map[string]any{
+		fieldConsumerID: testConsumer, fieldPrivateKey: readTestdata(t, "rsa2048.pkcs1.pem"),
+		fieldAudience: "other", fieldIssuer: "staging", fieldDomain: "meet.example.com",
+	})
+	m.mustWrite("keys/generate", nil)
+	m.mustWrite("roles/every-field", map[string]any{
+		fieldAllowedRooms: "launch,support-*", fieldDefaultRoom: "launch", fieldAllowWildcardRoom: true,
+		fieldTTL: "5m", fieldMaxTTL: "2h", fieldNotBeforeDuration: "10s", fieldMaxNotBefore: "24h", fieldGenerateLease: true,
+	})
+	m.mustWrite("roles/defaults", map[string]any{fieldAllowedRooms: "*"})
+	m.mustWrite("roles/personal", map[string]any{fieldAllowedRooms: "{{identity.entity.id}}", fieldAllowedRoomsTemplate: true})
+	release := releasedStorage{InUse: m.all(), Answers: map[string]map[string]any{}}
+	for _, path := range releasedReads() {
+		release.Answers[path] = m.answer(path)
+	}
+	m.mustDelete("config")
+	m.mustDelete("roles/every-field")
+	m.mustDelete("roles/defaults")
+	m.mustDelete("roles/personal")
+	release.Deleted = m.all()
+
+	raw, err := json.MarshalIndent(release, "", "  ")
+	require.NoError(t, err)
+	file, err := os.OpenFile(filepath.Join("testdata", "storage", version+".json"), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	require.NoError(t, err, "what a release has written is not written again")
+	_, err = file.Write(append(raw, '\n'))
+	require.NoError(t, err)
+	require.NoError(t, file.Close())
+}
