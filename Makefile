@@ -13,6 +13,10 @@ VERSION := v0.1.0-dev
 # What runs in parallel waits for a Vault Agent, and needs no core meanwhile.
 GOTEST := CGO_ENABLED=1 go test -race -shuffle=on -parallel=8
 
+# The tests' Vault: make test VAULT=oldest takes the oldest that we support, which
+# make builds once; empty is VAULT_BIN, or the one on PATH, or the newest.
+VAULT :=
+
 # need,COMMAND,WHY
 need = @command -v $(1) >/dev/null || { echo "error: $(1) is needed: $(2)" >&2; exit 1; }
 
@@ -36,20 +40,20 @@ build: go ## Build the plugin into bin/plugins
 
 .PHONY: vault
 vault: go ## Make sure there is a Vault: VAULT_BIN, PATH, or built once; print its path
-	@scripts/vault.sh
+	@scripts/vault.sh $(VAULT)
 
 # demo and dev are built and run, not "go run": that would not pass a signal on.
 .PHONY: demo
 demo: build ## From a private key to a verified host token, in a Vault in dev mode
-	@vault=$$(scripts/vault.sh) && go build -o bin/demo ./scripts/demo && exec bin/demo -vault "$$vault" -plugin-dir $(dir $(PLUGIN))
+	@vault=$$(scripts/vault.sh $(VAULT)) && go build -o bin/demo ./scripts/demo && exec bin/demo -vault "$$vault" -plugin-dir $(dir $(PLUGIN))
 
 .PHONY: dev
 dev: build ## A Vault in dev mode with the engine mounted, until Ctrl-C
-	@vault=$$(scripts/vault.sh) && go build -o bin/demo ./scripts/demo && exec bin/demo -stay -vault "$$vault" -plugin-dir $(dir $(PLUGIN))
+	@vault=$$(scripts/vault.sh $(VAULT)) && go build -o bin/demo ./scripts/demo && exec bin/demo -stay -vault "$$vault" -plugin-dir $(dir $(PLUGIN))
 
 .PHONY: picture
 picture: build ## Draw .github/start.svg anew from the README's first minute
-	@vault=$$(scripts/vault.sh) && go run ./scripts/picture -vault "$$vault" -plugin-dir $(dir $(PLUGIN)) -out .github/start.svg
+	@vault=$$(scripts/vault.sh $(VAULT)) && go run ./scripts/picture -vault "$$vault" -plugin-dir $(dir $(PLUGIN)) -out .github/start.svg
 
 .PHONY: unit
 unit: cc ## The unit tests: a minute, no Vault
@@ -86,7 +90,7 @@ fixture: go ## For a release: keep what VERSION writes to storage, for the tests
 
 .PHONY: cluster-test
 cluster-test: cc ## A cluster of three Vaults that lose a node, lose a plugin, are upgraded and stopped; prints how long
-	@vault=$$(scripts/vault.sh) && VAULT_BIN="$$vault" $(GOTEST) -count=1 -v -run '^(TestCluster|TestPluginEndsWithItsVault)$$' ./cmd/...
+	@vault=$$(scripts/vault.sh $(VAULT)) && VAULT_BIN="$$vault" $(GOTEST) -count=1 -v -run '^(TestCluster|TestPluginEndsWithItsVault)$$' ./cmd/...
 
 .PHONY: examples
 examples: cc ## The examples of five languages in a real Vault, their tokens verified by each language's library
@@ -94,12 +98,16 @@ examples: cc ## The examples of five languages in a real Vault, their tokens ver
 
 .PHONY: test
 test: cc ## All tests, the acceptance tests in a real Vault included
-	@vault=$$(scripts/vault.sh) && VAULT_BIN="$$vault" $(GOTEST) $(PACKAGES)
+	@vault=$$(scripts/vault.sh $(VAULT)) && VAULT_BIN="$$vault" $(GOTEST) $(PACKAGES)
 
 .PHONY: tools
 tools: go
 	@mkdir -p $(TOOLS)
 	@cd scripts/tools && go build -o ../../$(TOOLS)/ tool
+
+.PHONY: hooks
+hooks: ## Have git check what is committed: .githooks/pre-commit
+	git config core.hooksPath .githooks
 
 .PHONY: lint
 lint: tools ## golangci-lint, gofumpt included

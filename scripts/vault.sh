@@ -1,9 +1,10 @@
 #!/bin/sh
 # Makes sure that there is a Vault binary and prints its path as the last line:
 # the one that VAULT_BIN names, else the one on PATH, else one built from the Go
-# module that scripts/vault/go.mod pins, unmodified. Upstream's build tag
-# "minimal" leaves out the plugins that nothing here uses. What is built is kept
-# below .cache, by version.
+# module that scripts/vault/go.mod pins, unmodified. With the argument "oldest" it is
+# the one that scripts/vault/oldest/go.mod pins, whatever else there is. Upstream's
+# build tag "minimal" leaves out the plugins that nothing here uses. What is built is
+# kept below .cache, by version.
 set -eu
 
 say() { echo "$*" >&2; }
@@ -11,7 +12,12 @@ fail() { say "error: $*"; exit 1; }
 
 runs() { "$1" version 2>/dev/null | grep -q '^Vault v'; }
 
-if [ -n "${VAULT_BIN:-}" ]; then
+pinned=${1:-}
+case $pinned in
+"" | oldest) ;;
+*) fail "$pinned is no Vault that is pinned here; it may be \"oldest\"" ;;
+esac
+if [ -z "$pinned" ] && [ -n "${VAULT_BIN:-}" ]; then
 	runs "$VAULT_BIN" || fail "VAULT_BIN is $VAULT_BIN, which is no Vault that runs here"
 	say "Vault from VAULT_BIN: $("$VAULT_BIN" version)"
 	case $VAULT_BIN in
@@ -21,17 +27,18 @@ if [ -n "${VAULT_BIN:-}" ]; then
 	esac
 	exit
 fi
-if found=$(command -v vault); then
+if [ -z "$pinned" ] && found=$(command -v vault); then
 	runs "$found" || fail "$found, the vault on PATH, does not run; set VAULT_BIN to another"
 	say "Vault from PATH: $("$found" version)"
 	echo "$found"
 	exit
 fi
 
-cd "$(dirname "$0")/vault"
+top=$(cd "$(dirname "$0")/.." && pwd)
+cd "$top/scripts/vault/$pinned"
 command -v go >/dev/null || fail "go is needed to build Vault; see https://go.dev/doc/install"
 version=$(awk '$1 == "github.com/hashicorp/vault" { print $2; exit }' go.mod)
-cache=$(cd ../.. && pwd)/.cache/vault-$version-$(go env GOOS)-$(go env GOARCH)
+cache=$top/.cache/vault-$version-$(go env GOOS)-$(go env GOARCH)
 if [ -x "$cache/vault" ]; then
 	say "Vault from the cache: $("$cache/vault" version)"
 	echo "$cache/vault"
