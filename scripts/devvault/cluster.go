@@ -222,6 +222,20 @@ func (n *Node) Start(ctx context.Context) error {
 	return n.unseal(ctx)
 }
 
+// Restored unseals the nodes after a snapshot of another cluster was restored: from then
+// on unseal key and root token are those of the other.
+func (c *Cluster) Restored(ctx context.Context, from *Cluster) error {
+	c.unsealKey, c.RootToken = from.unsealKey, from.RootToken
+	for _, n := range c.Nodes {
+		n.RootToken = c.RootToken
+		if err := n.unseal(ctx); err != nil {
+			return err
+		}
+	}
+	_, err := c.Active(ctx)
+	return err
+}
+
 // Active waits until a node says that it is the active one, and returns it.
 func (c *Cluster) Active(ctx context.Context) (*Node, error) {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)

@@ -1,0 +1,173 @@
+// Copyright (c) The vault-plugin-secrets-clanmeeting authors
+// SPDX-License-Identifier: MPL-2.0
+
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/scripts/devvault"
+)
+
+// guide is somebody who follows docs/operations.md: in an empty folder, but for two
+// unpacked releases, with a cluster of three.
+type guide struct {
+	t       *testing.T
+	text    string
+	dir     string
+	plugins string
+	cluster *devvault.Cluster
+}
+
+func newGuide(t *testing.T) *guide {
+	t.Helper()
+	text, err := os.ReadFile("../../docs/operations.md")
+	require.NoError(t, err)
+	g := &guide{t: t, text: string(text), dir: t.TempDir(), plugins: t.TempDir()}
+	for _, version := range []string{"0.1.0", "0.2.0"} {
+		release := devvault.PluginName + "_" + version
+		file := filepath.Join(release+"_linux_amd64", devvault.PluginName)
+		require.NoError(t, buildPlugin(filepath.Join(g.dir, file), "v"+version))
+		raw, err := os.ReadFile(filepath.Join(g.dir, file))
+		require.NoError(t, err)
+		g.write(release+"_SHA256SUMS", fmt.Sprintf("%x  %s\n", sha256.Sum256(raw), file))
+	}
+	g.cluster = g.newCluster()
+	return g
+}
+
+func (g *guide) newCluster() *devvault.Cluster {
+	g.t.Helper()
+	c, err := devvault.StartCluster(g.t.Context(), devvault.Options{VaultBin: os.Getenv("VAULT_BIN"), PluginDir: g.plugins}, g.t.TempDir())
+	require.NoError(g.t, err)
+	g.t.Cleanup(c.Stop)
+	return c
+}
+
+func (g *guide) write(name, text string) {
+	g.t.Helper()
+	require.NoError(g.t, os.WriteFile(filepath.Join(g.dir, name), []byte(text), 0o600))
+}
+
+func (g *guide) root() client {
+	g.t.Helper()
+	active, err := g.cluster.Active(context.Background())
+	require.NoError(g.t, err)
+	return client{g.t, active.Server, g.cluster.RootToken}
+}
+
+// follow runs the commands of a section as they stand there, and returns what they print.
+func (g *guide) follow(section string) string {
+	g.t.Helper()
+	_, text, found := strings.Cut(g.text, "\n## "+section+"\n")
+	require.True(g.t, found, section)
+	text, _, _ = strings.Cut(text, "\n## ")
+	var commands strings.Builder
+	for line := range strings.Lines(text) {
+		if command, indented := strings.CutPrefix(line, "    "); indented {
+			commands.WriteString(command)
+		}
+	}
+	require.NotEmpty(g.t, commands.String(), section)
+	return g.run(commands.String())
+}
+
+func (g *guide) run(commands string) string {
+	g.t.Helper()
+	active, err := g.cluster.Active(context.Background())
+	require.NoError(g.t, err)
+	cli := active.Command(g.t.Context(), g.cluster.RootToken)
+	shell := exec.CommandContext(g.t.Context(), "sh", "-ec", "vault() { "+cli.Path+` "$@"; }`+"\n"+commands)
+	shell.Dir, shell.Env = g.dir, append(cli.Env, "PLUGIN_DIRECTORY="+g.plugins)
+	out, err := shell.CombinedOutput()
+	require.NoError(g.t, err, "%s\n%s", commands, out)
+	return string(out)
+}
+
+// The operator's guide works as it is written: from a release to a running mount, to the
+// next version and back, and from a snapshot into a new cluster, with the same key.
+func TestOperationsGuide(t *testing.T) {
+	if testing.Short() {
+		t.Skip("two clusters take a minute")
+	}
+	g := newGuide(t)
+	require.Regexp(t, `running_plugin_version +v0\.1\.0`, g.follow("Install"))
+	key, private := newKey(t)
+	g.root().write("clanmeeting/config", map[string]any{"consumer_id": "acme", "private_key": private})
+	g.root().write("clanmeeting/roles/support", map[string]any{"allowed_rooms": "support-*"})
+	token := func() string {
+		return g.root().read("clanmeeting/creds/support", "room", "support-4711")["token"].(string)
+	}
+	before := token()
+
+	require.Regexp(t, `version +v0\.1\.0`, g.follow("Versions"))
+	require.True(t, strings.HasSuffix(g.follow("Upgrade"), "v0.2.0"))
+	require.NoError(t, verifySignature(token(), &key.PublicKey))
+	require.Contains(t, g.follow("Roll back"), "v0.1.0")
+	require.NoError(t, verifySignature(token(), &key.PublicKey))
+	require.NoFileExists(t, filepath.Join(g.plugins, devvault.PluginName+"_v0.2.0"))
+	require.Regexp(t, `rate +100`, g.follow("Rate limits"))
+	g.overTheLimit()
+
+	restored := g.restore()
+	require.NoError(t, verifySignature(restored, &key.PublicKey))
+	require.NotEqual(t, before, restored)
+}
+
+// overTheLimit makes sure that the guide's limit is one.
+func (g *guide) overTheLimit() {
+	g.t.Helper()
+	root := g.root()
+	root.write("sys/quotas/rate-limit/clanmeeting", map[string]any{"path": "clanmeeting/creds/*", "rate": 2, "interval": "1m"})
+	statuses := map[int]int{}
+	for range 4 {
+		status, _ := root.get("clanmeeting/creds/support", "room", "support-1")
+		statuses[status]++
+	}
+	require.Equal(g.t, map[int]int{http.StatusOK: 2, http.StatusTooManyRequests: 2}, statuses)
+	status, _ := root.get("clanmeeting/check/support", "room", "support-1")
+	require.Equal(g.t, http.StatusOK, status)
+	root.call(http.MethodDelete, "sys/quotas/rate-limit/clanmeeting", nil)
+}
+
+// restore follows "Backup and restore", from the old cluster into a new one, and returns
+// a token of that.
+func (g *guide) restore() string {
+	g.t.Helper()
+	_, section, _ := strings.Cut(g.text, "\n## Backup and restore\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	var commands []string
+	for line := range strings.Lines(section) {
+		if command, indented := strings.CutPrefix(line, "    "); indented {
+			commands = append(commands, command)
+		}
+	}
+	require.Len(g.t, commands, 4)
+	g.run(commands[0])
+	old := g.cluster
+	old.Stop()
+	g.cluster = g.newCluster()
+	g.run(commands[1])
+	require.NoError(g.t, g.cluster.Restored(g.t.Context(), old))
+	sum := g.run(commands[2])
+	require.Regexp(g.t, "^[0-9a-f]{64}$", sum)
+	out := g.run(commands[3])
+	fields := strings.Fields(out)
+	for i, field := range fields {
+		if field == "token" {
+			return fields[i+1]
+		}
+	}
+	require.Fail(g.t, "no token", out)
+	return ""
+}
