@@ -2,12 +2,14 @@
 // SPDX-License-Identifier: MPL-2.0
 
 // Vault-plugin-secrets-clanmeeting is a Vault secrets engine for Clan Meeting.
-// Vault starts it; run by hand it does nothing.
+// Vault starts it; run by hand it does nothing, but for -version.
 package main
 
 import (
+	"fmt"
 	"os"
 	"runtime"
+	"runtime/debug"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/vault/sdk/plugin"
@@ -20,6 +22,13 @@ import (
 var version = "v0.1.0-dev"
 
 func main() {
+	// Nothing else is looked at: an argument that Vault's operators write into the catalog
+	// for every plugin must not keep this one from starting.
+	if len(os.Args) == 2 && (os.Args[1] == "-version" || os.Args[1] == "--version") {
+		fmt.Printf("vault-plugin-secrets-clanmeeting %s (commit %s, %s, %s/%s)\n", version, commit(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+		return
+	}
+
 	// One more than there are cores: while batches sign on all of them, it waits for
 	// what comes in from Vault. From then on Go does not follow a change of the
 	// machine's limits; who sets the variable has decided for themselves.
@@ -48,4 +57,20 @@ func main() {
 		logger.Error("plugin shutting down", "error", err)
 		os.Exit(1)
 	}
+}
+
+// commit is what the Go command noted when it built from a git clone.
+func commit() string {
+	revision, modified := "unknown", ""
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, setting := range info.Settings {
+			switch {
+			case setting.Key == "vcs.revision":
+				revision = setting.Value
+			case setting.Key == "vcs.modified" && setting.Value == "true":
+				modified = ", modified"
+			}
+		}
+	}
+	return revision + modified
 }
