@@ -38,6 +38,16 @@ build: go ## Build the plugin into bin/plugins
 	@mkdir -p $(dir $(PLUGIN))
 	CGO_ENABLED=0 go build -trimpath -ldflags '-X main.version=$(VERSION)' -o $(PLUGIN) ./cmd/vault-plugin-secrets-clanmeeting
 
+.PHONY: release
+release: go ## What operators download, into dist: make release VERSION=v1.2.3, with RELEASE_SIGNING_KEY or UNSIGNED=1
+	$(call need,git,a release is made from a commit)
+	$(call need,ssh-keygen,it signs the release; it comes with OpenSSH)
+	@go build -o bin/release ./scripts/release && exec bin/release -version '$(if $(filter file,$(origin VERSION)),,$(VERSION))' $(if $(UNSIGNED),-unsigned)
+
+.PHONY: release-test
+release-test: cc ## Two releases for all systems, compared; the second compiles everything anew: 10 to 30 minutes
+	$(GOTEST) -count=1 -timeout 60m -v -run '^TestRelease$$' ./scripts/release -all
+
 .PHONY: vault
 vault: go ## Make sure there is a Vault: VAULT_BIN, PATH, or built once; print its path
 	@scripts/vault.sh $(VAULT)

@@ -1,0 +1,279 @@
+// Copyright (c) The vault-plugin-secrets-clanmeeting authors
+// SPDX-License-Identifier: MPL-2.0
+
+package main
+
+import (
+	"archive/zip"
+	"bytes"
+	"crypto/sha256"
+	"debug/elf"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+var all = flag.Bool("all", false, "build for all systems, the second time with nothing compiled before")
+
+const (
+	testVersion = "v1.2.3-rc.1"
+	commitDate  = "2026-01-02T03:04:05Z"
+)
+
+// repository is a clone at a path of its own, whose one commit is this working tree.
+func repository(t *testing.T, name string) string {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), name)
+	for _, folder := range []string{"backend", "cmd"} {
+		require.NoError(t, os.CopyFS(filepath.Join(dir, folder), os.DirFS("../../"+folder)))
+	}
+	for _, file := range []string{".gitignore", "CHANGELOG.md", "LICENSE", "README.md", "go.mod", "go.sum"} {
+		require.NoError(t, copyFile("../../"+file, filepath.Join(dir, file)))
+	}
+	commitAll(t, dir)
+	return dir
+}
+
+func commitAll(t *testing.T, dir string) {
+	t.Helper()
+	t.Setenv("GIT_CONFIG_GLOBAL", os.DevNull)
+	t.Setenv("GIT_AUTHOR_DATE", commitDate)
+	t.Setenv("GIT_COMMITTER_DATE", commitDate)
+	git(t, dir, "init", "--quiet")
+	git(t, dir, "add", "--all")
+	git(t, dir, "-c", "user.name=x", "-c", "user.email=x@example.com", "commit", "--quiet", "--message", "x")
+}
+
+func git(t *testing.T, dir string, args ...string) string {
+	t.Helper()
+	out, err := command(t.Context(), dir, nil, "git", args...)
+	require.NoError(t, err)
+	return strings.TrimSpace(out)
+}
+
+// newKey is a private key as it arrives in a variable, and the line by which others know it.
+func newKey(t *testing.T) (private, signer string) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "key")
+	_, err := command(t.Context(), "", nil, "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", file)
+	require.NoError(t, err)
+	public := read(t, file+".pub")
+	return strings.TrimSpace(string(read(t, file))), "release " + string(public)
+}
+
+func read(t *testing.T, file string) []byte {
+	t.Helper()
+	raw, err := os.ReadFile(file)
+	require.NoError(t, err)
+	return raw
+}
+
+// tree is every file below the folder.
+func tree(t *testing.T, dir string) map[string][]byte {
+	t.Helper()
+	files := map[string][]byte{}
+	require.NoError(t, fs.WalkDir(os.DirFS(dir), ".", func(name string, entry fs.DirEntry, err error) error {
+		if err == nil && !entry.IsDir() {
+			files[name] = read(t, filepath.Join(dir, name))
+		}
+		return err
+	}))
+	return files
+}
+
+func TestRelease(t *testing.T) {
+	built := []target{{runtime.GOOS, runtime.GOARCH}}
+	if *all {
+		built = targets
+	}
+	one, two := repository(t, "a"), repository(t, "another/folder")
+	key, signer := newKey(t)
+	require.NoError(t, run(t.Context(), one, testVersion, key, false, built))
+
+	// What another machine may have set, and another clone may have.
+	t.Setenv("GOFLAGS", "-buildvcs=false")
+	t.Setenv("GOAMD64", "v3")
+	git(t, two, "tag", "v1.9.9")
+	if *all {
+		t.Setenv("GOCACHE", t.TempDir())
+	}
+	require.NoError(t, run(t.Context(), two, testVersion, key, false, built))
+
+	files, others := tree(t, filepath.Join(one, "dist")), tree(t, filepath.Join(two, "dist"))
+	require.Len(t, files, len(built)*6+2)
+	require.Len(t, others, len(files))
+	for name, raw := range files {
+		// Not by require.Equal, which would print 25 MB.
+		require.True(t, bytes.Equal(raw, others[name]), "%s differs", name)
+		require.False(t, bytes.Contains(raw, []byte(one)), "%s has the folder in it", name)
+	}
+
+	sums := filepath.Join(one, "dist", plugin+"_1.2.3-rc.1_SHA256SUMS")
+	testSignature(t, sums, signer)
+	var lines []string
+	for _, b := range built {
+		base := fmt.Sprintf("%s_1.2.3-rc.1_%s_%s", plugin, b.os, b.arch)
+		binary := base + "/" + plugin
+		if b.os == "windows" {
+			binary += ".exe"
+		}
+		for _, name := range []string{base + ".zip", base + ".cdx.json", binary} {
+			lines = append(lines, fmt.Sprintf("%x  %s\n", sha256.Sum256(files[name]), name))
+		}
+		testArchive(t, files, base, filepath.Base(binary))
+		testSBOM(t, filepath.Join(one, "dist", binary), files[base+".cdx.json"])
+		if b.os == "linux" {
+			testStatic(t, files[binary])
+		}
+		if b.os == runtime.GOOS && b.arch == runtime.GOARCH {
+			out, err := exec.Command(filepath.Join(one, "dist", binary), "-version").CombinedOutput()
+			require.NoError(t, err)
+			require.Equal(t, fmt.Sprintf("%s %s (commit %s, %s, %s/%s)\n", plugin, testVersion,
+				git(t, one, "rev-parse", "HEAD"), runtime.Version(), b.os, b.arch), string(out))
+		}
+	}
+	require.Equal(t, strings.Join(lines, ""), string(files[filepath.Base(sums)]))
+}
+
+// testSignature checks the signature as an operator does.
+func testSignature(t *testing.T, sums, signer string) {
+	t.Helper()
+	verify := func(sum []byte, signer string) string {
+		signers := filepath.Join(t.TempDir(), "allowed_signers")
+		require.NoError(t, os.WriteFile(signers, []byte(signer), 0o600))
+		cmd := exec.Command("ssh-keygen", "-Y", "verify", "-f", signers, "-I", "release", "-n", "file", "-s", sums+".sig")
+		cmd.Stdin = bytes.NewReader(sum)
+		out, _ := cmd.CombinedOutput()
+		return string(out)
+	}
+	signed := read(t, sums)
+	require.Contains(t, verify(signed, signer), `Good "file" signature for release`)
+	require.Contains(t, verify(append(signed, ' '), signer), "incorrect signature")
+	_, stranger := newKey(t)
+	require.NotContains(t, verify(signed, stranger), "Good")
+}
+
+// testArchive checks that the archive has what the folder has, in order, with the
+// commit's date, and that only the plugin may be run.
+func testArchive(t *testing.T, files map[string][]byte, base, binary string) {
+	t.Helper()
+	raw := files[base+".zip"]
+	archive, err := zip.NewReader(bytes.NewReader(raw), int64(len(raw)))
+	require.NoError(t, err)
+	var names []string
+	for _, file := range archive.File {
+		names = append(names, file.Name)
+		require.Equal(t, commitDate, file.Modified.UTC().Format(time.RFC3339))
+		require.Equal(t, file.Name == binary, file.Mode()&0o111 != 0, file.Name)
+		reader, err := file.Open()
+		require.NoError(t, err)
+		content, err := io.ReadAll(reader)
+		require.NoError(t, err)
+		require.True(t, bytes.Equal(files[base+"/"+file.Name], content), file.Name)
+	}
+	require.Equal(t, []string{"CHANGELOG.md", "LICENSE", "README.md", binary}, names)
+}
+
+// testSBOM checks the list against what the Go command reads from the binary.
+func testSBOM(t *testing.T, binary string, raw []byte) {
+	t.Helper()
+	var sbom bom
+	decoder := json.NewDecoder(bytes.NewReader(raw))
+	decoder.DisallowUnknownFields()
+	require.NoError(t, decoder.Decode(&sbom))
+	listed := map[string]string{}
+	for _, m := range sbom.Components {
+		listed[m.Name] = m.Version
+	}
+	require.Len(t, sbom.Components, len(listed), "one twice")
+
+	out, err := command(t.Context(), "", nil, "go", "version", "-m", binary)
+	require.NoError(t, err)
+	want := map[string]string{"stdlib": strings.TrimPrefix(runtime.Version(), "go")}
+	for line := range strings.Lines(out) {
+		if fields := strings.Fields(line); fields[0] == "dep" {
+			want[fields[1]] = fields[2]
+		}
+	}
+	require.Greater(t, len(want), 10)
+	require.Equal(t, want, listed)
+	require.Equal(t, testVersion, sbom.Metadata.Component.Version)
+	require.Equal(t, commitDate, sbom.Metadata.Timestamp.Format(time.RFC3339))
+	require.Len(t, sbom.DependsOn[0].On, len(listed))
+}
+
+// testStatic checks that a Linux without any library can start it.
+func testStatic(t *testing.T, raw []byte) {
+	t.Helper()
+	file, err := elf.NewFile(bytes.NewReader(raw))
+	require.NoError(t, err)
+	for _, part := range file.Progs {
+		require.NotContains(t, []elf.ProgType{elf.PT_INTERP, elf.PT_DYNAMIC}, part.Type)
+	}
+}
+
+func TestSBOMNamesTheReplacement(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "bom")
+	require.NoError(t, writeSBOM(file, &debug.BuildInfo{
+		GoVersion: "go1.26.8",
+		Main:      debug.Module{Path: "example.com/plugin"},
+		Deps: []*debug.Module{
+			{Path: "example.com/A", Version: "v2.0.0+incompatible"},
+			{Path: "example.com/b", Version: "v1.0.0", Replace: &debug.Module{Path: "example.com/c", Version: "v1.1.0"}},
+		},
+	}, testVersion, time.Time{}))
+	var sbom bom
+	require.NoError(t, json.Unmarshal(read(t, file), &sbom))
+	require.Equal(t, []module{
+		{"library", "pkg:golang/stdlib@1.26.8", "stdlib", "1.26.8", "pkg:golang/stdlib@1.26.8"},
+		{"library", "pkg:golang/example.com/a@v2.0.0%2Bincompatible", "example.com/A", "v2.0.0+incompatible", "pkg:golang/example.com/a@v2.0.0%2Bincompatible"},
+		{"library", "pkg:golang/example.com/c@v1.1.0", "example.com/c", "v1.1.0", "pkg:golang/example.com/c@v1.1.0"},
+	}, sbom.Components)
+}
+
+func TestRefused(t *testing.T) {
+	repo := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(repo, "file"), nil, 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(repo, ".gitignore"), []byte("/dist/\n"), 0o600))
+	commitAll(t, repo)
+	for _, version := range []string{
+		"", "1.2.3", "v1", "v1.2", "v1.2.3.4", "v01.2.3", "v1.2.3-", "v1.2.3-01", "v1.2.3-a..b", "v1.2.3+meta", "V1.2.3", "v1.2.3 ", "v1.2.3\n", "v1.2.x", "v1.2.3-ä", "v1.2.3/..",
+	} {
+		require.ErrorContains(t, run(t.Context(), repo, version, "key", false, nil), "is no version", version)
+	}
+	require.ErrorContains(t, run(t.Context(), repo, testVersion, "", false, nil), "no key to sign with")
+
+	// For no system it is soon done.
+	require.NoError(t, run(t.Context(), repo, testVersion, "", true, nil))
+	require.ErrorContains(t, run(t.Context(), repo, testVersion, "no key", false, nil), "ssh-keygen")
+	for _, version := range []string{"v0.0.0", "v1.2.3-0", "v1.2.3-rc.1", "v1.2.3-0a.x-y.10"} {
+		require.NoError(t, run(t.Context(), repo, version, "", true, nil), version)
+	}
+
+	require.NoError(t, os.WriteFile(filepath.Join(repo, "file"), []byte("x"), 0o600))
+	require.ErrorContains(t, run(t.Context(), repo, testVersion, "", true, nil), "changes that are in none:\n M file")
+	git(t, repo, "checkout", "--quiet", "file")
+	require.NoError(t, os.WriteFile(filepath.Join(repo, "new"), nil, 0o600))
+	require.ErrorContains(t, run(t.Context(), repo, testVersion, "", true, nil), "?? new")
+}
+
+// The compiler, and what the code that it compiles runs, need no key.
+func TestKeyStaysHere(t *testing.T) {
+	t.Setenv(keyVariable, "secret")
+	out, err := command(t.Context(), "", nil, "env")
+	require.NoError(t, err)
+	require.True(t, strings.Contains(out, "PATH="))
+	require.False(t, strings.Contains(out, keyVariable)) // and not by NotContains, which would print all
+}
