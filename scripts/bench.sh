@@ -14,8 +14,7 @@ modules=
 if [ $# -gt 0 ]; then
 	: # another run than the comparison with its peers
 elif command -v node >/dev/null && command -v npm >/dev/null; then
-	npm install --silent --no-save --no-package-lock --no-audit --no-fund --prefix "$out/node" jsonwebtoken@9.0.2 >&2
-	modules=$PWD/$out/node/node_modules
+	modules=$(scripts/node-modules.sh)
 else
 	echo "jsonwebtoken in Node is not measured: node and npm are needed" >&2
 fi

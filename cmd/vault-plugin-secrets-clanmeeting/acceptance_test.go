@@ -494,15 +494,20 @@ func TestHelpExamples(t *testing.T) {
 	}
 }
 
-// examples are the indented lines of a help's description.
+// examples are the commands of a help's description.
 func examples(help string) string {
 	_, description, _ := strings.Cut(help, "## DESCRIPTION\n")
 	description, _, _ = strings.Cut(description, "## PATHS\n")
-	var lines []string
-	for line := range strings.Lines(description) {
-		if strings.HasPrefix(line, "    ") {
-			lines = append(lines, line)
+	return indented(description)
+}
+
+// indented are the lines of a text that are indented by four spaces: its commands.
+func indented(text string) string {
+	var lines strings.Builder
+	for line := range strings.Lines(text) {
+		if command, found := strings.CutPrefix(line, "    "); found {
+			lines.WriteString(command)
 		}
 	}
-	return strings.Join(lines, "")
+	return lines.String()
 }

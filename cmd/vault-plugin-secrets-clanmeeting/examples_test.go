@@ -22,16 +22,21 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/scripts/devvault"
 )
 
 // language is one of the vendor's five: how its example is run, and the program that
@@ -70,13 +75,14 @@ func run(t *testing.T, env, command []string, args ...string) (stdout, stderr st
 }
 
 // meetings is a mount with a key that the test knows too, and an application that may
-// read the tokens of one of its roles, with a login of AppRole that lasts two seconds.
+// read the tokens of one of its roles, which live ttl seconds, with a login of AppRole
+// that lasts two seconds.
 type meetings struct {
 	mount, keyFile, publicFile string
 	env                        []string
 }
 
-func newMeetings(t *testing.T) meetings {
+func newMeetings(t *testing.T, ttl int) meetings {
 	t.Helper()
 	m := meetings{mount: enable(t), keyFile: filepath.Join(t.TempDir(), "key.pem"), publicFile: filepath.Join(t.TempDir(), "public.pem")}
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
@@ -87,7 +93,7 @@ func newMeetings(t *testing.T) meetings {
 	require.NoError(t, os.WriteFile(m.keyFile, text, 0o600))
 	root(t).write(m.mount+"/config", map[string]any{"consumer_id": "acme", "private_key": string(text), "domain": "meet.example.com"})
 	require.NoError(t, os.WriteFile(m.publicFile, []byte(root(t).read(m.mount + "/config")["public_key"].(string)), 0o600))
-	root(t).write(m.mount+"/roles/support", map[string]any{"allowed_rooms": "support-*", "ttl": 6, "max_not_before": 60})
+	root(t).write(m.mount+"/roles/support", map[string]any{"allowed_rooms": "support-*", "ttl": ttl, "max_not_before": 60})
 
 	policy, err := os.ReadFile("../../examples/policies/app.hcl")
 	require.NoError(t, err)
@@ -99,7 +105,7 @@ func newMeetings(t *testing.T) meetings {
 	root(t).write(app, map[string]any{"token_policies": m.mount, "token_no_default_policy": true, "token_ttl": "2s", "token_max_ttl": "2s"})
 	m.env = []string{
 		"VAULT_ADDR=" + vault.Addr,
-		"VAULT_TOKEN=",
+		"VAULT_TOKEN=" + vault.RootToken, // which they must not use
 		"VAULT_ROLE_ID=" + root(t).read(app + "/role-id")["role_id"].(string),
 		"VAULT_SECRET_ID=" + root(t).write(app+"/secret-id", nil).Data()["secret_id"].(string),
 		"CLANMEETING_CREDS=" + m.mount + "/creds/support",
@@ -117,7 +123,7 @@ func tokenOf(t *testing.T, link, room string) string {
 }
 
 func TestExamples(t *testing.T) {
-	m := newMeetings(t)
+	m := newMeetings(t, 300)
 	for _, lang := range languages() {
 		t.Run(lang.name, func(t *testing.T) {
 			link, said, status := run(t, m.env, lang.example, "support-4711")
@@ -141,17 +147,17 @@ func TestExamples(t *testing.T) {
 
 // Each is refused by the library that verifies in TestExamples, for its own reason.
 func TestLibrariesRefuse(t *testing.T) {
-	m, stranger := newMeetings(t), newMeetings(t)
+	m, stranger := newMeetings(t, 3600), newMeetings(t, 3600)
 	token := func(pairs ...string) string {
 		return root(t).read(m.mount+"/creds/support", append([]string{"room", "support-1"}, pairs...)...)["token"].(string)
 	}
 	root(t).write(m.mount+"/config", map[string]any{"audience": "other"})
-	otherAudience := token("ttl", "1h")
+	otherAudience := token()
 	root(t).write(m.mount+"/config", map[string]any{"audience": "clanmeeting", "issuer": "other"})
-	otherIssuer := token("ttl", "1h")
+	otherIssuer := token()
 	root(t).write(m.mount+"/config", map[string]any{"issuer": "production"})
 	expired := token("ttl", "1s")
-	good := token("ttl", "1h")
+	good := token()
 	public, err := os.ReadFile(m.publicFile)
 	require.NoError(t, err)
 	time.Sleep(2 * time.Second)
@@ -161,7 +167,7 @@ func TestLibrariesRefuse(t *testing.T) {
 			for _, test := range []struct{ name, key, token, room, says string }{
 				{"another room", m.publicFile, good, "support-2", "wrong room"},
 				{"past its time", m.publicFile, expired, "support-1", "expired"},
-				{"before its time", m.publicFile, token("not_before", strconv.FormatInt(time.Now().Unix()+50, 10), "ttl", "1h"), "support-1", `not active|not valid yet|not yet valid|nbf`},
+				{"before its time", m.publicFile, token("not_before", strconv.FormatInt(time.Now().Unix()+50, 10)), "support-1", `not active|not valid yet|not yet valid|nbf`},
 				{"another audience", m.publicFile, otherAudience, "support-1", "(?i)aud"},
 				{"another issuer", m.publicFile, otherIssuer, "support-1", "(?i)iss"},
 				{"another key", stranger.publicFile, good, "support-1", "(?i)signature"},
@@ -200,16 +206,17 @@ func forged(token string, public []byte) string {
 func TestExamplesRefused(t *testing.T) {
 	for _, lang := range languages() {
 		t.Run(lang.name, func(t *testing.T) {
-			m := newMeetings(t) // of its own: Vault locks out after five wrong secret IDs
+			m := newMeetings(t, 300) // of its own: Vault locks out after five wrong secret IDs
 			for _, test := range []struct{ name, env, room, says string }{
-				{"a room that the role does not allow", "", "billing", `error: .*room "billing" is not allowed by this role`},
-				{"a role that the policy does not allow", "CLANMEETING_CREDS=" + m.mount + "/creds/other", "support-1", "error: (?s).*permission denied"},
-				{"a wrong secret ID", "VAULT_SECRET_ID=wrong", "support-1", "error: .*invalid role or secret ID"},
+				{"a room that the role does not allow", "", "billing", `error: .*room "billing" is not allowed by this role.*`},
+				{"a parameter in the room", "", "support-1&ttl=1h", `error: .*room must be one room name.*`},
+				{"a role that the policy does not allow", "CLANMEETING_CREDS=" + m.mount + "/creds/other", "support-1", "error: .*permission denied.*/?creds/other.*|error: .*creds/other.*permission denied"},
+				{"a wrong secret ID", "VAULT_SECRET_ID=wrong", "support-1", "error: .*invalid role or secret ID.*"},
 			} {
 				out, said, status := run(t, append(m.env, test.env), lang.example, test.room)
 				require.Equal(t, 1, status, "%s: %s", test.name, said)
 				require.Empty(t, out, test.name)
-				require.Regexp(t, "^"+test.says, said, test.name)
+				require.Regexp(t, "^("+test.says+")\n$", said, test.name)
 				require.NotContains(t, said, "trying again", test.name)
 			}
 			root(t).write(m.mount+"/config", map[string]any{"domain": ""})
@@ -217,6 +224,53 @@ func TestExamplesRefused(t *testing.T) {
 			root(t).write(m.mount+"/config", map[string]any{"domain": "meet.example.com"})
 			require.Equal(t, 1, status)
 			require.Contains(t, said, "error: Vault's answer has no meeting_url")
+			_, said, status = run(t, append(m.env, "VAULT_ADDR=localhost:8200"), lang.example, "support-1")
+			require.Equal(t, 1, status)
+			require.Contains(t, said, "error: localhost:8200 is no address of a Vault")
+		})
+	}
+}
+
+// What stands between an example and Vault may answer in Vault's place. None of that is
+// the last word, and a redirect gets neither the token nor the secret ID.
+func TestExamplesThroughAProxy(t *testing.T) {
+	target, err := url.Parse(vault.Addr)
+	require.NoError(t, err)
+	for _, lang := range languages() {
+		m := newMeetings(t, 300)
+		root(t).write("auth/approle/role/"+m.mount, map[string]any{"token_ttl": "1m", "token_max_ttl": "1m"})
+		t.Run(lang.name, func(t *testing.T) {
+			t.Parallel()
+			var elsewhere atomic.Int64
+			other := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { elsewhere.Add(1) }))
+			defer other.Close()
+			html := func(status int) http.HandlerFunc {
+				return func(w http.ResponseWriter, _ *http.Request) {
+					w.Header().Set("Content-Type", "text/html")
+					w.WriteHeader(status)
+					_, _ = io.WriteString(w, "<html>")
+				}
+			}
+			redirect := http.RedirectHandler(other.URL, http.StatusTemporaryRedirect).ServeHTTP
+			pass := httputil.NewSingleHostReverseProxy(target).ServeHTTP
+			// The login is redirected and then passed; so is the read, after the rest.
+			answers := []http.HandlerFunc{redirect, pass, redirect, html(http.StatusTooManyRequests), html(http.StatusBadGateway), html(http.StatusOK)}
+			var requests atomic.Int64
+			proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if n := int(requests.Add(1)); n <= len(answers) {
+					answers[n-1](w, r)
+					return
+				}
+				pass(w, r)
+			}))
+			defer proxy.Close()
+			// With the slash that people write.
+			link, said, status := run(t, append(m.env, "VAULT_ADDR="+proxy.URL+"/"), lang.example, "support-1")
+			require.Zero(t, status, said)
+			tokenOf(t, link, "support-1")
+			require.Equal(t, 5, strings.Count(said, "trying again"), said)
+			require.EqualValues(t, len(answers)+1, requests.Load())
+			require.Zero(t, elsewhere.Load(), "followed a redirect")
 		})
 	}
 }
@@ -224,7 +278,7 @@ func TestExamplesRefused(t *testing.T) {
 // All five keep a link for as long as one watches: past the end of their login, which
 // lasts two seconds, and past a time in which Vault is sealed.
 func TestExamplesKeepLinks(t *testing.T) {
-	m := newMeetings(t)
+	m := newMeetings(t, 6)
 	keepers := map[string]*keeper{}
 	for _, lang := range languages() {
 		keepers[lang.name] = keep(t, m, lang)
@@ -237,8 +291,12 @@ func TestExamplesKeepLinks(t *testing.T) {
 				exp, err := claims["exp"].(json.Number).Int64()
 				require.NoError(t, err)
 				require.Less(t, link.printed, time.Unix(exp, 0), name)
-				require.True(t, k.expires.IsZero() || link.printed.Before(k.expires), "%s: the last link had expired", name)
-				k.expires = time.Unix(exp, 0)
+				if k.last.url != "" {
+					require.NotEqual(t, k.last.url, link.url, name)
+					require.Less(t, link.printed, k.expires, "%s: the last link had expired", name)
+					require.Greater(t, link.printed.Sub(k.last.printed), 2*time.Second, "%s: a third of its life", name)
+				}
+				k.last, k.expires = link, time.Unix(exp, 0)
 			}
 		}
 	}
@@ -247,14 +305,18 @@ func TestExamplesKeepLinks(t *testing.T) {
 		require.NotContains(t, k.said(), "trying again", name)
 	}
 
+	_, key, found := strings.Cut(vault.Log(), "Unseal Key: ")
+	require.True(t, found)
+	unseal := func() {
+		status, answer := root(t).post("sys/unseal", map[string]any{"key": strings.Fields(key)[0]})
+		require.Equal(t, http.StatusOK, status, answer.Errors())
+	}
+	t.Cleanup(unseal) // for what comes after, if this fails before it gets there
 	root(t).write("sys/seal", nil)
 	for name, k := range keepers {
 		require.Eventually(t, func() bool { return strings.Contains(k.said(), "Vault is sealed") }, 30*time.Second, 50*time.Millisecond, "%s: %s", name, k.said())
 	}
-	_, key, found := strings.Cut(vault.Log(), "Unseal Key: ")
-	require.True(t, found)
-	status, answer := root(t).post("sys/unseal", map[string]any{"key": strings.Fields(key)[0]})
-	require.Equal(t, http.StatusOK, status, answer.Errors())
+	unseal()
 	require.Eventually(t, func() bool { status, _ := root(t).get("sys/health"); return status == http.StatusOK }, 30*time.Second, 50*time.Millisecond)
 	for _, k := range keepers {
 		k.drain()
@@ -265,8 +327,9 @@ func TestExamplesKeepLinks(t *testing.T) {
 // keeper is an example that runs with --keep.
 type keeper struct {
 	links   chan printedLink
-	stderr  string    // its file
-	expires time.Time // the last link; zero before the first
+	stderr  string // its file
+	last    printedLink
+	expires time.Time // the last link
 }
 
 type printedLink struct {
@@ -292,6 +355,8 @@ func keep(t *testing.T, m meetings, lang language) *keeper {
 	}()
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
+		for range k.links { // which copy may be waiting to get rid of
+		}
 		<-done
 		_ = cmd.Wait()
 		_ = file.Close()
@@ -324,10 +389,47 @@ func (k *keeper) drain() {
 	for len(k.links) > 0 {
 		<-k.links
 	}
-	k.expires = time.Time{}
+	k.last = printedLink{}
 }
 
 func (k *keeper) said() string {
 	raw, _ := os.ReadFile(k.stderr)
 	return string(raw)
+}
+
+// docs/migrating.md works as it is written, from the vendor's key in a file to one that
+// was never outside of Vault, and finds in the audit log who got a token.
+func TestMigratingGuide(t *testing.T) {
+	text, err := os.ReadFile("../../docs/migrating.md")
+	require.NoError(t, err)
+	dir := t.TempDir()
+	commands := strings.ReplaceAll(indented(string(text)), "/var/log/vault/", dir+"/")
+	// What an application does before somebody looks into the log.
+	commands = strings.Replace(commands, "jq -r", "vault read -field=token clanmeeting/creds/support room=support-4711\njq -r", 1)
+	require.NoError(t, os.CopyFS(filepath.Join(dir, "examples"), os.DirFS("../../examples")))
+	private := filepath.Join(dir, "cm-api-key.pem")
+	out, err := exec.Command("openssl", "genrsa", "-out", private, "2048").CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	now := time.Now().Unix()
+	old, said, status := run(t, nil, languages()[0].verifier, "sign", private, "acme", "support-4711", fmt.Sprint(now), fmt.Sprint(now+900))
+	require.Zero(t, status, said)
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "old-token.txt"), []byte(old), 0o600))
+
+	root(t).write("sys/mounts/clanmeeting", map[string]any{"type": devvault.PluginName})
+	t.Cleanup(func() {
+		root(t).call(http.MethodDelete, "sys/mounts/clanmeeting", nil)
+		root(t).call(http.MethodDelete, "sys/audit/file", nil)
+	})
+	root(t).call(http.MethodDelete, "sys/auth/approle", nil) // another test's
+	cli := vault.Command(t.Context(), vault.RootToken)
+	shell := exec.CommandContext(t.Context(), "sh", "-exc", "vault() { "+cli.Path+` "$@"; }`+"\n"+commands)
+	shell.Dir, shell.Env = dir, cli.Env
+	out, err = shell.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	for _, want := range []string{`valid +true`, `allowed +false`, `(?m)^\d{4}-\S+\ttoken\t-\tclanmeeting/creds/support\t`, `(?m)^\d{4}-\S+\ttoken\t127\.0\.0\.1$`, `(?m)^\d{4}-\S+\ttoken\t\t127\.0\.0\.1$`} {
+		require.Regexp(t, want, string(out))
+	}
+	key, err := os.ReadFile(filepath.Join(dir, "cm-public-key.pem"))
+	require.NoError(t, err)
+	require.Equal(t, strings.TrimSpace(root(t).read("clanmeeting/config")["public_key"].(string)), strings.TrimSpace(string(key)), "the new key signs")
 }

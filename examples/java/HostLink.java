@@ -16,8 +16,7 @@ import java.net.http.HttpResponse;
 import java.net.http.HttpResponse.BodyHandlers;
 import java.nio.charset.StandardCharsets;
 import java.time.Duration;
-import java.util.Map;
-import java.util.concurrent.ConcurrentHashMap;
+import java.util.Objects;
 import java.util.concurrent.ThreadLocalRandom;
 import java.util.stream.Collectors;
 import java.util.stream.StreamSupport;
@@ -29,6 +28,7 @@ import java.util.stream.StreamSupport;
  * <pre>java -cp gson.jar HostLink.java [--keep] ROOM</pre>
  */
 public final class HostLink {
+    private static final System.Logger LOGGER = System.getLogger(HostLink.class.getName());
 
     /** Vault said no, and would again: the room, the policy or the login is wrong. */
     public static final class Refused extends Exception {
@@ -37,123 +37,120 @@ public final class HostLink {
         }
     }
 
-    /** Vault is sealed, changing leaders, overloaded or out of reach: worth another try. */
+    /** Vault is sealed, changing leaders, overloaded or out of reach. */
     public static final class Unavailable extends Exception {
         Unavailable(String message) {
             super(message);
         }
     }
 
-    /** A link, and when to read the next, as System.nanoTime(). */
-    public record Link(String url, long renewAt) {}
+    /** @param ttl seconds from now */
+    public record Link(String url, long ttl) {}
 
     /** Host links from Vault. One object serves a whole application. */
     public static final class HostLinks {
-        private static final Duration REQUEST_TIMEOUT = Duration.ofSeconds(10);
-        private static final String NO_URL =
-                "Vault's answer has no meeting_url: have domain written to the engine's config";
-        private static final long[] RETRY_DELAYS = {500, 1_000, 2_000, 4_000, 8_000}; // milliseconds
+        private static final Duration REQUEST_TIMEOUT = Duration.ofSeconds(5);
+        /** A failover of Vault takes 15 seconds. */
+        private static final Duration RETRY_FOR = Duration.ofSeconds(25);
 
+        /** Follows no redirect: the token, and the secret ID, are not handed to another host. */
         private final HttpClient http = HttpClient.newBuilder().connectTimeout(REQUEST_TIMEOUT).build();
-        private final Map<String, Link> links = new ConcurrentHashMap<>();
-        private final String addr;
+
+        private final String base;
         private final String roleId;
         private final String secretId;
         private final String credsPath;
-        private volatile String vaultToken;
+        private String vaultToken;
 
         /** @param credsPath the mount and the role, such as clanmeeting/creds/support */
-        public HostLinks(String addr, String roleId, String secretId, String credsPath) {
-            this.addr = addr;
+        public HostLinks(String addr, String roleId, String secretId, String credsPath) throws Refused {
+            if (!addr.startsWith("https://") && !addr.startsWith("http://")) {
+                throw new Refused(addr + " is no address of a Vault: it must begin with https:// or http://");
+            }
+            this.base = addr.replaceAll("/+$", "") + "/v1/";
             this.roleId = roleId;
             this.secretId = secretId;
             this.credsPath = credsPath;
         }
 
-        /** A link for the room, read from Vault if there is none with a third of its life left. */
+        /** A new link, which makes whoever opens it the host of the room. */
         public Link get(String room) throws Refused, Unavailable, InterruptedException {
-            Link link = links.get(room);
-            if (link == null || System.nanoTime() - link.renewAt() >= 0) {
-                link = readRetrying(room);
-                links.put(room, link);
-            }
-            return link;
-        }
-
-        private Link readRetrying(String room) throws Refused, Unavailable, InterruptedException {
-            for (long delay : RETRY_DELAYS) {
+            long deadline = System.nanoTime() + RETRY_FOR.toNanos();
+            for (long delay = 500; ; delay = Math.min(delay * 2, 4_000)) {
                 try {
                     return read(room);
                 } catch (Unavailable e) {
-                    System.err.println(e.getMessage() + "; trying again");
+                    if (System.nanoTime() + delay * 1_000_000 - deadline > 0) {
+                        throw e;
+                    }
+                    LOGGER.log(System.Logger.Level.WARNING, e.getMessage() + "; trying again");
                 }
-                Thread.sleep(ThreadLocalRandom.current().nextLong(delay / 2, delay));
+                Thread.sleep(ThreadLocalRandom.current().nextLong(delay / 2, delay * 3 / 2));
             }
-            return read(room);
         }
 
         private Link read(String room) throws Refused, Unavailable, InterruptedException {
             String path = credsPath + "?room=" + URLEncoder.encode(room, StandardCharsets.UTF_8);
-            if (vaultToken == null) {
-                login();
-            }
-            HttpResponse<String> response = call(request(path).GET());
+            String token = login(null);
+            HttpResponse<String> response = call(request(path).header("X-Vault-Token", token).GET());
             if (response.statusCode() == 403) {
                 // The login may have expired. With a new one, 403 is the policy's last word.
-                login();
-                response = call(request(path).GET());
+                response = call(request(path).header("X-Vault-Token", login(token)).GET());
             }
-            JsonObject data = answer(response).getAsJsonObject("data");
+            JsonObject data = answer(response, credsPath).getAsJsonObject("data");
             if (!data.has("meeting_url")) {
-                throw new Refused(NO_URL);
+                throw new Refused("Vault's answer has no meeting_url: the engine's config needs domain, and room * has no link");
             }
-            // ttl counts from Vault's clock, so this machine's own need not be right.
-            Duration ttl = Duration.ofSeconds(data.get("ttl").getAsLong());
-            return new Link(data.get("meeting_url").getAsString(), System.nanoTime() + ttl.toNanos() * 2 / 3);
+            return new Link(data.get("meeting_url").getAsString(), data.get("ttl").getAsLong());
         }
 
-        private void login() throws Refused, Unavailable, InterruptedException {
-            JsonObject body = new JsonObject();
-            body.addProperty("role_id", roleId);
-            body.addProperty("secret_id", secretId);
-            HttpResponse<String> response =
-                    call(request("auth/approle/login").POST(BodyPublishers.ofString(body.toString())));
-            vaultToken = answer(response).getAsJsonObject("auth").get("client_token").getAsString();
+        /** The Vault token, but for the one that has expired; one login for all threads. */
+        private synchronized String login(String expired) throws Refused, Unavailable, InterruptedException {
+            if (Objects.equals(vaultToken, expired)) {
+                JsonObject body = new JsonObject();
+                body.addProperty("role_id", roleId);
+                body.addProperty("secret_id", secretId);
+                String path = "auth/approle/login";
+                HttpRequest.Builder login = request(path)
+                        .header("Content-Type", "application/json")
+                        .POST(BodyPublishers.ofString(body.toString()));
+                vaultToken = answer(call(login), path).getAsJsonObject("auth").get("client_token").getAsString();
+            }
+            return vaultToken;
         }
 
         private HttpRequest.Builder request(String path) {
-            HttpRequest.Builder request =
-                    HttpRequest.newBuilder(URI.create(addr + "/v1/" + path)).timeout(REQUEST_TIMEOUT);
-            return vaultToken == null ? request : request.header("X-Vault-Token", vaultToken);
+            return HttpRequest.newBuilder(URI.create(base + path)).timeout(REQUEST_TIMEOUT);
         }
 
         private HttpResponse<String> call(HttpRequest.Builder request) throws Unavailable, InterruptedException {
             try {
                 return http.send(request.build(), BodyHandlers.ofString());
             } catch (IOException e) {
-                throw new Unavailable("Vault can't be reached: " + e);
+                throw new Unavailable("Vault can't be reached at " + base + ": " + e);
             }
         }
 
-        private static JsonObject answer(HttpResponse<String> response) throws Refused, Unavailable {
+        /** What Vault answered to a request of the path, if it is that. */
+        private static JsonObject answer(HttpResponse<String> response, String path) throws Refused, Unavailable {
             JsonObject body = parse(response.body());
             int status = response.statusCode();
-            if (status < 300) {
+            if (status == 200 && body != null) {
                 return body;
             }
-            String message = "Vault answered " + status + ": " + errors(body);
-            if (status >= 500 || status == 429) {
+            String message = "Vault answered " + status + " to " + path + ": " + (body == null ? "not in JSON" : errors(body));
+            if (status < 400 || status == 429 || status >= 500) {
                 throw new Unavailable(message);
             }
             throw new Refused(message);
         }
 
-        /** What stands between may answer in HTML: that is an empty object. */
+        /** A proxy before Vault answers in HTML: that is null. */
         private static JsonObject parse(String body) {
             try {
                 return JsonParser.parseString(body).getAsJsonObject();
             } catch (JsonParseException | IllegalStateException e) {
-                return new JsonObject();
+                return null;
             }
         }
 
@@ -161,7 +158,9 @@ public final class HostLink {
             JsonArray errors = body.has("errors") ? body.getAsJsonArray("errors") : new JsonArray();
             return StreamSupport.stream(errors.spliterator(), false)
                     .map(JsonElement::getAsString)
-                    .collect(Collectors.joining(", "));
+                    .collect(Collectors.joining(", "))
+                    .replaceAll("\\s+", " ")
+                    .strip();
         }
     }
 
@@ -170,8 +169,8 @@ public final class HostLink {
         System.exit(1);
     }
 
-    private static String setting(String name, String fallback) {
-        String value = System.getenv().getOrDefault(name, fallback);
+    private static String setting(String name) {
+        String value = System.getenv(name);
         if (value == null) {
             fail("error: set " + name);
         }
@@ -184,15 +183,15 @@ public final class HostLink {
             fail("usage: java -cp gson.jar HostLink.java [--keep] ROOM");
         }
         HostLinks links = new HostLinks(
-                setting("VAULT_ADDR", "https://127.0.0.1:8200"),
-                setting("VAULT_ROLE_ID", null),
-                setting("VAULT_SECRET_ID", null),
-                setting("CLANMEETING_CREDS", "clanmeeting/creds/support"));
+                setting("VAULT_ADDR"),
+                setting("VAULT_ROLE_ID"),
+                setting("VAULT_SECRET_ID"),
+                System.getenv().getOrDefault("CLANMEETING_CREDS", "clanmeeting/creds/support"));
         do {
             Link link = links.get(args[args.length - 1]);
             System.out.println(link.url());
             if (keep) {
-                Thread.sleep(Math.max(0, (link.renewAt() - System.nanoTime()) / 1_000_000 + 1));
+                Thread.sleep(link.ttl() * 1000 * 2 / 3);
             }
         } while (keep);
     }

@@ -5,6 +5,7 @@
 before the last expires."""
 
 import argparse
+import logging
 import os
 import random
 import sys
@@ -15,115 +16,112 @@ import hvac
 import requests
 from hvac import exceptions
 
-REQUEST_TIMEOUT = 10  # seconds
-RETRY_DELAYS = (0.5, 1, 2, 4, 8)  # seconds
+REQUEST_TIMEOUT = 5  # seconds
+RETRY_FOR = 25  # seconds; a failover of Vault takes 15
 
-# Vault is sealed, changing leaders, overloaded or out of reach: worth another try.
-UNAVAILABLE = (
-    exceptions.VaultDown,
-    exceptions.InternalServerError,
-    exceptions.BadGateway,
-    exceptions.UnexpectedError,
-    exceptions.RateLimitExceeded,
-    requests.RequestException,
-)
+log = logging.getLogger(__name__)
 
 
-class NoMeetingURL(Exception):
-    """The engine does not know where the meetings are."""
+class Refused(Exception):
+    """Vault said no, and would again: the room, the policy or the login is wrong."""
 
-    def __str__(self):
-        return "Vault's answer has no meeting_url: have domain written to the engine's config"
+
+class Unavailable(Exception):
+    """Vault is sealed, changing leaders, overloaded or out of reach."""
 
 
 @dataclass
 class Link:
     url: str
-    renew_at: float  # as time.monotonic()
+    ttl: int  # seconds from now
 
 
 class HostLinks:
-    """Host links from Vault. One object serves a whole application.
-
-    What hvac raises comes through: InvalidRequest and Forbidden for what Vault refuses,
-    and would refuse again; one of UNAVAILABLE once the retries are used up. Otherwise
-    NoMeetingURL.
-    """
+    """Host links from Vault. Each thread has its own: requests, which is below hvac, does
+    not promise to be shared."""
 
     def __init__(self, addr, role_id, secret_id, creds_path):
         """creds_path is the mount and the role, such as clanmeeting/creds/support."""
-        self._client = hvac.Client(url=addr, timeout=REQUEST_TIMEOUT)
+        if not addr.startswith(("https://", "http://")):
+            raise Refused(f"{addr} is no address of a Vault: it must begin with https:// or http://")
+        # A redirect would hand the token, or the secret ID, to another host.
+        self._client = hvac.Client(url=addr, timeout=REQUEST_TIMEOUT, allow_redirects=False)
         # hvac takes VAULT_TOKEN and ~/.vault-token by itself; the application logs in.
         self._client.token = None
         self._role_id = role_id
         self._secret_id = secret_id
         self._creds_path = creds_path
-        self._links = {}
 
     def get(self, room):
-        """A link for the room, read from Vault if there is none with a third of its
-        life left."""
-        link = self._links.get(room)
-        if link is None or time.monotonic() >= link.renew_at:
-            link = self._retrying(lambda: self._read(room))
-            self._links[room] = link
-        return link
+        """A new link, which makes whoever opens it the host of the room.
 
-    @staticmethod
-    def _retrying(attempt):
-        for delay in RETRY_DELAYS:
+        Raises Refused, and Unavailable once the retries are used up."""
+        deadline = time.monotonic() + RETRY_FOR
+        delay = 0.5
+        while True:
             try:
-                return attempt()
-            except UNAVAILABLE as error:
-                print(f"{error}; trying again", file=sys.stderr)
-            time.sleep(delay * random.uniform(0.5, 1))
-        return attempt()
+                return self._read(room)
+            except Unavailable as error:
+                if time.monotonic() + delay > deadline:
+                    raise
+                log.warning("%s; trying again", error)
+            time.sleep(delay * random.uniform(0.5, 1.5))
+            delay = min(delay * 2, 4)
 
     def _read(self, room):
+        try:
+            data = self._creds(room)["data"]
+        except (exceptions.InvalidRequest, exceptions.Forbidden, exceptions.InvalidPath) as error:
+            raise Refused(f"Vault refused: {' '.join(str(error).split())}") from error
+        except (exceptions.VaultError, requests.RequestException) as error:
+            raise Unavailable(f"Vault can't be reached: {error}") from error
+        except (TypeError, KeyError) as error:
+            # A redirect, or the page of a proxy: hvac passes on what is no JSON.
+            raise Unavailable("what answered is not Vault") from error
+        if "meeting_url" not in data:
+            raise Refused("Vault's answer has no meeting_url: the engine's config needs domain, and room * has no link")
+        return Link(data["meeting_url"], data["ttl"])
+
+    def _creds(self, room):
         if not self._client.token:
             self._login()
         try:
-            answer = self._creds(room)
+            return self._get(room)
         except exceptions.Forbidden:
             # The login may have expired. With a new one, this is the policy's last word.
             self._login()
-            answer = self._creds(room)
-        data = answer["data"]
-        if "meeting_url" not in data:
-            raise NoMeetingURL
-        # ttl counts from Vault's clock, so this machine's own need not be right.
-        return Link(data["meeting_url"], time.monotonic() + data["ttl"] * 2 / 3)
+            return self._get(room)
 
     def _login(self):
         self._client.auth.approle.login(self._role_id, self._secret_id)
 
-    def _creds(self, room):
+    def _get(self, room):
         return self._client.adapter.get(f"/v1/{self._creds_path}", params={"room": room})
 
 
 def main():
+    logging.basicConfig(format="%(message)s")
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--keep", action="store_true", help="print a new link before the last expires")
     parser.add_argument("room")
     args = parser.parse_args()
     try:
         links = HostLinks(
-            addr=os.environ.get("VAULT_ADDR", "https://127.0.0.1:8200"),
+            addr=os.environ["VAULT_ADDR"],
             role_id=os.environ["VAULT_ROLE_ID"],
             secret_id=os.environ["VAULT_SECRET_ID"],
             creds_path=os.environ.get("CLANMEETING_CREDS", "clanmeeting/creds/support"),
         )
+        while True:
+            link = links.get(args.room)
+            print(link.url, flush=True)
+            if not args.keep:
+                return
+            time.sleep(link.ttl * 2 / 3)
     except KeyError as error:
         sys.exit(f"error: set {error.args[0]}")
-    while True:
-        try:
-            link = links.get(args.room)
-        except (exceptions.VaultError, requests.RequestException, NoMeetingURL) as error:
-            sys.exit(f"error: {error}")
-        print(link.url, flush=True)
-        if not args.keep:
-            return
-        time.sleep(max(0, link.renew_at - time.monotonic()))
+    except (Refused, Unavailable) as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

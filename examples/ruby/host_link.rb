@@ -14,9 +14,8 @@ require 'openssl'
 
 # Host links from Vault. One object serves a whole application.
 class HostLinks
-  REQUEST_TIMEOUT = 10 # seconds
-  NO_URL = "Vault's answer has no meeting_url: have domain written to the engine's config"
-  RETRY_DELAYS = [0.5, 1, 2, 4, 8].freeze # seconds
+  REQUEST_TIMEOUT = 5 # seconds
+  RETRY_FOR = 25 # seconds; a failover of Vault takes 15
 
   # Vault said no, and would again: the room, the policy or the login is wrong.
   class Refused < StandardError; end
@@ -24,94 +23,108 @@ class HostLinks
   # The same by 403, which a new login may change.
   class Forbidden < Refused; end
 
-  # Vault is sealed, changing leaders, overloaded or out of reach: worth another try.
+  # Vault is sealed, changing leaders, overloaded or out of reach.
   class Unavailable < StandardError; end
 
-  Link = Struct.new(:url, :renew_at) # renew_at by the monotonic clock
+  Link = Struct.new(:url, :ttl) # ttl in seconds from now
 
   # creds_path is the mount and the role, such as clanmeeting/creds/support.
   def initialize(addr:, role_id:, secret_id:, creds_path:)
-    @base = URI("#{addr}/v1/")
+    unless addr.start_with?('https://', 'http://')
+      raise Refused, "#{addr} is no address of a Vault: it must begin with https:// or http://"
+    end
+
+    @base = URI("#{addr.sub(%r{/+\z}, '')}/v1/")
     @role_id = role_id
     @secret_id = secret_id
     @creds_path = creds_path
-    @links = {}
+    @lock = Mutex.new
   end
 
-  # A link for the room, read from Vault if there is none with a third of its life left.
+  # A new link, which makes whoever opens it the host of the room.
   def get(room)
-    link = @links[room]
-    return link if link && now < link.renew_at
+    deadline = now + RETRY_FOR
+    delay = 0.5
+    begin
+      read(room)
+    rescue Unavailable => e
+      raise if now + delay > deadline
 
-    @links[room] = retrying { read(room) }
+      warn "#{e.message}; trying again"
+      sleep delay * rand(0.5..1.5)
+      delay = [delay * 2, 4].min
+      retry
+    end
   end
 
   private
 
-  def retrying
-    RETRY_DELAYS.each do |delay|
-      return yield
-    rescue Unavailable => e
-      warn "#{e.message}; trying again"
-      sleep delay * rand(0.5..1.0)
-    end
-    yield
-  end
-
   def read(room)
-    login unless @vault_token
+    token = login
     begin
-      data = creds(room)
+      data = creds(room, token)
     rescue Forbidden
       # The login may have expired. With a new one, this is the policy's last word.
-      login
-      data = creds(room)
+      data = creds(room, login(token))
     end
-    raise Refused, NO_URL unless data['meeting_url']
+    unless data['meeting_url']
+      raise Refused, "Vault's answer has no meeting_url: the engine's config needs domain, and room * has no link"
+    end
 
-    # ttl counts from Vault's clock, so this machine's own need not be right.
-    Link.new(data['meeting_url'], now + data['ttl'] * 2.0 / 3)
+    Link.new(data['meeting_url'], data['ttl'])
   end
 
-  def login
-    request = Net::HTTP::Post.new(URI.join(@base, 'auth/approle/login'))
+  # The Vault token, but for the one that has expired; one login for all threads.
+  def login(expired = nil)
+    @lock.synchronize do
+      @vault_token = new_token if @vault_token == expired
+      @vault_token
+    end
+  end
+
+  def new_token
+    request = Net::HTTP::Post.new(URI.join(@base, 'auth/approle/login'), 'Content-Type' => 'application/json')
     request.body = JSON.generate(role_id: @role_id, secret_id: @secret_id)
-    @vault_token = call(request)['auth']['client_token']
+    call(request)['auth']['client_token']
   end
 
-  def creds(room)
+  def creds(room, token)
     uri = URI.join(@base, @creds_path)
     uri.query = URI.encode_www_form(room: room)
-    call(Net::HTTP::Get.new(uri))['data']
+    call(Net::HTTP::Get.new(uri, 'X-Vault-Token' => token))['data']
   end
 
   def call(request)
-    request['X-Vault-Token'] = @vault_token if @vault_token
-    answer(Net::HTTP.start(@base.host, @base.port, use_ssl: @base.scheme == 'https',
-                                                   open_timeout: REQUEST_TIMEOUT, read_timeout: REQUEST_TIMEOUT) do |http|
+    response = Net::HTTP.start(@base.host, @base.port, use_ssl: @base.scheme == 'https', max_retries: 0,
+                                                       open_timeout: REQUEST_TIMEOUT, read_timeout: REQUEST_TIMEOUT) do |http|
       http.request(request)
-    end)
-  rescue SystemCallError, SocketError, IOError, Timeout::Error, OpenSSL::SSL::SSLError => e
-    raise Unavailable, "Vault can't be reached: #{e.message}"
+    end
+    answer(response, request.uri.path)
+  rescue SystemCallError, SocketError, IOError, Timeout::Error, OpenSSL::SSL::SSLError, Net::ProtocolError => e
+    raise Unavailable, "Vault can't be reached at #{@base}: #{e.message}"
   end
 
-  def answer(response)
+  # What Vault answered to a request of the path, if it is that. A redirect is not
+  # followed: it would hand the token, or the secret ID, to another host.
+  def answer(response, path)
     body = parse(response.body)
-    return body if response.is_a?(Net::HTTPSuccess)
+    return body if response.is_a?(Net::HTTPOK) && body
 
-    message = "Vault answered #{response.code}: #{body.fetch('errors', []).join(', ')}"
+    errors = body ? body.fetch('errors', []).join(', ').split.join(' ') : 'not in JSON'
+    message = "Vault answered #{response.code} to #{path}: #{errors}"
     case response
-    when Net::HTTPServerError, Net::HTTPTooManyRequests then raise Unavailable, message
     when Net::HTTPForbidden then raise Forbidden, message
-    else raise Refused, message
+    when Net::HTTPTooManyRequests then raise Unavailable, message
+    when Net::HTTPClientError then raise Refused, message
+    else raise Unavailable, message
     end
   end
 
-  # What stands between may answer in HTML.
+  # A proxy before Vault answers in HTML.
   def parse(body)
     JSON.parse(body)
-  rescue JSON::ParserError
-    {}
+  rescue JSON::ParserError, TypeError
+    nil
   end
 
   def now
@@ -124,19 +137,19 @@ if $PROGRAM_NAME == __FILE__
   keep = ARGV.delete('--keep')
   room = ARGV.first or abort 'usage: ruby host_link.rb [--keep] ROOM'
   setting = ->(name) { ENV.fetch(name) { abort "error: set #{name}" } }
-  links = HostLinks.new(
-    addr: ENV.fetch('VAULT_ADDR', 'https://127.0.0.1:8200'),
-    role_id: setting.call('VAULT_ROLE_ID'),
-    secret_id: setting.call('VAULT_SECRET_ID'),
-    creds_path: ENV.fetch('CLANMEETING_CREDS', 'clanmeeting/creds/support')
-  )
   begin
+    links = HostLinks.new(
+      addr: setting.call('VAULT_ADDR'),
+      role_id: setting.call('VAULT_ROLE_ID'),
+      secret_id: setting.call('VAULT_SECRET_ID'),
+      creds_path: ENV.fetch('CLANMEETING_CREDS', 'clanmeeting/creds/support')
+    )
     loop do
       link = links.get(room)
       puts link.url
       break unless keep
 
-      sleep [0, link.renew_at - Process.clock_gettime(Process::CLOCK_MONOTONIC)].max
+      sleep link.ttl * 2.0 / 3
     end
   rescue HostLinks::Refused, HostLinks::Unavailable => e
     abort "error: #{e.message}"

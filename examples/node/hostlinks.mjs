@@ -1,0 +1,111 @@
+// Copyright (c) The vault-plugin-secrets-clanmeeting authors
+// SPDX-License-Identifier: MPL-2.0
+
+import { setTimeout as sleep } from 'node:timers/promises';
+
+const REQUEST_TIMEOUT = 5_000; // milliseconds
+const RETRY_FOR = 25_000; // milliseconds; a failover of Vault takes 15 seconds
+
+/** Vault said no, and would again: the room, the policy or the login is wrong. */
+export class Refused extends Error {}
+
+/** Vault is sealed, changing leaders, overloaded or out of reach. */
+export class Unavailable extends Error {}
+
+/** Host links from Vault. One object serves a whole application. */
+export class HostLinks {
+  #base;
+  #options;
+  #vaultToken;
+  #loggingIn;
+
+  /**
+   * @param {{addr: string, roleId: string, secretId: string, credsPath: string}} options
+   *   credsPath is the mount and the role, such as clanmeeting/creds/support.
+   */
+  constructor(options) {
+    if (!/^https?:\/\//.test(options.addr)) {
+      throw new Refused(`${options.addr} is no address of a Vault: it must begin with https:// or http://`);
+    }
+    this.#base = `${options.addr.replace(/\/+$/, '')}/v1/`;
+    this.#options = options;
+  }
+
+  /**
+   * A new link, which makes whoever opens it the host of the room.
+   * @returns {Promise<{url: string, ttl: number}>} ttl in seconds from now
+   */
+  async get(room) {
+    const deadline = performance.now() + RETRY_FOR;
+    for (let delay = 500; ; delay = Math.min(delay * 2, 4_000)) {
+      try {
+        return await this.#read(room);
+      } catch (error) {
+        if (!(error instanceof Unavailable) || performance.now() + delay > deadline) throw error;
+        console.warn(`${error.message}; trying again`);
+      }
+      await sleep(delay * (0.5 + Math.random()));
+    }
+  }
+
+  async #read(room) {
+    const path = `${this.#options.credsPath}?${new URLSearchParams({ room })}`;
+    const token = await this.#login();
+    let response = await this.#call('GET', path, { token });
+    if (response.status === 403) {
+      // The login may have expired. With a new one, 403 is the policy's last word.
+      response = await this.#call('GET', path, { token: await this.#login(token) });
+    }
+    const { data } = answer(response, this.#options.credsPath);
+    if (!data.meeting_url) {
+      throw new Refused("Vault's answer has no meeting_url: the engine's config needs domain, and room * has no link");
+    }
+    return { url: data.meeting_url, ttl: data.ttl };
+  }
+
+  /** The Vault token, but for the one that has expired; one login for all who wait. */
+  async #login(expired) {
+    if (this.#vaultToken === expired) {
+      this.#loggingIn ??= this.#newToken().finally(() => {
+        this.#loggingIn = undefined;
+      });
+      this.#vaultToken = await this.#loggingIn;
+    }
+    return this.#vaultToken;
+  }
+
+  async #newToken() {
+    const { roleId: role_id, secretId: secret_id } = this.#options;
+    const path = 'auth/approle/login';
+    return answer(await this.#call('POST', path, { body: { role_id, secret_id } }), path).auth.client_token;
+  }
+
+  async #call(method, path, { token, body }) {
+    try {
+      const response = await fetch(this.#base + path, {
+        method,
+        headers: { ...(token && { 'X-Vault-Token': token }), ...(body && { 'Content-Type': 'application/json' }) },
+        body: body && JSON.stringify(body),
+        redirect: 'manual', // not to hand the token, or the secret ID, to another host
+        signal: AbortSignal.timeout(REQUEST_TIMEOUT),
+      });
+      return { status: response.status, text: await response.text() };
+    } catch (error) {
+      throw new Unavailable(`Vault can't be reached at ${this.#base}: ${error.cause?.message ?? error.message}`, { cause: error });
+    }
+  }
+}
+
+/** What Vault answered to a request of the path, if it is that. */
+function answer({ status, text }, path) {
+  let body = null;
+  try {
+    body = JSON.parse(text);
+  } catch {
+    // A proxy before Vault answers in HTML.
+  }
+  if (status === 200 && body !== null) return body;
+  const errors = body?.errors?.join(', ').replace(/\s+/g, ' ').trim() ?? 'not in JSON';
+  const message = `Vault answered ${status} to ${path}: ${errors}`;
+  throw status < 400 || status === 429 || status >= 500 ? new Unavailable(message) : new Refused(message);
+}

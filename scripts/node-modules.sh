@@ -1,0 +1,10 @@
+#!/bin/sh
+# Makes sure that jsonwebtoken is there, as the lock file has it, and prints the folder.
+set -eu
+cd "$(dirname "$0")/.."
+locked=cmd/vault-plugin-secrets-clanmeeting/testdata/examples
+modules=$PWD/.cache/node
+mkdir -p "$modules"
+cp "$locked/package.json" "$locked/package-lock.json" "$modules"
+npm ci --silent --ignore-scripts --no-audit --no-fund --prefix "$modules" >&2
+echo "$modules/node_modules"
