@@ -49,10 +49,10 @@ func agentApp(t *testing.T) (dir string, key *rsa.PublicKey) {
 	}
 	write("role-id", root(t).read(app + "/role-id")["role_id"].(string))
 	write("secret-id", root(t).write(app+"/secret-id", nil).Data()["secret_id"].(string))
-	for _, name := range []string{"leased.hcl", "unleased.hcl", "env.hcl", "desk.sh"} {
-		raw, err := os.ReadFile("../../examples/agent/" + name)
+	for _, file := range []string{"../../examples/agent/leased.hcl", "../../examples/agent/unleased.hcl", "../../examples/agent/env.hcl", "testdata/agent/desk.sh"} {
+		raw, err := os.ReadFile(file)
 		require.NoError(t, err)
-		write(name, strings.NewReplacer(
+		write(filepath.Base(file), strings.NewReplacer(
 			"clanmeeting/creds/", mount+"/creds/",
 			`static_secret_render_interval = "40s"`, `static_secret_render_interval = "8s"`,
 			`type = "approle"`, "type = \"approle\"\n    mount_path = \"auth/"+mount+`"`,
