@@ -27,6 +27,7 @@ type guide struct {
 	dir     string
 	plugins string
 	cluster *devvault.Cluster
+	token   string // whose commands they are
 }
 
 func newGuide(t *testing.T) *guide {
@@ -43,6 +44,7 @@ func newGuide(t *testing.T) *guide {
 		g.write(release+"_SHA256SUMS", fmt.Sprintf("%x  %s\n", sha256.Sum256(raw), file))
 	}
 	g.cluster = g.newCluster()
+	g.token = g.holder("operator")
 	return g
 }
 
@@ -52,6 +54,14 @@ func (g *guide) newCluster() *devvault.Cluster {
 	require.NoError(g.t, err)
 	g.t.Cleanup(c.Stop)
 	return c
+}
+
+// holder is a token with one of the example policies.
+func (g *guide) holder(policy string) string {
+	g.t.Helper()
+	text, err := os.ReadFile("../../examples/policies/" + policy + ".hcl")
+	require.NoError(g.t, err)
+	return g.root().as(string(text)).token
 }
 
 func (g *guide) write(name, text string) {
@@ -69,24 +79,24 @@ func (g *guide) root() client {
 // follow runs the commands of a section as they stand there, and returns what they print.
 func (g *guide) follow(section string) string {
 	g.t.Helper()
+	commands := g.commands(section)
+	require.NotEmpty(g.t, commands, section)
+	return g.run(commands)
+}
+
+func (g *guide) commands(section string) string {
+	g.t.Helper()
 	_, text, found := strings.Cut(g.text, "\n## "+section+"\n")
 	require.True(g.t, found, section)
 	text, _, _ = strings.Cut(text, "\n## ")
-	var commands strings.Builder
-	for line := range strings.Lines(text) {
-		if command, indented := strings.CutPrefix(line, "    "); indented {
-			commands.WriteString(command)
-		}
-	}
-	require.NotEmpty(g.t, commands.String(), section)
-	return g.run(commands.String())
+	return indented(text)
 }
 
 func (g *guide) run(commands string) string {
 	g.t.Helper()
 	active, err := g.cluster.Active(context.Background())
 	require.NoError(g.t, err)
-	cli := active.Command(g.t.Context(), g.cluster.RootToken)
+	cli := active.Command(g.t.Context(), g.token)
 	shell := exec.CommandContext(g.t.Context(), "sh", "-ec", "vault() { "+cli.Path+` "$@"; }`+"\n"+commands)
 	shell.Dir, shell.Env = g.dir, append(cli.Env, "PLUGIN_DIRECTORY="+g.plugins)
 	out, err := shell.CombinedOutput()
@@ -122,6 +132,12 @@ func TestOperationsGuide(t *testing.T) {
 	restored := g.restore()
 	require.NoError(t, verifySignature(restored, &key.PublicKey))
 	require.NotEqual(t, before, restored)
+
+	g.token = g.holder("key-custodian")
+	g.follow("The key is stolen")
+	require.Error(t, verifySignature(token(), &key.PublicKey))
+	status, _ := g.root().get("clanmeeting/keys/1")
+	require.Equal(t, http.StatusNotFound, status)
 }
 
 // overTheLimit makes sure that the guide's limit is one.
@@ -144,20 +160,15 @@ func (g *guide) overTheLimit() {
 // a token of that.
 func (g *guide) restore() string {
 	g.t.Helper()
-	_, section, _ := strings.Cut(g.text, "\n## Backup and restore\n")
-	section, _, _ = strings.Cut(section, "\n## ")
-	var commands []string
-	for line := range strings.Lines(section) {
-		if command, indented := strings.CutPrefix(line, "    "); indented {
-			commands = append(commands, command)
-		}
-	}
+	commands := strings.Split(strings.TrimSpace(g.commands("Backup and restore")), "\n")
 	require.Len(g.t, commands, 4)
 	g.run(commands[0])
 	old := g.cluster
 	old.Stop()
 	g.cluster = g.newCluster()
+	g.token = g.cluster.RootToken
 	g.run(commands[1])
+	g.token = old.RootToken
 	require.NoError(g.t, g.cluster.Restored(g.t.Context(), old))
 	sum := g.run(commands[2])
 	require.Regexp(g.t, "^[0-9a-f]{64}$", sum)

@@ -26,7 +26,7 @@ func TestPolicies(t *testing.T) {
 		require.NoError(t, err)
 		holders[strings.TrimSuffix(filepath.Base(file), ".hcl")] = root(t).as(strings.ReplaceAll(string(policy), `"clanmeeting/`, `"`+mount+`/`))
 	}
-	require.Len(t, holders, 5)
+	require.Len(t, holders, 6)
 	// The device that the auditor's policy names.
 	root(t).write("sys/audit/file", map[string]any{"type": "file", "options": map[string]any{"file_path": filepath.Join(t.TempDir(), "audit.log")}})
 	t.Cleanup(func() { root(t).call(http.MethodDelete, "sys/audit/file", nil) })
