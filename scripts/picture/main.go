@@ -119,9 +119,19 @@ func record(vault *devvault.Server, vaultBin string, lines []string) ([]string, 
 	return append(session, fmt.Sprintf("# %.1f seconds", time.Since(start).Seconds())), nil
 }
 
-// svg draws the lines, cut to the width of a terminal.
+const columns = 104 // of the terminal
+
+// shown is a line of a terminal, cut to its width, as text of an SVG.
+func shown(line string) string {
+	if characters := []rune(line); len(characters) > columns {
+		line = string(characters[:columns-1]) + "…"
+	}
+	return html.EscapeString(line)
+}
+
+// svg draws the lines.
 func svg(lines []string) string {
-	const columns, lineHeight, charWidth, margin = 104, 19, 7.8, 14
+	const lineHeight, charWidth, margin = 19, 7.8, 14
 	var out strings.Builder
 	width, height := columns*charWidth+2*margin, len(lines)*lineHeight+2*margin
 	fmt.Fprintf(&out, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %.0f %d" width="%.0f" height="%d" font-family="monospace" font-size="13">`+"\n", width, height, width, height)
@@ -134,10 +144,7 @@ func svg(lines []string) string {
 		case strings.HasPrefix(line, "#"):
 			colour = "#8b949e"
 		}
-		if characters := []rune(line); len(characters) > columns {
-			line = string(characters[:columns-1]) + "…"
-		}
-		fmt.Fprintf(&out, `<text x="%d" y="%d" fill="%s" xml:space="preserve">%s</text>`+"\n", margin, margin+(i+1)*lineHeight-5, colour, html.EscapeString(line))
+		fmt.Fprintf(&out, `<text x="%d" y="%d" fill="%s" xml:space="preserve">%s</text>`+"\n", margin, margin+(i+1)*lineHeight-5, colour, shown(line))
 	}
 	fmt.Fprintln(&out, "</svg>")
 	return out.String()
