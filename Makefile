@@ -10,7 +10,7 @@ TOOLS    := .cache/tools
 VERSION := v0.1.0-dev
 
 # The race detector is C: tests need a C compiler, the plugin does not.
-# What runs in parallel waits for a Vault Agent, and needs no core meanwhile.
+# Most of what runs in parallel waits for a Vault Agent, and needs no core meanwhile.
 GOTEST := CGO_ENABLED=1 go test -race -shuffle=on -parallel=8
 
 # The tests' Vault: make test VAULT=oldest takes the oldest that we support, which

@@ -15,7 +15,7 @@ import (
 )
 
 // forms are the values that a field takes, as JSON, each with what it reads back as.
-// The latter is the one to write in Terraform, which compares the two byte for byte.
+// The latter is the one to write in Terraform, which compares the two as JSON.
 type forms map[string]string
 
 // not is a value that reads back as something else.

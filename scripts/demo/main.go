@@ -53,7 +53,12 @@ func run(ctx context.Context, vaultBin, pluginDir string, stay bool) error {
 	}
 	defer os.RemoveAll(dir)
 
-	vault, err := devvault.Start(ctx, devvault.Options{VaultBin: vaultBin, PluginDir: pluginDir})
+	// A copy: Vault refuses a plugin that another make build has replaced meanwhile.
+	plugins := filepath.Join(dir, "plugins")
+	if err := os.CopyFS(plugins, os.DirFS(pluginDir)); err != nil {
+		return fmt.Errorf("copying the plugin: %w", err)
+	}
+	vault, err := devvault.Start(ctx, devvault.Options{VaultBin: vaultBin, PluginDir: plugins})
 	if ctx.Err() != nil {
 		return errors.New("interrupted")
 	}
