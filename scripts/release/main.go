@@ -148,6 +148,9 @@ func (t target) release(ctx context.Context, source, dist, version string, sums 
 	if err != nil {
 		return err
 	}
+	if err := writeLicences(ctx, filepath.Join(dist, base, "LICENSES-THIRD-PARTY.txt"), source, info); err != nil {
+		return err
+	}
 	commit, err := committed(info)
 	if err != nil {
 		return err

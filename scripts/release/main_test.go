@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"runtime/debug"
 	"strings"
@@ -112,7 +113,7 @@ func TestRelease(t *testing.T) {
 	require.NoError(t, run(t.Context(), two, testVersion, key, false, built))
 
 	files, others := tree(t, filepath.Join(one, "dist")), tree(t, filepath.Join(two, "dist"))
-	require.Len(t, files, len(built)*6+2)
+	require.Len(t, files, len(built)*7+2)
 	require.Len(t, others, len(files))
 	for name, raw := range files {
 		// Not by require.Equal, which would print 25 MB.
@@ -133,7 +134,8 @@ func TestRelease(t *testing.T) {
 			lines = append(lines, fmt.Sprintf("%x  %s\n", sha256.Sum256(files[name]), name))
 		}
 		testArchive(t, files, base, filepath.Base(binary))
-		testSBOM(t, filepath.Join(one, "dist", binary), files[base+".cdx.json"])
+		sbom := testSBOM(t, filepath.Join(one, "dist", binary), files[base+".cdx.json"])
+		testLicences(t, files[base+"/LICENSES-THIRD-PARTY.txt"], sbom)
 		if b.os == "linux" {
 			testStatic(t, files[binary])
 		}
@@ -183,11 +185,24 @@ func testArchive(t *testing.T, files map[string][]byte, base, binary string) {
 		require.NoError(t, err)
 		require.True(t, bytes.Equal(files[base+"/"+file.Name], content), file.Name)
 	}
-	require.Equal(t, []string{"CHANGELOG.md", "LICENSE", "README.md", binary}, names)
+	require.Equal(t, []string{"CHANGELOG.md", "LICENSE", "LICENSES-THIRD-PARTY.txt", "README.md", binary}, names)
+}
+
+// testLicences checks that each module of the list has its licence beside the plugin.
+func testLicences(t *testing.T, licences []byte, sbom bom) {
+	t.Helper()
+	for _, m := range sbom.Components {
+		name := m.Name
+		if name == "stdlib" {
+			name = "Go and its standard library"
+		}
+		require.Regexp(t, `(?mi)^===== `+regexp.QuoteMeta(name)+`: licen[cs]e\S* =====\n\n.+`, string(licences))
+	}
+	require.NotContains(t, string(licences), os.Getenv("HOME"))
 }
 
 // testSBOM checks the list against what the Go command reads from the binary.
-func testSBOM(t *testing.T, binary string, raw []byte) {
+func testSBOM(t *testing.T, binary string, raw []byte) bom {
 	t.Helper()
 	var sbom bom
 	decoder := json.NewDecoder(bytes.NewReader(raw))
@@ -212,6 +227,7 @@ func testSBOM(t *testing.T, binary string, raw []byte) {
 	require.Equal(t, testVersion, sbom.Metadata.Component.Version)
 	require.Equal(t, commitDate, sbom.Metadata.Timestamp.Format(time.RFC3339))
 	require.Len(t, sbom.DependsOn[0].On, len(listed))
+	return sbom
 }
 
 // testStatic checks that a Linux without any library can start it.
