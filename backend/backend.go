@@ -196,8 +196,8 @@ The security team configures the key, and writes roles, which say which rooms a
 token may be for and how long it lives. An application reads its tokens within
 the limits of a role:
 
-    vault write clanmeeting/config consumer_id=acme private_key=@cm-api-key.pem \
-      domain=meet.example.com
+    vault write clanmeeting/config consumer_id=acme domain=meet.example.com \
+      private_key=@cm-api-key.pem
     vault write clanmeeting/roles/support allowed_rooms='support-*' ttl=5m
     vault read clanmeeting/creds/support room=support-4711
 
