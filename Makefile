@@ -96,6 +96,7 @@ fuzz: go ## Every fuzz target for FUZZTIME, by default 30 seconds each
 
 .PHONY: fixture
 fixture: go ## For a release: keep what VERSION writes to storage, for the tests of later ones
+	@test "$(origin VERSION)" != file || { echo "error: say which release: make fixture VERSION=v1.2.3" >&2; exit 1; }
 	go test -count=1 ./backend -run '^TestStorageOfReleases$$' -write-storage=$(VERSION)
 
 .PHONY: cluster-test
