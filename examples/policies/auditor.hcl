@@ -24,3 +24,8 @@ path "clanmeeting/roles/*" {
 path "sys/audit-hash/file" {
   capabilities = ["update"]
 }
+
+# What the audit log has as it is: audit_non_hmac_request_keys, and of the response.
+path "sys/mounts/clanmeeting/tune" {
+  capabilities = ["read"]
+}

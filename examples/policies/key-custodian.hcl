@@ -11,3 +11,9 @@ path "clanmeeting/keys" {
 path "clanmeeting/keys/*" {
   capabilities = ["update", "read", "delete", "list"]
 }
+
+# To look, before a key comes in, that the audit log will not have it as it is: that there is
+# no audit_non_hmac_request_keys with private_key in it.
+path "sys/mounts/clanmeeting/tune" {
+  capabilities = ["read"]
+}
