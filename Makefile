@@ -6,16 +6,20 @@ PLUGIN   := bin/plugins/vault-plugin-secrets-clanmeeting
 PACKAGES := ./...
 TOOLS    := .cache/tools
 
-# What the plugin reports as its version: make build VERSION=v1.2.3.
+# What the plugin reports as its version: make build VERSION=v1.2.3. It reaches commands in
+# their environment, where neither make nor the shell looks into it.
 VERSION := v0.1.0-dev
+export GIVEN_VERSION := $(if $(filter file,$(origin VERSION)),,$(value VERSION))
+override VERSION := $(value VERSION)
+export VERSION
 
 # The race detector is C: tests need a C compiler, the plugin does not.
 # Most of what runs in parallel waits for a Vault Agent, and needs no core meanwhile.
-GOTEST := CGO_ENABLED=1 go test -race -shuffle=on -parallel=8
+GOTEST := CGO_ENABLED=1 go test -race -shuffle=on -parallel=8 -timeout 30m
 
-# The tests' Vault: make test VAULT=oldest takes the oldest that we support, which
-# make builds once; empty is VAULT_BIN, or the one on PATH, or the newest.
-VAULT :=
+# Which Vault: make test VAULT=oldest takes the oldest that we support, VAULT=newest the
+# newest, which make builds once; empty is VAULT_BIN, or the one on PATH, or the newest.
+export VAULT :=
 
 # need,COMMAND,WHY
 need = @command -v $(1) >/dev/null || { echo "error: $(1) is needed: $(2)" >&2; exit 1; }
@@ -36,13 +40,11 @@ cc: go
 .PHONY: build
 build: go ## Build the plugin into bin/plugins
 	@mkdir -p $(dir $(PLUGIN))
-	CGO_ENABLED=0 go build -trimpath -ldflags '-X main.version=$(VERSION)' -o $(PLUGIN) ./cmd/vault-plugin-secrets-clanmeeting
+	CGO_ENABLED=0 go build -trimpath -ldflags "-X main.version=$$VERSION" -o $(PLUGIN) ./cmd/vault-plugin-secrets-clanmeeting
 
 .PHONY: release
-release: go ## What operators download, into dist: make release VERSION=v1.2.3, with RELEASE_SIGNING_KEY or UNSIGNED=1
-	$(call need,git,a release is made from a commit)
-	$(call need,ssh-keygen,it signs the release; it comes with OpenSSH)
-	@go build -o bin/release ./scripts/release && exec bin/release -version '$(if $(filter file,$(origin VERSION)),,$(VERSION))' $(if $(UNSIGNED),-unsigned)
+release: ## What operators download, into dist: make release VERSION=v1.2.3; RELEASE_SIGNING_KEY signs it
+	@scripts/release.sh "$$GIVEN_VERSION"
 
 .PHONY: release-test
 release-test: cc ## Two releases for all systems, compared; the second compiles everything anew: 10 to 30 minutes
@@ -50,20 +52,20 @@ release-test: cc ## Two releases for all systems, compared; the second compiles 
 
 .PHONY: vault
 vault: go ## Make sure there is a Vault: VAULT_BIN, PATH, or built once; print its path
-	@scripts/vault.sh $(VAULT)
+	@scripts/vault.sh
 
 # demo and dev are built and run, not "go run": that would not pass a signal on.
 .PHONY: demo
 demo: build ## From a private key to a verified host token, in a Vault in dev mode
-	@vault=$$(scripts/vault.sh $(VAULT)) && go build -o bin/demo ./scripts/demo && exec bin/demo -vault "$$vault" -plugin-dir $(dir $(PLUGIN))
+	@vault=$$(scripts/vault.sh) && go build -o bin/demo ./scripts/demo && exec bin/demo -vault "$$vault" -plugin-dir $(dir $(PLUGIN))
 
 .PHONY: dev
 dev: build ## A Vault in dev mode with the engine mounted, until Ctrl-C
-	@vault=$$(scripts/vault.sh $(VAULT)) && go build -o bin/demo ./scripts/demo && exec bin/demo -stay -vault "$$vault" -plugin-dir $(dir $(PLUGIN))
+	@vault=$$(scripts/vault.sh) && go build -o bin/demo ./scripts/demo && exec bin/demo -stay -vault "$$vault" -plugin-dir $(dir $(PLUGIN))
 
 .PHONY: picture
 picture: build ## Draw .github/start.svg anew from the README's first minute
-	@vault=$$(scripts/vault.sh $(VAULT)) && go run ./scripts/picture -vault "$$vault" -plugin-dir $(dir $(PLUGIN)) -out .github/start.svg
+	@vault=$$(scripts/vault.sh) && go run ./scripts/picture -vault "$$vault" -plugin-dir $(dir $(PLUGIN)) -out .github/start.svg
 
 .PHONY: unit
 unit: cc ## The unit tests: a minute, no Vault
@@ -96,12 +98,12 @@ fuzz: go ## Every fuzz target for FUZZTIME, by default 30 seconds each
 
 .PHONY: fixture
 fixture: go ## For a release: keep what VERSION writes to storage, for the tests of later ones
-	@test "$(origin VERSION)" != file || { echo "error: say which release: make fixture VERSION=v1.2.3" >&2; exit 1; }
-	go test -count=1 ./backend -run '^TestStorageOfReleases$$' -write-storage=$(VERSION)
+	@test -n "$$GIVEN_VERSION" || { echo "error: say which release: make fixture VERSION=v1.2.3" >&2; exit 1; }
+	go test -count=1 ./backend -run '^TestStorageOfReleases$$' -write-storage="$$VERSION"
 
 .PHONY: cluster-test
 cluster-test: cc ## A cluster of three Vaults that lose a node, lose a plugin, are upgraded and stopped; prints how long
-	@vault=$$(scripts/vault.sh $(VAULT)) && VAULT_BIN="$$vault" $(GOTEST) -count=1 -v -run '^(TestCluster|TestPluginEndsWithItsVault)$$' ./cmd/...
+	@vault=$$(scripts/vault.sh) && VAULT_BIN="$$vault" $(GOTEST) -count=1 -v -run '^(TestCluster|TestPluginEndsWithItsVault)$$' ./cmd/...
 
 .PHONY: examples
 examples: cc ## The examples of five languages in a real Vault, their tokens verified by each language's library
@@ -109,7 +111,7 @@ examples: cc ## The examples of five languages in a real Vault, their tokens ver
 
 .PHONY: test
 test: cc ## All tests, the acceptance tests in a real Vault included
-	@vault=$$(scripts/vault.sh $(VAULT)) && VAULT_BIN="$$vault" $(GOTEST) $(PACKAGES)
+	@vault=$$(scripts/vault.sh) && VAULT_BIN="$$vault" $(GOTEST) $(PACKAGES)
 
 .PHONY: tools
 tools: go
@@ -118,7 +120,7 @@ tools: go
 
 .PHONY: hooks
 hooks: ## Have git check what is committed: .githooks/pre-commit
-	git config core.hooksPath .githooks
+	@hooks=$$(git rev-parse --git-path hooks) && mkdir -p "$$hooks" && install -m 0755 .githooks/pre-commit "$$hooks/pre-commit"
 
 .PHONY: lint
 lint: tools ## golangci-lint, gofumpt included

@@ -1,10 +1,10 @@
 #!/bin/sh
 # Makes sure that there is a Vault binary and prints its path as the last line:
 # the one that VAULT_BIN names, else the one on PATH, else one built from the Go
-# module that scripts/vault/go.mod pins, unmodified. With the argument "oldest" it is
-# the one that scripts/vault/oldest/go.mod pins, whatever else there is. Upstream's
-# build tag "minimal" leaves out the plugins that nothing here uses. What is built is
-# kept below .cache, by version.
+# module that scripts/vault/go.mod pins, unmodified. VAULT=newest in the environment is
+# that one whatever else there is, VAULT=oldest the one that scripts/vault/oldest/go.mod
+# pins. Upstream's build tag "minimal" leaves out the plugins that nothing here uses.
+# What is built is kept below .cache, by version.
 set -eu
 
 say() { echo "$*" >&2; }
@@ -12,10 +12,11 @@ fail() { say "error: $*"; exit 1; }
 
 runs() { "$1" version 2>/dev/null | grep -q '^Vault v'; }
 
-pinned=${1:-}
+pinned=${VAULT:-}
 case $pinned in
-"" | oldest) ;;
-*) fail "$pinned is no Vault that is pinned here; it may be \"oldest\"" ;;
+"" | newest) module=scripts/vault ;;
+oldest) module=scripts/vault/oldest ;;
+*) fail "VAULT is $pinned, and may be oldest or newest; VAULT_BIN names a Vault of your own" ;;
 esac
 if [ -z "$pinned" ] && [ -n "${VAULT_BIN:-}" ]; then
 	runs "$VAULT_BIN" || fail "VAULT_BIN is $VAULT_BIN, which is no Vault that runs here"
@@ -35,7 +36,7 @@ if [ -z "$pinned" ] && found=$(command -v vault); then
 fi
 
 top=$(cd "$(dirname "$0")/.." && pwd)
-cd "$top/scripts/vault/$pinned"
+cd "$top/$module"
 command -v go >/dev/null || fail "go is needed to build Vault; see https://go.dev/doc/install"
 version=$(awk '$1 == "github.com/hashicorp/vault" { print $2; exit }' go.mod)
 cache=$top/.cache/vault-$version-$(go env GOOS)-$(go env GOARCH)

@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
 // Release builds what operators download, into dist: for each system an archive with
-// the plugin and a list of what is in it, and the sums of all of them, signed.
+// the plugin and a list of what is in it, and the sums of all of them, to be signed.
 package main
 
 import (
@@ -24,13 +24,7 @@ import (
 	"time"
 )
 
-const (
-	plugin = "vault-plugin-secrets-clanmeeting"
-	// keyVariable has a private key as ssh-keygen makes it, without a passphrase.
-	keyVariable = "RELEASE_SIGNING_KEY"
-	// namespace keeps a signature from being taken for one of something else.
-	namespace = "file"
-)
+const plugin = "vault-plugin-secrets-clanmeeting"
 
 type target struct{ os, arch string }
 
@@ -50,11 +44,10 @@ var versions = regexp.MustCompile(`^v(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)` +
 
 func main() {
 	version := flag.String("version", "", "the version, such as v1.2.3 or v1.2.3-rc.1")
-	unsigned := flag.Bool("unsigned", false, "go on without a key, for a release to try")
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, ".", *version, os.Getenv(keyVariable), *unsigned, targets)
+	err := run(ctx, ".", *version, targets)
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "error:", err)
@@ -63,12 +56,9 @@ func main() {
 }
 
 // run fills repo/dist from the commit that is checked out in repo.
-func run(ctx context.Context, repo, version, key string, unsigned bool, targets []target) error {
+func run(ctx context.Context, repo, version string, targets []target) error {
 	if !versions.MatchString(version) {
 		return fmt.Errorf("%q is no version: make release VERSION=v1.2.3, or v1.2.3-rc.1", version)
-	}
-	if key == "" && !unsigned {
-		return fmt.Errorf("no key to sign with: set %s, or UNSIGNED=1 for a release to try", keyVariable)
 	}
 	dirty, err := command(ctx, repo, nil, "git", "status", "--porcelain")
 	if err != nil {
@@ -77,45 +67,32 @@ func run(ctx context.Context, repo, version, key string, unsigned bool, targets 
 	if dirty != "" {
 		return fmt.Errorf("a release is made from a commit, and here are changes that are in none:\n%s", dirty)
 	}
-	sums, err := release(ctx, repo, version, targets)
+	dist, err := filepath.Abs(filepath.Join(repo, "dist"))
 	if err != nil {
 		return err
 	}
-	if key == "" {
-		fmt.Fprintln(os.Stderr, "NOT SIGNED: dist is for trying, not for handing out")
-		return nil
-	}
-	return sign(ctx, sums, key)
-}
-
-// release makes everything but the signature, and returns the file that is to be signed.
-func release(ctx context.Context, repo, version string, targets []target) (string, error) {
-	dist, err := filepath.Abs(filepath.Join(repo, "dist"))
-	if err != nil {
-		return "", err
-	}
 	if err := os.RemoveAll(dist); err != nil {
-		return "", err
+		return err
 	}
 	if err := os.Mkdir(dist, 0o750); err != nil {
-		return "", err
+		return err
 	}
 	source, err := os.MkdirTemp("", "clanmeeting-release-")
 	if err != nil {
-		return "", err
+		return err
 	}
 	defer os.RemoveAll(source)
 	if err := checkOut(ctx, repo, source, version); err != nil {
-		return "", err
+		return err
 	}
 	var sums strings.Builder
 	for _, t := range targets {
 		if err := t.release(ctx, source, dist, version, &sums); err != nil {
-			return "", fmt.Errorf("%s/%s: %w", t.os, t.arch, err)
+			return fmt.Errorf("%s/%s: %w", t.os, t.arch, err)
 		}
 	}
 	file := filepath.Join(dist, fmt.Sprintf("%s_%s_SHA256SUMS", plugin, version[1:]))
-	return file, os.WriteFile(file, []byte(sums.String()), 0o644) //nolint:gosec // G306: to be published
+	return os.WriteFile(file, []byte(sums.String()), 0o644) //nolint:gosec // G306: to be published
 }
 
 // checkOut makes a clone that has the commit, and the version as its only tag. Go
@@ -177,7 +154,7 @@ func (t target) release(ctx context.Context, source, dist, version string, sums 
 func (t target) build(ctx context.Context, source, binary, version string) error {
 	env := []string{
 		"GOOS=" + t.os, "GOARCH=" + t.arch, "GOAMD64=v1", "GOARM64=v8.0",
-		"CGO_ENABLED=0", "GOFLAGS=-mod=readonly", "GOWORK=off",
+		"CGO_ENABLED=0", "GOFLAGS=-mod=readonly", "GOWORK=off", "GOEXPERIMENT=", "GOFIPS140=off",
 	}
 	_, err := command(ctx, source, env, "go", "build", "-trimpath", "-buildvcs=true",
 		"-ldflags", "-w -X main.version="+version, "-o", binary, "./cmd/"+plugin)
@@ -234,35 +211,14 @@ func pack(folder string, date time.Time) error {
 	return os.WriteFile(folder+".zip", archive.Bytes(), 0o644) //nolint:gosec // G306: to be published
 }
 
-// sign puts a signature beside the file. ssh-keygen reads the key from a file only, and
-// takes none whose last line has no end, which is how a secret often arrives.
-func sign(ctx context.Context, file, key string) error {
-	keyFile, err := os.CreateTemp("", "clanmeeting-key-")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(keyFile.Name())
-	_, err = keyFile.WriteString(strings.TrimSpace(key) + "\n")
-	if err := errors.Join(err, keyFile.Close()); err != nil {
-		return err
-	}
-	_, err = command(ctx, filepath.Dir(file), nil, "ssh-keygen", "-Y", "sign", "-f", keyFile.Name(), "-n", namespace, file)
-	return err
-}
-
-// command runs a command without the key in its environment, and returns what it printed.
+// command runs a command and returns what it printed.
 func command(ctx context.Context, dir string, env []string, name string, args ...string) (string, error) {
+	var stderr bytes.Buffer
 	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.Dir = dir
-	for _, variable := range os.Environ() {
-		if !strings.HasPrefix(variable, keyVariable+"=") {
-			cmd.Env = append(cmd.Env, variable)
-		}
-	}
-	cmd.Env = append(cmd.Env, env...)
-	out, err := cmd.CombinedOutput()
+	cmd.Dir, cmd.Env, cmd.Stderr = dir, append(os.Environ(), env...), &stderr
+	out, err := cmd.Output()
 	if err != nil {
-		return "", fmt.Errorf("%s %s: %w\n%s", name, args[0], err, out)
+		return "", fmt.Errorf("%s %s: %w\n%s%s", name, args[0], err, out, &stderr)
 	}
 	return string(out), nil
 }
