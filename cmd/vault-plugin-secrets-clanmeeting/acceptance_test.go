@@ -487,7 +487,7 @@ func TestHelpExamples(t *testing.T) {
 		commands := examples(help)
 		require.NotEmpty(t, commands, path)
 		cli := vault.Command(t.Context(), vault.RootToken)
-		shell := exec.CommandContext(t.Context(), "sh", "-ec", "vault() { "+cli.Path+` "$@"; }`+"\n"+commands)
+		shell := exec.CommandContext(t.Context(), "sh", "-ec", withVault(cli, commands))
 		shell.Dir, shell.Env = dir, cli.Env
 		out, err := shell.CombinedOutput()
 		require.NoError(t, err, "%q: %s\n%s", path, commands, out)
@@ -499,6 +499,11 @@ func examples(help string) string {
 	_, description, _ := strings.Cut(help, "## DESCRIPTION\n")
 	description, _, _ = strings.Cut(description, "## PATHS\n")
 	return indented(description)
+}
+
+// withVault are commands of a shell in which vault is that of cli.
+func withVault(cli *exec.Cmd, commands string) string {
+	return "vault() { '" + cli.Path + `' "$@"; }` + "\n" + commands
 }
 
 // indented are the lines of a text that are indented by four spaces: its commands.

@@ -422,7 +422,7 @@ func TestMigratingGuide(t *testing.T) {
 	})
 	root(t).call(http.MethodDelete, "sys/auth/approle", nil) // another test's
 	cli := vault.Command(t.Context(), vault.RootToken)
-	shell := exec.CommandContext(t.Context(), "sh", "-exc", "vault() { "+cli.Path+` "$@"; }`+"\n"+commands)
+	shell := exec.CommandContext(t.Context(), "sh", "-exc", withVault(cli, commands))
 	shell.Dir, shell.Env = dir, cli.Env
 	out, err = shell.CombinedOutput()
 	require.NoError(t, err, "%s", out)

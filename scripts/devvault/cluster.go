@@ -40,19 +40,29 @@ const nodes = 3
 // node. No plugin is registered in it: see Register. The cluster ends with Stop, or
 // when the context does.
 func StartCluster(ctx context.Context, o Options, dir string) (*Cluster, error) {
+	return startCluster(ctx, o, dir, nodes)
+}
+
+// StartFirstNode runs the first node of a cluster that has no others yet: into that a
+// snapshot is restored. Restored runs the others.
+func StartFirstNode(ctx context.Context, o Options, dir string) (*Cluster, error) {
+	return startCluster(ctx, o, dir, 1)
+}
+
+func startCluster(ctx context.Context, o Options, dir string, running int) (*Cluster, error) {
 	c := &Cluster{}
 	if err := c.configure(o, dir); err != nil {
 		return nil, err
 	}
-	if err := c.begin(ctx); err != nil {
+	if err := c.begin(ctx, c.Nodes[:running]); err != nil {
 		c.Stop()
 		return nil, err
 	}
 	return c, nil
 }
 
-func (c *Cluster) begin(ctx context.Context) error {
-	for _, n := range c.Nodes {
+func (c *Cluster) begin(ctx context.Context, running []*Node) error {
+	for _, n := range running {
 		if err := n.launch(ctx); err != nil {
 			return err
 		}
@@ -66,19 +76,19 @@ func (c *Cluster) begin(ctx context.Context) error {
 	}
 	c.unsealKey = join(answer["keys_base64"]) // of one
 	c.RootToken, _ = answer["root_token"].(string)
-	for _, n := range c.Nodes {
+	for _, n := range running {
 		n.RootToken = c.RootToken
 		if err := n.unseal(ctx); err != nil {
 			return err
 		}
 	}
-	return c.waitForVoters(ctx)
+	return c.waitForVoters(ctx, len(running))
 }
 
 // waitForVoters waits until every node has a vote, which Vault gives to a new one after
 // some seconds: before, the cluster can't lose a node.
-func (c *Cluster) waitForVoters(ctx context.Context) error {
-	return c.Nodes[0].wait(ctx, "its cluster has not three voters", func() bool {
+func (c *Cluster) waitForVoters(ctx context.Context, want int) error {
+	return c.Nodes[0].wait(ctx, fmt.Sprintf("its cluster has not %d voters", want), func() bool {
 		_, answer, err := c.Nodes[0].Call(ctx, c.RootToken, http.MethodGet, "sys/storage/raft/configuration", nil)
 		config, _ := answer.Data()["config"].(map[string]any)
 		servers, _ := config["servers"].([]any)
@@ -88,7 +98,7 @@ func (c *Cluster) waitForVoters(ctx context.Context) error {
 				voters++
 			}
 		}
-		return err == nil && voters == nodes
+		return err == nil && voters == want
 	})
 }
 
@@ -222,18 +232,22 @@ func (n *Node) Start(ctx context.Context) error {
 	return n.unseal(ctx)
 }
 
-// Restored unseals the nodes after a snapshot of another cluster was restored: from then
-// on unseal key and root token are those of the other.
+// Restored unseals the first node after a snapshot of another cluster was restored, and
+// runs the others: unseal key and root token are those of the other cluster now.
 func (c *Cluster) Restored(ctx context.Context, from *Cluster) error {
 	c.unsealKey, c.RootToken = from.unsealKey, from.RootToken
 	for _, n := range c.Nodes {
 		n.RootToken = c.RootToken
-		if err := n.unseal(ctx); err != nil {
+	}
+	if err := c.Nodes[0].unseal(ctx); err != nil {
+		return err
+	}
+	for _, n := range c.Nodes[1:] {
+		if err := n.Start(ctx); err != nil {
 			return err
 		}
 	}
-	_, err := c.Active(ctx)
-	return err
+	return c.waitForVoters(ctx, nodes)
 }
 
 // Active waits until a node says that it is the active one, and returns it.
