@@ -236,43 +236,69 @@ func TestExamplesRefused(t *testing.T) {
 func TestExamplesThroughAProxy(t *testing.T) {
 	target, err := url.Parse(vault.Addr)
 	require.NoError(t, err)
+	var elsewhere atomic.Int64
+	other := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { elsewhere.Add(1) }))
+	t.Cleanup(other.Close)
+	redirect := http.RedirectHandler(other.URL, http.StatusTemporaryRedirect).ServeHTTP
+	pass := httputil.NewSingleHostReverseProxy(target).ServeHTTP
+	says := func(status int, body string) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", http.DetectContentType([]byte(body)))
+			w.WriteHeader(status)
+			_, _ = io.WriteString(w, body)
+		}
+	}
 	for _, lang := range languages() {
 		m := newMeetings(t, 300)
 		root(t).write("auth/approle/role/"+m.mount, map[string]any{"token_ttl": "1m", "token_max_ttl": "1m"})
-		t.Run(lang.name, func(t *testing.T) {
-			t.Parallel()
-			var elsewhere atomic.Int64
-			other := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { elsewhere.Add(1) }))
-			defer other.Close()
-			html := func(status int) http.HandlerFunc {
-				return func(w http.ResponseWriter, _ *http.Request) {
-					w.Header().Set("Content-Type", "text/html")
-					w.WriteHeader(status)
-					_, _ = io.WriteString(w, "<html>")
-				}
-			}
-			redirect := http.RedirectHandler(other.URL, http.StatusTemporaryRedirect).ServeHTTP
-			pass := httputil.NewSingleHostReverseProxy(target).ServeHTTP
-			// The login is redirected and then passed; so is the read, after the rest.
-			answers := []http.HandlerFunc{redirect, pass, redirect, html(http.StatusTooManyRequests), html(http.StatusBadGateway), html(http.StatusOK)}
-			var requests atomic.Int64
-			proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				if n := int(requests.Add(1)); n <= len(answers) {
-					answers[n-1](w, r)
-					return
-				}
-				pass(w, r)
-			}))
-			defer proxy.Close()
-			// With the slash that people write.
-			link, said, status := run(t, append(m.env, "VAULT_ADDR="+proxy.URL+"/"), lang.example, "support-1")
-			require.Zero(t, status, said)
-			tokenOf(t, link, "support-1")
-			require.Equal(t, 5, strings.Count(said, "trying again"), said)
-			require.EqualValues(t, len(answers)+1, requests.Load())
-			require.Zero(t, elsewhere.Load(), "followed a redirect")
-		})
+		// The login, which is passed in the end, and the read after it.
+		for name, answers := range map[string][]http.HandlerFunc{
+			"redirects and pages": {redirect, pass, redirect, says(http.StatusTooManyRequests, "<html>"), says(http.StatusBadGateway, "<html>"), says(http.StatusOK, "<html>")},
+			"another's JSON":      {says(http.StatusOK, `{}`), pass, says(http.StatusOK, `[]`), says(http.StatusOK, `{"data":null}`), says(http.StatusBadGateway, `{"errors":"x"}`), says(http.StatusServiceUnavailable, `{"errors":[{"code":1}]}`)},
+			"no HTTP":             {noHTTP("HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\nno gzip"), pass, noHTTP("SMTP\r\n\r\n"), noHTTP("HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n{"), noHTTP("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{"), says(http.StatusOK, `null`)},
+		} {
+			t.Run(lang.name+"/"+name, func(t *testing.T) {
+				t.Parallel()
+				var requests atomic.Int64
+				proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					if n := int(requests.Add(1)); n <= len(answers) {
+						answers[n-1](w, r)
+						return
+					}
+					pass(w, r)
+				}))
+				defer proxy.Close()
+				// With the slash that people write.
+				link, said, status := run(t, append(m.env, "VAULT_ADDR="+proxy.URL+"/"), lang.example, "support-1")
+				require.Zero(t, status, said)
+				tokenOf(t, link, "support-1")
+				require.Equal(t, len(answers)-1, strings.Count(said, "trying again"), said)
+				require.NotContains(t, said, "PHP Warning")
+				require.EqualValues(t, len(answers)+1, requests.Load())
+				require.Zero(t, elsewhere.Load(), "followed a redirect")
+			})
+		}
 	}
+}
+
+// noHTTP answers with what is not quite HTTP, and hangs up.
+func noHTTP(text string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		if conn, _, err := http.NewResponseController(w).Hijack(); err == nil {
+			_, _ = io.WriteString(conn, text)
+			_ = conn.Close()
+		}
+	}
+}
+
+// PHP prints with an exception that nobody caught what the calls got, unless a php.ini
+// turns that off.
+func TestPHPTraceHasNoSecret(t *testing.T) {
+	const program = `require "../../examples/php/HostLinks.php"; new ClanMeeting\HostLinks("no address", "the-role", "the-secret", "x");`
+	out, said, status := run(t, nil, []string{"php", "-n", "-d", "display_errors=1", "-r"}, program)
+	require.NotZero(t, status)
+	require.Contains(t, out+said, "the-role")
+	require.NotContains(t, out+said, "the-secret")
 }
 
 // All five keep a link for as long as one watches: past the end of their login, which

@@ -2,7 +2,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
 import com.google.gson.JsonArray;
-import com.google.gson.JsonElement;
 import com.google.gson.JsonObject;
 import com.google.gson.JsonParseException;
 import com.google.gson.JsonParser;
@@ -97,7 +96,7 @@ public final class HostLink {
                 // The login may have expired. With a new one, 403 is the policy's last word.
                 response = call(request(path).header("X-Vault-Token", login(token)).GET());
             }
-            JsonObject data = answer(response, credsPath).getAsJsonObject("data");
+            JsonObject data = answer(response, credsPath, "data");
             if (!data.has("meeting_url")) {
                 throw new Refused("Vault's answer has no meeting_url: the engine's config needs domain, and room * has no link");
             }
@@ -114,7 +113,7 @@ public final class HostLink {
                 HttpRequest.Builder login = request(path)
                         .header("Content-Type", "application/json")
                         .POST(BodyPublishers.ofString(body.toString()));
-                vaultToken = answer(call(login), path).getAsJsonObject("auth").get("client_token").getAsString();
+                vaultToken = answer(call(login), path, "auth").get("client_token").getAsString();
             }
             return vaultToken;
         }
@@ -126,38 +125,40 @@ public final class HostLink {
         private HttpResponse<String> call(HttpRequest.Builder request) throws Unavailable, InterruptedException {
             try {
                 return http.send(request.build(), BodyHandlers.ofString());
-            } catch (IOException e) {
+            } catch (IOException | IllegalArgumentException e) { // the latter by a Content-Length that is no number
                 throw new Unavailable("Vault can't be reached at " + base + ": " + e);
             }
         }
 
-        /** What Vault answered to a request of the path, if it is that. */
-        private static JsonObject answer(HttpResponse<String> response, String path) throws Refused, Unavailable {
+        /** The part of what Vault answered to a request of the path. */
+        private static JsonObject answer(HttpResponse<String> response, String path, String part) throws Refused, Unavailable {
             JsonObject body = parse(response.body());
             int status = response.statusCode();
-            if (status == 200 && body != null) {
-                return body;
+            if (status == 200 && body.get(part) instanceof JsonObject found) {
+                return found;
             }
-            String message = "Vault answered " + status + " to " + path + ": " + (body == null ? "not in JSON" : errors(body));
+            String message = "what answered " + status + " to " + path + " is not Vault";
+            if (body.get("errors") instanceof JsonArray errors) {
+                message = "Vault answered " + status + " to " + path + ": " + joined(errors);
+            }
             if (status < 400 || status == 429 || status >= 500) {
                 throw new Unavailable(message);
             }
             throw new Refused(message);
         }
 
-        /** A proxy before Vault answers in HTML: that is null. */
+        /** A proxy before Vault answers in HTML: that is as good as empty. */
         private static JsonObject parse(String body) {
             try {
                 return JsonParser.parseString(body).getAsJsonObject();
             } catch (JsonParseException | IllegalStateException e) {
-                return null;
+                return new JsonObject();
             }
         }
 
-        private static String errors(JsonObject body) {
-            JsonArray errors = body.has("errors") ? body.getAsJsonArray("errors") : new JsonArray();
+        private static String joined(JsonArray errors) {
             return StreamSupport.stream(errors.spliterator(), false)
-                    .map(JsonElement::getAsString)
+                    .map(e -> e.isJsonPrimitive() ? e.getAsString() : e.toString())
                     .collect(Collectors.joining(", "))
                     .replaceAll("\\s+", " ")
                     .strip();

@@ -56,7 +56,7 @@ export class HostLinks {
       // The login may have expired. With a new one, 403 is the policy's last word.
       response = await this.#call('GET', path, { token: await this.#login(token) });
     }
-    const { data } = answer(response, this.#options.credsPath);
+    const data = answer(response, this.#options.credsPath, 'data');
     if (!data.meeting_url) {
       throw new Refused("Vault's answer has no meeting_url: the engine's config needs domain, and room * has no link");
     }
@@ -77,7 +77,7 @@ export class HostLinks {
   async #newToken() {
     const { roleId: role_id, secretId: secret_id } = this.#options;
     const path = 'auth/approle/login';
-    return answer(await this.#call('POST', path, { body: { role_id, secret_id } }), path).auth.client_token;
+    return answer(await this.#call('POST', path, { body: { role_id, secret_id } }), path, 'auth').client_token;
   }
 
   async #call(method, path, { token, body }) {
@@ -96,16 +96,17 @@ export class HostLinks {
   }
 }
 
-/** What Vault answered to a request of the path, if it is that. */
-function answer({ status, text }, path) {
-  let body = null;
+/** The part of what Vault answered to a request of the path. */
+function answer({ status, text }, path, part) {
+  let body;
   try {
     body = JSON.parse(text);
   } catch {
     // A proxy before Vault answers in HTML.
   }
-  if (status === 200 && body !== null) return body;
-  const errors = body?.errors?.join(', ').replace(/\s+/g, ' ').trim() ?? 'not in JSON';
-  const message = `Vault answered ${status} to ${path}: ${errors}`;
+  if (status === 200 && body?.[part]) return body[part];
+  const message = Array.isArray(body?.errors)
+    ? `Vault answered ${status} to ${path}: ${body.errors.join(', ').replace(/\s+/g, ' ').trim()}`
+    : `what answered ${status} to ${path} is not Vault`;
   throw status < 400 || status === 429 || status >= 500 ? new Unavailable(message) : new Refused(message);
 }

@@ -41,7 +41,7 @@ final class HostLinks
     public function __construct(
         string $addr,
         private readonly string $roleId,
-        private readonly string $secretId,
+        #[\SensitiveParameter] private readonly string $secretId,
         private readonly string $credsPath,
     ) {
         if (!preg_match('#^https?://#', $addr)) {
@@ -82,7 +82,7 @@ final class HostLinks
             $this->vaultToken = $this->login();
             [$status, $body] = $this->call('GET', $path);
         }
-        $data = $this->answer($status, $body, $this->credsPath)['data'];
+        $data = $this->answer($status, $body, $this->credsPath, 'data');
         if (!isset($data['meeting_url'])) {
             throw new Refused("Vault's answer has no meeting_url: the engine's config needs domain, and room * has no link");
         }
@@ -94,7 +94,7 @@ final class HostLinks
         $this->vaultToken = null;
         $path = 'auth/approle/login';
         [$status, $body] = $this->call('POST', $path, ['role_id' => $this->roleId, 'secret_id' => $this->secretId]);
-        return $this->answer($status, $body, $path)['auth']['client_token'];
+        return $this->answer($status, $body, $path, 'auth')['client_token'];
     }
 
     /**
@@ -103,7 +103,7 @@ final class HostLinks
      *
      * @return array{int, string} status and body
      */
-    private function call(string $method, string $path, ?array $body = null): array
+    private function call(string $method, string $path, #[\SensitiveParameter] ?array $body = null): array
     {
         $headers = $this->vaultToken === null ? [] : ["X-Vault-Token: {$this->vaultToken}"];
         $curl = curl_init($this->base . $path);
@@ -124,15 +124,17 @@ final class HostLinks
         return [curl_getinfo($curl, CURLINFO_RESPONSE_CODE), $text];
     }
 
-    /** What Vault answered to a request of the path; a proxy before it answers in HTML. */
-    private function answer(int $status, string $body, string $path): array
+    /** The part of what Vault answered to a request of the path; a proxy answers in HTML. */
+    private function answer(int $status, string $body, string $path, string $part): array
     {
         $answer = json_decode($body, true);
-        if ($status === 200 && is_array($answer)) {
-            return $answer;
+        if ($status === 200 && is_array($answer[$part] ?? null)) {
+            return $answer[$part];
         }
-        $errors = is_array($answer) ? implode(', ', $answer['errors'] ?? []) : 'not in JSON';
-        $message = "Vault answered {$status} to {$path}: " . trim(preg_replace('/\s+/', ' ', $errors));
+        $errors = $answer['errors'] ?? null;
+        $message = is_array($errors)
+            ? "Vault answered {$status} to {$path}: " . trim(preg_replace('/\s+/', ' ', implode(', ', array_filter($errors, is_string(...)))))
+            : "what answered {$status} to {$path} is not Vault";
         throw $status < 400 || $status === 429 || $status >= 500 ? new Unavailable($message) : new Refused($message);
     }
 }

@@ -71,16 +71,19 @@ class HostLinks:
     def _read(self, room):
         try:
             data = self._creds(room)["data"]
+            url = data.get("meeting_url")
         except (exceptions.InvalidRequest, exceptions.Forbidden, exceptions.InvalidPath) as error:
             raise Refused(f"Vault refused: {' '.join(str(error).split())}") from error
-        except (exceptions.VaultError, requests.RequestException) as error:
+        except exceptions.VaultError as error:
+            raise Unavailable(f"Vault answered: {' '.join(str(error).split())}") from error
+        except requests.RequestException as error:
             raise Unavailable(f"Vault can't be reached: {error}") from error
-        except (TypeError, KeyError) as error:
-            # A redirect, or the page of a proxy: hvac passes on what is no JSON.
+        except (AttributeError, KeyError, TypeError) as error:
+            # A redirect, or the page of a proxy: hvac passes on what is not Vault's.
             raise Unavailable("what answered is not Vault") from error
-        if "meeting_url" not in data:
+        if not url:
             raise Refused("Vault's answer has no meeting_url: the engine's config needs domain, and room * has no link")
-        return Link(data["meeting_url"], data["ttl"])
+        return Link(url, data["ttl"])
 
     def _creds(self, room):
         if not self._client.token:
@@ -99,6 +102,10 @@ class HostLinks:
         return self._client.adapter.get(f"/v1/{self._creds_path}", params={"room": room})
 
 
+def setting(name):
+    return os.environ.get(name) or sys.exit(f"error: set {name}")
+
+
 def main():
     logging.basicConfig(format="%(message)s")
     parser = argparse.ArgumentParser(description=__doc__)
@@ -107,9 +114,9 @@ def main():
     args = parser.parse_args()
     try:
         links = HostLinks(
-            addr=os.environ["VAULT_ADDR"],
-            role_id=os.environ["VAULT_ROLE_ID"],
-            secret_id=os.environ["VAULT_SECRET_ID"],
+            addr=setting("VAULT_ADDR"),
+            role_id=setting("VAULT_ROLE_ID"),
+            secret_id=setting("VAULT_SECRET_ID"),
             creds_path=os.environ.get("CLANMEETING_CREDS", "clanmeeting/creds/support"),
         )
         while True:
@@ -118,8 +125,6 @@ def main():
             if not args.keep:
                 return
             time.sleep(link.ttl * 2 / 3)
-    except KeyError as error:
-        sys.exit(f"error: set {error.args[0]}")
     except (Refused, Unavailable) as error:
         sys.exit(f"error: {error}")
 

@@ -85,33 +85,36 @@ class HostLinks
   def new_token
     request = Net::HTTP::Post.new(URI.join(@base, 'auth/approle/login'), 'Content-Type' => 'application/json')
     request.body = JSON.generate(role_id: @role_id, secret_id: @secret_id)
-    call(request)['auth']['client_token']
+    call(request, 'auth')['client_token']
   end
 
   def creds(room, token)
     uri = URI.join(@base, @creds_path)
     uri.query = URI.encode_www_form(room: room)
-    call(Net::HTTP::Get.new(uri, 'X-Vault-Token' => token))['data']
+    call(Net::HTTP::Get.new(uri, 'X-Vault-Token' => token), 'data')
   end
 
-  def call(request)
+  def call(request, part)
     response = Net::HTTP.start(@base.host, @base.port, use_ssl: @base.scheme == 'https', max_retries: 0,
                                                        open_timeout: REQUEST_TIMEOUT, read_timeout: REQUEST_TIMEOUT) do |http|
       http.request(request)
     end
-    answer(response, request.uri.path)
-  rescue SystemCallError, SocketError, IOError, Timeout::Error, OpenSSL::SSL::SSLError, Net::ProtocolError => e
+    answer(response, request.uri.path, part)
+  rescue SystemCallError, SocketError, IOError, Timeout::Error, OpenSSL::SSL::SSLError, Zlib::Error,
+         Net::ProtocolError, Net::HTTPBadResponse, Net::HTTPHeaderSyntaxError => e
     raise Unavailable, "Vault can't be reached at #{@base}: #{e.message}"
   end
 
-  # What Vault answered to a request of the path, if it is that. A redirect is not
-  # followed: it would hand the token, or the secret ID, to another host.
-  def answer(response, path)
+  # The part of what Vault answered to a request of the path. A redirect is not followed:
+  # it would hand the token, or the secret ID, to another host.
+  def answer(response, path, part)
     body = parse(response.body)
-    return body if response.is_a?(Net::HTTPOK) && body
+    return body[part] if response.is_a?(Net::HTTPOK) && body[part].is_a?(Hash)
 
-    errors = body ? body.fetch('errors', []).join(', ').split.join(' ') : 'not in JSON'
-    message = "Vault answered #{response.code} to #{path}: #{errors}"
+    message = "what answered #{response.code} to #{path} is not Vault"
+    if body['errors'].is_a?(Array)
+      message = "Vault answered #{response.code} to #{path}: #{body['errors'].join(', ').split.join(' ')}"
+    end
     case response
     when Net::HTTPForbidden then raise Forbidden, message
     when Net::HTTPTooManyRequests then raise Unavailable, message
@@ -121,10 +124,11 @@ class HostLinks
   end
 
   # A proxy before Vault answers in HTML.
-  def parse(body)
-    JSON.parse(body)
+  def parse(text)
+    body = JSON.parse(text)
+    body.is_a?(Hash) ? body : {}
   rescue JSON::ParserError, TypeError
-    nil
+    {}
   end
 
   def now
