@@ -100,7 +100,7 @@ class HostLinks
       http.request(request)
     end
     answer(response, request.uri.path, part)
-  rescue SystemCallError, SocketError, IOError, Timeout::Error, OpenSSL::SSL::SSLError, Zlib::Error,
+  rescue SystemCallError, SocketError, IOError, Timeout::Error, OpenSSL::SSL::SSLError,
          Net::ProtocolError, Net::HTTPBadResponse, Net::HTTPHeaderSyntaxError => e
     raise Unavailable, "Vault can't be reached at #{@base}: #{e.message}"
   end
