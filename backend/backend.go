@@ -5,15 +5,16 @@
 // Clan Meeting room: it keeps the consumer's private key and signs short-lived
 // RS256 tokens with it, within the limits of a role.
 //
-// A read of creds/<role> goes straight down: path_creds.go loads the role, and
-// decision.go holds the request against it: the role makes a [grant] of it, and
-// beside it comes the [signer]. The two make [claims], and the claims a token.
+// A read of creds/<role> goes straight down: path_creds.go loads the role and the
+// [signer], which make an [issuance]. The issuance decides the request, which yields a
+// [grant]; the signer turns the grant into [claims] and signs them.
 package backend
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -22,6 +23,8 @@ import (
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/backend/internal/room"
 )
 
 // operationPrefix begins the OpenAPI operation IDs of this engine.
@@ -42,9 +45,10 @@ type backend struct {
 	// loaded before a change can never be kept after it.
 	configLock sync.RWMutex
 
-	// cached is the signer in use, nil when it must be loaded. It is set under
-	// configLock; reading it needs no lock.
+	// cached is the signer in use, and ring the public halves of all keys; nil when they
+	// must be loaded. They are set under configLock; reading them needs no lock.
 	cached atomic.Pointer[signer]
+	ring   atomic.Pointer[keyring]
 
 	roles *roleCache
 }
@@ -94,24 +98,29 @@ func newBackend(version string, now func() time.Time) *backend {
 	return b
 }
 
-// HandleRequest is the logical.Backend implementation. Around the framework's
-// own it mends what the plugin protocol does to values, keeps values out of error
-// messages, and logs faults.
-func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*logical.Response, error) {
-	if hasRelativePath(req) {
-		return logical.ErrorResponse("a name in the path must not have two dots in a row"), nil
+// HandleRequest is the logical.Backend implementation. Around the framework's own
+// it refuses names and values that could be misunderstood, logs faults, and keeps a
+// panic to its request.
+func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (resp *logical.Response, err error) {
+	defer func() {
+		if isFault(err) {
+			b.Logger().Error("request failed", "operation", req.Operation, "path", room.Shorten(req.Path), "error", err)
+		}
+	}()
+	defer recovered(b.Logger(), &err)
+	if err := b.checkRequest(req); err != nil {
+		return refuse(err)
 	}
-	restoreData(req.Data)
-	resp, err := b.Backend.HandleRequest(ctx, req)
-	if isFieldError(resp) {
-		resp = logical.ErrorResponse(b.fieldErrors(req))
+	if err := b.takeRequest(req); err != nil {
+		if strings.HasPrefix(req.Path, checkPrefix) {
+			return b.refuseCheck(ctx, req, err)
+		}
+		return refuse(err)
 	}
+	resp, err = b.Backend.HandleRequest(ctx, req)
 	if errors.Is(err, logical.ErrUnsupportedOperation) && b.Route(req.Path) != nil {
 		// The error makes it a 405, the response is its text.
 		resp = logical.ErrorResponse(b.unsupported(req))
-	}
-	if isFault(err) {
-		b.Logger().Error("request failed", "operation", req.Operation, "path", req.Path, "error", err)
 	}
 	if isEmpty(resp) {
 		// Handlers answer with an empty response, not with nil, so that the
@@ -122,10 +131,47 @@ func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*log
 	return resp, err
 }
 
+// checkRequest refuses a request for its path or the names of its fields, before
+// the framework sees it.
+func (b *backend) checkRequest(req *logical.Request) error {
+	if hasRelativePath(req) {
+		return invalid("a name in the path must not have two dots in a row")
+	}
+	if hugeVersion.MatchString(req.Path) {
+		return invalid("a number in the path is out of range")
+	}
+	if path := b.requested(req); path != nil {
+		return checkNames(req.Data, path.Fields)
+	}
+	return nil
+}
+
+// takeRequest leaves only values of their fields' types, or refuses the request.
+func (b *backend) takeRequest(req *logical.Request) error {
+	if path := b.requested(req); path != nil {
+		return takeValues(req.Data, path.Fields)
+	}
+	return nil
+}
+
+// requested is the path that somebody asked for; nil if there is none. Requests that
+// Vault makes itself, such as revoking a lease, carry data of another kind.
+func (b *backend) requested(req *logical.Request) *framework.Path {
+	switch req.Operation {
+	case logical.RenewOperation, logical.RevokeOperation, logical.RollbackOperation, logical.RotationOperation, logical.HelpOperation:
+		return nil
+	}
+	if len(req.Data) == 0 {
+		return nil
+	}
+	return b.Route(req.Path)
+}
+
 // HandleExistenceCheck is the logical.Backend implementation. Whether an entry
 // exists depends on the path alone. The data stay out of it, because Vault logs
 // why a check failed and the framework's reason repeats a field's value.
 func (b *backend) HandleExistenceCheck(ctx context.Context, req *logical.Request) (checkFound, exists bool, err error) {
+	defer recovered(b.Logger(), &err)
 	if hasRelativePath(req) {
 		return false, false, nil // HandleRequest refuses it
 	}
@@ -133,12 +179,15 @@ func (b *backend) HandleExistenceCheck(ctx context.Context, req *logical.Request
 	bare.Data = nil
 	checkFound, exists, err = b.Backend.HandleExistenceCheck(ctx, &bare)
 	if isFault(err) {
-		b.Logger().Error("existence check failed", "path", req.Path, "error", err)
+		b.Logger().Error("existence check failed", "path", room.Shorten(req.Path), "error", err)
 	}
 	return checkFound, exists, err
 }
 
-// hasRelativePath tells of a path that Vault's storage would call a fault.
+// hugeVersion is a key version that an integer might not hold.
+var hugeVersion = regexp.MustCompile(`^` + keyPrefix + `[1-9][0-9]{9,}$`)
+
+// hasRelativePath reports a path that Vault's storage would reject.
 func hasRelativePath(req *logical.Request) bool { return strings.Contains(req.Path, "..") }
 
 // invalidate is called where another node changed an entry of the storage; key
@@ -147,21 +196,34 @@ func (b *backend) invalidate(_ context.Context, key string) {
 	if key == configStoragePath || strings.HasPrefix(key, keyPrefix) {
 		b.configLock.Lock()
 		defer b.configLock.Unlock()
-		b.cached.Store(nil)
+		b.forget()
 	}
 	if name, ok := strings.CutPrefix(key, rolePrefix); ok {
 		b.roles.forget(name)
 	}
 }
 
-// unsupported tells which operations the path of a request has.
+// forget drops what was read of configuration and keys, and waits for the signatures
+// under way. The caller holds configLock for writing.
+func (b *backend) forget() {
+	if replaced := b.cached.Swap(nil); replaced != nil {
+		replaced.fence.raise()
+	}
+	b.ring.Store(nil)
+}
+
+// unsupported says which operations the path of a request has.
 func (b *backend) unsupported(req *logical.Request) string {
 	var commands []string
 	for op := range b.Route(req.Path).Operations {
 		commands = append(commands, command(op))
 	}
 	slices.Sort(commands)
-	return fmt.Sprintf("this path has no %s; it has %s", command(req.Operation), strings.Join(slices.Compact(commands), ", "))
+	asked := command(req.Operation)
+	if asked == "" { // OPTIONS is no operation of Vault's
+		asked = "such operation"
+	}
+	return fmt.Sprintf("this path has no %s; it has %s", asked, strings.Join(slices.Compact(commands), ", "))
 }
 
 // command is what Vault's CLI calls an operation.
@@ -170,17 +232,6 @@ func command(op logical.Operation) string {
 		return "write"
 	}
 	return string(op)
-}
-
-// isFault tells an error of the engine or its storage from those by which a
-// backend answers that it has no such path or that another node must serve it, and
-// from a request that was given up.
-func isFault(err error) bool {
-	return err != nil &&
-		!errors.Is(err, logical.ErrUnsupportedPath) &&
-		!errors.Is(err, logical.ErrUnsupportedOperation) &&
-		!errors.Is(err, logical.ErrReadOnly) &&
-		!errors.Is(err, context.Canceled)
 }
 
 func isEmpty(resp *logical.Response) bool {

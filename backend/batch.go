@@ -8,16 +8,12 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"regexp"
-	"runtime"
 	"slices"
-	"sync"
 	"sync/atomic"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sync/semaphore"
 )
 
 const (
@@ -26,22 +22,20 @@ const (
 	fieldReference    = "reference"
 )
 
-// maxBatch is the most tokens that one request can ask for.
-const maxBatch = 1000
-
-// batchWorkers is how many tokens of batches are signed at once, for all batches of
-// the process together. One processor is left out: while all of them sign, Go's
-// runtime looks only every 10 ms whether a request has come in, and a read of one
-// token would wait that long several times. The plugin's main makes up for it.
-var batchWorkers = sync.OnceValue(func() int { return max(1, runtime.GOMAXPROCS(0)-1) })
-
-var batchSlots = sync.OnceValue(func() *semaphore.Weighted { return semaphore.NewWeighted(int64(batchWorkers())) })
+const (
+	// maxBatch is the most tokens that one request can ask for.
+	maxBatch = 1000
+	// maxRefusals is how many refused items a message names.
+	maxRefusals = 20
+	// itemsPerTurn is how many items are decided in one turn. With the slowest rules
+	// that are possible an item takes about a millisecond.
+	itemsPerTurn = 8
+)
 
 // A batchItem is one of the tokens that a batch asks for.
 type batchItem struct {
-	decision  *decision
-	reference string
-	named     bool // whether there is a reference
+	grant     *grant
+	reference any // a string; nil if the item has none
 }
 
 func batchItemFields() map[string]*framework.FieldSchema {
@@ -50,29 +44,38 @@ func batchItemFields() map[string]*framework.FieldSchema {
 	return fields
 }
 
-// batch answers a request with batch_input: a token for every item, in their
-// order, or none at all.
-func (t *terms) batch(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	if err := t.checkBatch(req, d); err != nil {
+// A batch is a request for many tokens: one for every item, in their order, or none
+// at all.
+type batch struct {
+	*issuance
+
+	// unchanged returns errChanged if the role has been replaced.
+	unchanged func(context.Context) error
+	schema    map[string]*framework.FieldSchema
+}
+
+// answer decides all items, and then signs them.
+func (b *batch) answer(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	if err := b.check(req, d); err != nil {
 		return nil, err
 	}
-	items, warnings, err := t.decideAll(d.Get(fieldBatchInput).([]any))
+	items, warnings, err := b.decideAll(ctx, d.Get(fieldBatchInput).([]any))
 	if err != nil {
 		return nil, err
 	}
-	results, err := signAll(ctx, items)
+	results, err := b.signAll(ctx, items)
 	if err != nil {
 		return nil, err
 	}
 	return &logical.Response{Data: map[string]any{fieldBatchResults: results}, Warnings: warnings}, nil
 }
 
-// checkBatch refuses a batch as a whole.
-func (t *terms) checkBatch(req *logical.Request, d *framework.FieldData) error {
+// check refuses a batch as a whole.
+func (b *batch) check(req *logical.Request, d *framework.FieldData) error {
 	if req.Operation != logical.UpdateOperation {
 		return invalid("%s needs a write; a read takes the parameters of one token", fieldBatchInput)
 	}
-	if t.role.GenerateLease {
+	if b.role.GenerateLease {
 		return invalid("%s is not for a role with %s: an answer has one lease at most; ask for one token at a time, or use another role", fieldBatchInput, fieldGenerateLease)
 	}
 	for _, name := range []string{fieldRoom, fieldTTL, fieldNotBefore} {
@@ -80,62 +83,88 @@ func (t *terms) checkBatch(req *logical.Request, d *framework.FieldData) error {
 			return invalid("%s and %s exclude each other: give %s in each item", fieldBatchInput, name, name)
 		}
 	}
-	if _, isText := d.Raw[fieldBatchInput].(string); isText {
-		// The framework would make it a list of one. It is what the CLI sends for
-		// batch_input=[…].
-		return invalid(`%s must be a list of objects, which the CLI takes only in JSON: from standard input, by "-", or from a file, by "@file"`, fieldBatchInput)
-	}
 	if n := len(d.Get(fieldBatchInput).([]any)); n < 1 || n > maxBatch {
 		return invalid("%s must have 1 to %d items", fieldBatchInput, maxBatch)
 	}
 	return nil
 }
 
-// decideAll holds every item against the terms, and tells of all that are refused.
-func (t *terms) decideAll(inputs []any) ([]batchItem, []string, error) {
-	schema := batchItemFields()
+// decideAll decides every item, some in each turn, and names the items that are
+// refused.
+func (b *batch) decideAll(ctx context.Context, inputs []any) ([]batchItem, []string, error) {
 	items := make([]batchItem, len(inputs))
 	var warnings []string
-	var refusals []error
-	for i, input := range inputs {
-		item, err := t.decideItem(input, schema)
-		mistake := new(invalidError)
-		switch {
-		case errors.As(err, &mistake):
-			refusals = append(refusals, invalid("%s[%d]: %s", fieldBatchInput, i, oneLine(err)))
-			continue
-		case err != nil:
+	var refused refusals
+	for start := 0; start < len(inputs); start += itemsPerTurn {
+		err := takeTurn(ctx, func() error {
+			for i := start; i < min(start+itemsPerTurn, len(inputs)); i++ {
+				item, err := b.decide(ctx, inputs[i])
+				if err = refused.add(i, err); err != nil {
+					return err
+				}
+				items[i] = item
+			}
+			return nil
+		})
+		if err != nil {
 			return nil, nil, err
 		}
-		items[i] = item
-		for _, warning := range item.decision.grant.warnings {
+	}
+	if err := refused.err(); err != nil {
+		return nil, nil, err
+	}
+	for i, item := range items {
+		for _, warning := range item.grant.warnings {
 			warnings = append(warnings, fmt.Sprintf("%s[%d]: %s", fieldBatchInput, i, warning))
 		}
 	}
-	return items, warnings, errors.Join(refusals...)
+	return items, warnings, nil
 }
 
-func (t *terms) decideItem(input any, schema map[string]*framework.FieldSchema) (batchItem, error) {
+// refusals are the items of a batch that are refused. Only the first are kept.
+type refusals struct {
+	count int
+	first []error
+}
+
+// add notes a refusal. It returns any other error.
+func (r *refusals) add(item int, err error) error {
+	if !isInvalid(err) {
+		return err
+	}
+	r.count++
+	if r.count <= maxRefusals {
+		r.first = append(r.first, invalid("%s[%d]: %s", fieldBatchInput, item, oneLine(err)))
+	}
+	return nil
+}
+
+func (r *refusals) err() error {
+	if others := r.count - len(r.first); others > 0 {
+		return errors.Join(append(r.first, invalid("and %d other items are refused", others))...)
+	}
+	return errors.Join(r.first...)
+}
+
+func (b *batch) decide(ctx context.Context, input any) (batchItem, error) {
 	raw, ok := input.(map[string]any)
 	if !ok {
 		return batchItem{}, invalid("must be an object with %s, %s, %s and %s, each of them optional", fieldRoom, fieldTTL, fieldNotBefore, fieldReference)
 	}
 	for _, name := range slices.Sorted(maps.Keys(raw)) {
-		if schema[name] == nil {
+		if b.schema[name] == nil {
 			return batchItem{}, invalid("has a field%s that is unknown; known are %s, %s, %s and %s",
 				misspelt(name), fieldRoom, fieldTTL, fieldNotBefore, fieldReference)
 		}
 	}
-	if problems := fieldProblems(raw, schema); problems != "" {
-		return batchItem{}, invalid("%s", problems)
-	}
-	d := &framework.FieldData{Raw: raw, Schema: schema}
-	decided, err := t.decide(d)
-	if err != nil {
+	// Copied, because a batch may be decided again.
+	raw = maps.Clone(raw)
+	if err := takeValues(raw, b.schema); err != nil {
 		return batchItem{}, err
 	}
-	reference, named, err := stringField(d, fieldReference)
-	return batchItem{decided, reference, named}, err
+	d := &framework.FieldData{Raw: raw, Schema: b.schema}
+	granted, err := b.issuance.grant(ctx, parseTokenRequest(d))
+	return batchItem{granted, raw[fieldReference]}, err
 }
 
 // misspelt is a field's name in an error, if it looks like one.
@@ -146,17 +175,15 @@ func misspelt(name string) string {
 	return ` "` + name + `"`
 }
 
-var namePattern = regexp.MustCompile(`^[a-z_]{1,32}$`)
-
-// signAll signs with all batchWorkers, until the request is given up.
-func signAll(ctx context.Context, items []batchItem) ([]map[string]any, error) {
+// signAll signs in as many turns at once as there are, until the request ends.
+func (b *batch) signAll(ctx context.Context, items []batchItem) ([]map[string]any, error) {
 	results := make([]map[string]any, len(items))
 	group, ctx := errgroup.WithContext(ctx)
 	var next atomic.Int64
-	for range min(batchWorkers(), len(items)) {
+	for range min(turnCount(), len(items)) {
 		group.Go(func() error {
 			for i := next.Add(1) - 1; i < int64(len(items)); i = next.Add(1) - 1 {
-				data, err := items[i].sign(ctx)
+				data, err := b.sign(ctx, items[i])
 				if err != nil {
 					return err
 				}
@@ -168,15 +195,18 @@ func signAll(ctx context.Context, items []batchItem) ([]map[string]any, error) {
 	return results, group.Wait()
 }
 
-// sign waits for its turn among the tokens of all batches.
-func (i batchItem) sign(ctx context.Context) (map[string]any, error) {
-	if err := batchSlots().Acquire(ctx, 1); err != nil {
-		return nil, err
-	}
-	defer batchSlots().Release(1)
-	data, err := i.decision.sign()
-	if err == nil && i.named {
-		data[fieldReference] = i.reference
+// sign signs one item in a turn of its own, if the role is still the same.
+func (b *batch) sign(ctx context.Context, item batchItem) (data map[string]any, err error) {
+	defer recovered(b.logger, &err)
+	err = takeTurn(ctx, func() error {
+		if err := b.unchanged(ctx); err != nil {
+			return err
+		}
+		data, err = b.mint(ctx, item.grant)
+		return err
+	})
+	if err == nil && item.reference != nil {
+		data[fieldReference] = item.reference
 	}
 	return data, err
 }

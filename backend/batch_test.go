@@ -92,7 +92,7 @@ func TestBatchRefusals(t *testing.T) {
 		}}, []string{
 			`batch_input[1]: room "billing" is not allowed`, `batch_input[2]: room "*" is not allowed`, "batch_input[3]: room is required",
 			"batch_input[4]: not_before is in the future", "batch_input[5]: not_before must be RFC 3339", "ttl must be in whole seconds",
-			"batch_input[6]: ttl must be", `batch_input[7]: has a field "max_ttl" that is unknown; known are room, ttl, not_before and reference`,
+			"batch_input[6]: ttl must be in whole", `batch_input[7]: has a field "max_ttl" that is unknown; known are room, ttl, not_before and reference`,
 			`batch_input[8]: has a field "batch_input" that is unknown`, "batch_input[9]: room must be one string", "batch_input[10]: room must be one string",
 			"batch_input[11]: reference must be one string", "batch_input[12]: must be an object", "batch_input[13]: must be an object",
 			"batch_input[14]: must be an object", "batch_input[15]: must be an object",
@@ -126,22 +126,31 @@ func TestBatchWithTemplates(t *testing.T) {
 	require.NotContains(t, m.refused(logical.UpdateOperation, "creds/me", map[string]any{fieldBatchInput: items}), "batch_input[0]")
 }
 
-// A request that is given up stops the signing.
+// issuanceOf is what a batch of the role would work with.
+func (m *testMount) issuanceOf(role string) *batch {
+	m.t.Helper()
+	r, err := m.inside.roles.get(m.t.Context(), m.storage, role)
+	require.NoError(m.t, err)
+	i, err := m.inside.newIssuance(m.t.Context(), &logical.Request{Storage: m.storage}, r)
+	require.NoError(m.t, err)
+	return &batch{issuance: i, unchanged: func(context.Context) error { return nil }, schema: batchItemFields()}
+}
+
+// A request that is given up is neither decided nor signed any further.
 func TestBatchHonoursTheContext(t *testing.T) {
 	m := configured(t)
-	r, err := m.inside.roles.get(t.Context(), m.storage, "support")
-	require.NoError(t, err)
-	terms, err := m.inside.terms(t.Context(), &logical.Request{Storage: m.storage}, r)
-	require.NoError(t, err)
+	b := m.issuanceOf("support")
 	inputs := make([]any, maxBatch)
 	for i := range inputs {
 		inputs[i] = map[string]any{fieldRoom: "support-1"}
 	}
-	items, _, err := terms.decideAll(inputs)
+	items, _, err := b.decideAll(t.Context(), inputs)
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	results, err := signAll(ctx, items)
+	_, _, err = b.decideAll(ctx, inputs)
+	require.ErrorIs(t, err, context.Canceled)
+	results, err := b.signAll(ctx, items)
 	require.ErrorIs(t, err, context.Canceled)
 	signed := 0
 	for _, result := range results {
@@ -150,8 +159,8 @@ func TestBatchHonoursTheContext(t *testing.T) {
 		}
 	}
 	require.Zero(t, signed)
-	require.True(t, batchSlots().TryAcquire(int64(batchWorkers())), "every slot is given back")
-	batchSlots().Release(int64(batchWorkers()))
+	require.True(t, turns().TryAcquire(int64(turnCount())), "every turn is given back")
+	turns().Release(int64(turnCount()))
 }
 
 // No goroutine stays behind a request, whatever becomes of it.

@@ -9,6 +9,7 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/sha256"
+	"crypto/x509"
 	"fmt"
 	"testing"
 	"time"
@@ -91,7 +92,11 @@ func benchKey(b *testing.B, m *testMount) *rsa.PrivateKey {
 	b.Helper()
 	s, err := m.inside.signer(b.Context(), m.storage, "")
 	require.NoError(b, err)
-	return s.key
+	der, err := s.private.Encode()
+	require.NoError(b, err)
+	key, err := x509.ParsePKCS8PrivateKey(der)
+	require.NoError(b, err)
+	return key.(*rsa.PrivateKey)
 }
 
 // each runs a benchmark with one goroutine and in parallel.
@@ -274,13 +279,8 @@ func (m *testMount) writeRoles(n int) {
 
 func (m *testMount) addKeys(b *testing.B, n int) {
 	b.Helper()
-	entry, err := newKeyEntry(testKey(b), sourceImported, testNow)
-	require.NoError(b, err)
-	cfg, err := loadConfig(b.Context(), m.storage)
-	require.NoError(b, err)
 	for range n {
-		_, err := cfg.addKey(b.Context(), m.storage, entry)
-		require.NoError(b, err)
+		m.mustWrite("keys/generate", nil)
 	}
 	m.wire.InvalidateKey(b.Context(), "config")
 }

@@ -5,15 +5,19 @@ package backend
 
 import (
 	"fmt"
+	"regexp"
 	"strings"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/helper/identitytpl"
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/backend/internal/room"
 )
 
-// A caller is who a request comes from, as far as templates ask. Vault is asked
-// for the entity and its groups when a template first needs them.
+// A caller is who a request comes from, as far as templates need it. Vault is asked
+// for the entity and its groups when a template first needs them. A caller is for one
+// goroutine.
 type caller struct {
 	system   logical.SystemView
 	entityID string
@@ -24,45 +28,58 @@ type caller struct {
 	asked  struct{ entity, groups bool }
 }
 
-// value is what a directive stands for, in lower case, if that is part of a room's
-// name. Where it is not, or the caller has no such value, the error is the
-// caller's mistake, and tells nothing of the value.
+// value is the room.Values of the caller. An error that is not a
+// [*room.NoValueError] is a fault.
 func (c *caller) value(directive string) (string, error) {
 	if err := c.ask(directive); err != nil {
 		return "", err
 	}
 	if c.entity == nil {
-		return "", invalid("your token has no identity entity; log in by an auth method to have one")
+		return "", &room.NoValueError{Reason: "your token has no identity entity; log in by an auth method to have one"}
 	}
 	_, value, err := identitytpl.PopulateString(identitytpl.PopulateStringInput{
 		Mode:   identitytpl.ACLTemplating,
-		String: "{{" + directive + "}}",
+		String: "{{" + groupInNamespace.ReplaceAllString(directive, "$1$2") + "}}",
 		Entity: c.entity,
 		Groups: c.groups,
 	})
 	if err != nil {
-		return "", invalid("your identity has no value for it; have one set in Vault")
+		return "", &room.NoValueError{Reason: "your identity has no value for it; have one set in Vault"}
 	}
-	if !roomPattern.MatchString(value) {
-		return "", invalid("your identity's value for it is not of a room's alphabet, %s", roomSyntax)
-	}
-	return strings.ToLower(value), nil
+	return value, nil
 }
 
-// ask has Vault tell what the directive needs, once.
+// OpenBao appends a namespace's ID to the IDs of its entities and groups, after a dot.
+// A dot is not part of a room's name, so IDs count up to it, in values and in rules.
+var groupInNamespace = regexp.MustCompile(`^(identity\.groups\.ids\.[^.]+)\.[^.]+(\.(?:id|name|metadata\..+))$`)
+
+func bareID(id string) string {
+	before, _, _ := strings.Cut(id, ".")
+	return before
+}
+
+// ask gets from Vault what the directive needs, once.
 func (c *caller) ask(directive string) error {
-	var err error
 	if !c.asked.entity && c.entityID != "" {
-		if c.entity, err = c.system.EntityInfo(c.entityID); err != nil {
+		entity, err := c.system.EntityInfo(c.entityID)
+		if err != nil {
 			return fmt.Errorf("asking Vault for the caller's entity: %w", err)
 		}
+		if entity != nil {
+			entity.ID = bareID(entity.ID)
+		}
+		c.entity = entity
 	}
 	c.asked.entity = true
 	if !c.asked.groups && c.entity != nil && strings.HasPrefix(directive, "identity.groups.") {
-		if c.groups, err = c.system.GroupsForEntity(c.entityID); err != nil {
+		groups, err := c.system.GroupsForEntity(c.entityID)
+		if err != nil {
 			return fmt.Errorf("asking Vault for the caller's groups: %w", err)
 		}
-		c.asked.groups = true
+		for _, group := range groups {
+			group.ID = bareID(group.ID)
+		}
+		c.groups, c.asked.groups = groups, true
 	}
 	return nil
 }

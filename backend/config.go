@@ -9,8 +9,11 @@ import (
 	"regexp"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/backend/internal/rsakey"
 )
 
 const configStoragePath = "config"
@@ -32,8 +35,8 @@ const (
 	maxClaimLength  = 255
 )
 
-// config is what all roles of a mount share. It outlives the deletion of the
-// configuration as an entry without a consumer ID, for the sake of LastKey.
+// config is what all roles of a mount share. After the configuration is deleted, an
+// entry without a consumer ID stays, to keep LastKey.
 type config struct {
 	ConsumerID string `json:"consumer_id,omitempty"`
 	Audience   string `json:"audience,omitempty"`
@@ -48,7 +51,10 @@ type config struct {
 	LastKey int `json:"last_key"`
 }
 
-// configured tells whether an operator has written the configuration and not
+// compile is the entry's: a configuration that passes its check is used as it is.
+func (c config) compile() (*config, error) { return &c, c.check() }
+
+// configured reports whether an operator has written the configuration and not
 // deleted it since.
 func (c *config) configured() bool { return c.ConsumerID != "" }
 
@@ -70,11 +76,8 @@ func (c *config) checkSettings() error {
 		problems = append(problems, invalid("%s must be 1 to 128 letters, digits, underscores and hyphens", fieldConsumerID))
 	}
 	for _, claim := range []struct{ field, value string }{{fieldAudience, c.Audience}, {fieldIssuer, c.Issuer}} {
-		// The server compares these exactly, so a line break that came along
-		// from a file would make every token invalid.
-		if claim.value == "" || len(claim.value) > maxClaimLength ||
-			strings.TrimSpace(claim.value) != claim.value || strings.ContainsFunc(claim.value, unicode.IsControl) {
-			problems = append(problems, invalid("%s must be 1 to %d characters without white space around them or control characters", claim.field, maxClaimLength))
+		if !isVisible(claim.value) || utf8.RuneCountInString(claim.value) > maxClaimLength {
+			problems = append(problems, invalid("%s must be 1 to %d characters, all of them visible, without white space around them", claim.field, maxClaimLength))
 		}
 	}
 	if c.Domain != "" && (len(c.Domain) > maxDomainLength || !domainPattern.MatchString(c.Domain)) {
@@ -83,29 +86,49 @@ func (c *config) checkSettings() error {
 	return errors.Join(problems...)
 }
 
-// loadConfig returns an empty configuration where none was ever written.
+// isVisible reports whether somebody who reads a text sees all of it. The server
+// compares claims exactly, so a line break or a byte-order mark that came along from a
+// file would make every token invalid.
+func isVisible(text string) bool {
+	invisible := func(r rune) bool {
+		return !unicode.IsPrint(r) || unicode.In(r, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector)
+	}
+	return text != "" && strings.TrimSpace(text) == text && utf8.ValidString(text) && !strings.ContainsFunc(text, invisible)
+}
+
+// loadConfig returns an empty configuration if none was ever written.
 func loadConfig(ctx context.Context, s logical.Storage) (*config, error) {
 	c, err := load[config](ctx, s, configStoragePath)
-	if err != nil {
-		return nil, err
-	}
-	if c == nil {
+	if err == nil && c == nil {
 		c = new(config)
 	}
-	return c, nil
+	return c, err
 }
 
 // addKey stores a key under the next version, which it returns and notes in the
 // configuration in storage; nothing else of that changes. The number is taken
 // before the key is written: the other way round, a fault between the two would
 // give one number to two keys.
-func (c *config) addKey(ctx context.Context, s logical.Storage, e *keyEntry) (int, error) {
-	c.LastKey++
-	if err := store(ctx, s, configStoragePath, c); err != nil {
+func (c *config) addKey(ctx context.Context, s logical.Storage, ring keyring, k *key) (int, error) {
+	if err := ring.checkCapacity(c.ActiveKey); err != nil {
 		return 0, err
 	}
-	if err := store(ctx, s, keyPath(c.LastKey), e); err != nil {
+	entry, err := k.stored()
+	if err != nil {
 		return 0, err
 	}
-	return c.LastKey, nil
+	c.LastKey = max(c.LastKey, ring.highest()) + 1
+	if err := store(ctx, s, configStoragePath, *c); err != nil {
+		return 0, err
+	}
+	return c.LastKey, store(ctx, s, keyPath(c.LastKey), entry)
+}
+
+// publicData names a key by its public half, in an answer.
+func publicData(public *rsakey.PublicKey) map[string]any {
+	return map[string]any{
+		fieldPublicKey:       public.PEM,
+		fieldPublicKeySHA256: public.SHA256,
+		fieldKeyBits:         public.Bits,
+	}
 }

@@ -4,15 +4,18 @@
 package backend
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
 
 	"github.com/hashicorp/vault/sdk/logical"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
-// invalidError is a mistake of the caller's, told in a sentence that says what
-// would be right. Every other error is a fault of the engine or its storage.
+// An invalidError is a mistake of the caller. Its text is one sentence that says
+// what would be right. Every other error is a fault of the engine or its storage.
 type invalidError struct{ message string }
 
 func (e *invalidError) Error() string { return e.message }
@@ -21,15 +24,37 @@ func invalid(format string, args ...any) error {
 	return &invalidError{fmt.Sprintf(format, args...)}
 }
 
-// refuse turns an error into an answer: a caller's mistake is a 400 that tells
-// it, a fault stays an error, which Vault answers with 500.
-func refuse(err error) (*logical.Response, error) {
+// isInvalid reports whether err is a mistake of the caller.
+func isInvalid(err error) bool {
 	var mistake *invalidError
-	if errors.As(err, &mistake) {
+	return errors.As(err, &mistake)
+}
+
+// refuse turns an error into an answer. A caller's mistake becomes a 400 with its
+// text. A fault stays an error, which Vault answers with 500.
+func refuse(err error) (*logical.Response, error) {
+	if isInvalid(err) {
 		return logical.ErrorResponse(oneLine(err)), nil
 	}
 	return nil, err
 }
 
-// oneLine is the text of an error, that of several joined ones in one line.
+// oneLine is the text of an error. Several joined ones are put on one line.
 func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
+
+// isFault reports whether err is a fault, and not one of the errors by which a
+// backend says that it has no such path, that another node must answer, or that the
+// caller gave up.
+func isFault(err error) bool {
+	return err != nil &&
+		!errors.Is(err, logical.ErrUnsupportedPath) &&
+		!errors.Is(err, logical.ErrUnsupportedOperation) &&
+		!errors.Is(err, logical.ErrReadOnly) &&
+		!isGivenUp(err)
+}
+
+// isGivenUp reports whether err comes from a caller that gave up. A call to Vault that
+// was under way then ends with a gRPC status instead of the context's error.
+func isGivenUp(err error) bool {
+	return errors.Is(err, context.Canceled) || status.Code(err) == codes.Canceled
+}

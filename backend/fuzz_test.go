@@ -6,9 +6,7 @@ package backend
 import (
 	"encoding/base64"
 	"encoding/json"
-	"encoding/pem"
 	"fmt"
-	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -20,100 +18,6 @@ import (
 
 // What holds for every input. Each seed is also a case of the ordinary test run;
 // "make fuzz" looks for more.
-
-// A key is refused with a message that repeats nothing of it, or it is one that signs
-// and that storage gives back.
-func FuzzPrivateKey(f *testing.F) {
-	for _, file := range []string{"rsa2048.pkcs1.pem", "rsa2048.openssh.pem", "rsa1024.pem", "rsa512.pem"} {
-		good := readTestdata(f, file)
-		f.Add(good)
-		f.Add("\ufeff" + strings.ReplaceAll(good, "\n", "\r\n"))
-		f.Add(strings.ReplaceAll(good, "\n", `\n`))
-		f.Add(good[:len(good)/2])
-		f.Add(good + good)
-		f.Add(strings.Replace(good, "RSA PRIVATE", "PRIVATE", 2))
-		f.Add(strings.Replace(good, "-----\n", "-----\nProc-Type: 4,ENCRYPTED\n\n", 1))
-	}
-	f.Add("-----BEGIN EC PRIVATE KEY-----\nAAAA\n-----END EC PRIVATE KEY-----")
-	f.Add("-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n-----END OPENSSH PRIVATE KEY-----")
-	f.Add("ssh-rsa AAAA")
-	f.Add("")
-	f.Fuzz(func(t *testing.T, input string) {
-		key, err := parsePrivateKey(input)
-		if err != nil {
-			require.ErrorAs(t, err, new(*invalidError))
-			requireNothingOf(t, input, err.Error())
-			return
-		}
-		require.GreaterOrEqual(t, key.N.BitLen(), minKeyBits)
-		require.LessOrEqual(t, key.N.BitLen(), maxKeyBits)
-		entry, err := newKeyEntry(key, sourceImported, testNow)
-		require.NoError(t, err)
-		require.NoError(t, entry.check())
-		require.True(t, key.Equal(entry.key))
-		again, err := parsePrivateKey(string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: entry.PKCS8})))
-		require.NoError(t, err)
-		require.True(t, key.Equal(again))
-	})
-}
-
-// requireNothingOf fails if a message has 16 bytes in a row of an input, but for what
-// the messages themselves say.
-func requireNothingOf(t *testing.T, input, message string) {
-	t.Helper()
-	message = strings.ReplaceAll(message, "private_key=@cm-api-key.pem", "")
-	for i := 0; i+16 <= len(input); i++ {
-		if part := input[i : i+16]; !strings.Contains(part, " ") {
-			require.NotContains(t, message, part)
-		}
-	}
-}
-
-// A rule matches just what a regular expression says that it should, never every
-// room, and whatever a caller's identity holds is no glob.
-func FuzzRoomRule(f *testing.F) {
-	for _, seed := range [][2]string{
-		{"support-*", "support-1"},
-		{"*", "*"},
-		{"**", "x"},
-		{"a*b*c", "aXbYc"},
-		{"Support", "SUPPORT"},
-		{"", ""},
-		{"a.*", "ab"},
-		{"{{identity.entity.name}}", "*"},
-		{"{{identity.entity.name}}-*", "ann"},
-		{"x{{identity.entity.name}}y", "{{identity.entity.id}}"},
-		{"\u212a*", "k1"},
-		{"a*", "a\n"},
-		{strings.Repeat("*", 255), strings.Repeat("a", 255)},
-	} {
-		f.Add(seed[0], seed[1])
-	}
-	f.Fuzz(func(t *testing.T, text, name string) {
-		if rule, err := parseRule(text, true); err == nil {
-			again, err := parseRule(rule.text, true)
-			require.NoError(t, err)
-			require.Equal(t, rule, again)
-			c := &caller{system: &logical.StaticSystemView{EntityVal: &logical.Entity{ID: "e1", Name: name}}, entityID: "e1"}
-			if rendered, err := rule.render(c); err == nil {
-				require.Equal(t, strings.Count(directiveless.ReplaceAllString(rule.text, ""), "*"), strings.Count(rendered, "*"), rendered)
-			}
-		}
-		r := newRole()
-		r.AllowedRooms = []string{text}
-		wanted, err := parseRoom(fieldRoom, name)
-		if r.checkRooms() != nil || err != nil {
-			return
-		}
-		pattern := "^" + strings.ReplaceAll(regexp.QuoteMeta(strings.ToLower(text)), `\*`, "[a-z0-9_-]*") + "$"
-		matched, unmet, err := r.match(wanted, nil)
-		require.NoError(t, err)
-		require.NoError(t, unmet)
-		require.Equal(t, regexp.MustCompile(pattern).MatchString(string(wanted)), matched != "", "%q %q", text, wanted)
-	})
-}
-
-var directiveless = regexp.MustCompile(`{{[^}]*}}`)
 
 // A role is refused or kept; a kept one, written again as it reads, stays as it is,
 // and gives no token over its limits.

@@ -5,8 +5,8 @@ package backend
 
 import (
 	"context"
-	"errors"
 	"net/http"
+	"strings"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -19,12 +19,14 @@ const (
 	fieldClaims      = "claims"
 )
 
+const checkPrefix = "check/"
+
 func (b *backend) pathCheck() *framework.Path {
 	responses := map[int][]framework.Response{
 		http.StatusOK: {{Description: "OK", Fields: checkResponseFields()}},
 	}
 	return &framework.Path{
-		Pattern: "check/" + framework.GenericNameRegex(fieldName),
+		Pattern: checkPrefix + framework.GenericNameRegex(fieldName),
 		Fields:  withName(requestFields()),
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.ReadOperation: &framework.PathOperation{
@@ -60,13 +62,13 @@ func (b *backend) pathCheckRead(ctx context.Context, req *logical.Request, d *fr
 	if err != nil {
 		return refuse(err)
 	}
-	var decided *decision
-	t, err := b.terms(ctx, req, r)
+	var g *grant
+	i, err := b.newIssuance(ctx, req, r)
 	if err == nil {
-		decided, err = t.decide(d)
+		g, err = i.grant(ctx, parseTokenRequest(d))
 	}
-	if mistake := new(invalidError); errors.As(err, &mistake) {
-		return &logical.Response{Data: map[string]any{fieldAllowed: false, fieldReason: oneLine(err)}}, nil
+	if isInvalid(err) {
+		return checkRefused(err), nil
 	}
 	if err != nil {
 		return nil, err
@@ -74,11 +76,25 @@ func (b *backend) pathCheckRead(ctx context.Context, req *logical.Request, d *fr
 	return &logical.Response{
 		Data: map[string]any{
 			fieldAllowed:     true,
-			fieldMatchedRule: decided.grant.rule,
-			fieldClaims:      decided.signer.claims(decided.grant).asMap(),
+			fieldMatchedRule: g.rule,
+			fieldClaims:      i.signer.claims(g).asMap(),
 		},
-		Warnings: decided.grant.warnings,
+		Warnings: g.warnings,
 	}, nil
+}
+
+// refuseCheck answers a request whose values are wrong: as for any refusal, creds
+// would give the very same message.
+func (b *backend) refuseCheck(ctx context.Context, req *logical.Request, mistake error) (*logical.Response, error) {
+	name := strings.TrimPrefix(req.Path, checkPrefix)
+	if _, err := b.namedRole(ctx, req, name); err != nil {
+		return refuse(err)
+	}
+	return checkRefused(mistake), nil
+}
+
+func checkRefused(mistake error) *logical.Response {
+	return &logical.Response{Data: map[string]any{fieldAllowed: false, fieldReason: oneLine(mistake)}}
 }
 
 const checkHelpSynopsis = `Tell whether a role would give a token, and why not, without making one.`

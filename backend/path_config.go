@@ -5,8 +5,9 @@ package backend
 
 import (
 	"context"
-	"crypto/rsa"
 	"errors"
+	"fmt"
+	"maps"
 	"net/http"
 	"strconv"
 
@@ -154,45 +155,45 @@ func (b *backend) pathConfigRead(ctx context.Context, req *logical.Request, _ *f
 		fieldActiveKey:  cfg.ActiveKey,
 	}
 	if cfg.ActiveKey != 0 {
-		key, err := loadActiveKey(ctx, req.Storage, cfg)
+		active, err := loadActiveKey(ctx, req.Storage, cfg)
 		if err != nil {
 			return nil, err
 		}
-		public, err := newPublicKey(&key.PublicKey)
-		if err != nil {
-			return nil, err
-		}
-		data[fieldPublicKey] = public.pem
-		data[fieldPublicKeySHA256] = public.sha256
-		data[fieldKeyBits] = public.bits
+		maps.Copy(data, publicData(active.private.Public()))
 	}
 	return &logical.Response{Data: data}, nil
 }
 
 func (b *backend) pathConfigWrite(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	given, keyErr := b.givenKey(ctx, d)
+	if keyErr != nil && !isInvalid(keyErr) {
+		return nil, keyErr
+	}
 	b.configLock.Lock()
 	defer b.configLock.Unlock()
 	// Whatever becomes of the write, the next read loads what storage holds.
-	defer b.cached.Store(nil)
+	defer b.forget()
 
 	current, err := loadConfig(ctx, req.Storage)
 	if err != nil {
 		return nil, err
 	}
 	changed, err := current.patched(d)
-	if err != nil {
+	if err = errors.Join(err, keyErr); err != nil {
 		return refuse(err)
 	}
-	if _, ok := d.GetOk(fieldActiveKey); ok {
+	if _, ok := d.GetOk(fieldActiveKey); ok && changed.ActiveKey != 0 {
 		if err := checkKeyExists(ctx, req.Storage, changed.ActiveKey); err != nil {
 			return refuse(err)
 		}
 	}
 	resp := &logical.Response{}
-	if err := b.takeKey(ctx, req, d, current, changed, resp); err != nil {
-		return refuse(err)
+	if given != nil {
+		if err := b.activate(ctx, req, given, current, changed, resp); err != nil {
+			return refuse(err)
+		}
 	}
-	if err := store(ctx, req.Storage, configStoragePath, changed); err != nil {
+	if err := store(ctx, req.Storage, configStoragePath, *changed); err != nil {
 		return nil, err
 	}
 	b.sendEvent(ctx, req, eventConfigWrite, true)
@@ -202,141 +203,150 @@ func (b *backend) pathConfigWrite(ctx context.Context, req *logical.Request, d *
 	return resp, nil
 }
 
-// patched returns the configuration with the fields that the request names, if
-// that is one.
+// givenKey is the private key that the request may carry; nil if it has none. It is
+// tried before anything is locked.
+func (b *backend) givenKey(ctx context.Context, d *framework.FieldData) (*key, error) {
+	pem, ok := d.GetOk(fieldPrivateKey)
+	if !ok {
+		return nil, nil
+	}
+	if _, ok := d.GetOk(fieldActiveKey); ok {
+		return nil, nil // refused by patched
+	}
+	private, err := parsePrivateKey(ctx, pem.(string))
+	if err != nil {
+		return nil, err
+	}
+	return &key{private: private, source: sourceImported, createdTime: b.now()}, nil
+}
+
+// patched returns the configuration with the fields that the request names. Its
+// error names every problem that it has.
 func (c *config) patched(d *framework.FieldData) (*config, error) {
 	changed := *c
 	if !c.configured() {
 		changed.Audience, changed.Issuer = defaultAudience, defaultIssuer
 	}
-	var problems []error
 	for name, target := range map[string]*string{
 		fieldConsumerID: &changed.ConsumerID,
 		fieldAudience:   &changed.Audience,
 		fieldIssuer:     &changed.Issuer,
 		fieldDomain:     &changed.Domain,
 	} {
-		v, ok, err := stringField(d, name)
-		switch {
-		case err != nil:
-			problems = append(problems, err)
-		case ok && v == "":
-			*target = d.GetDefaultOrZero(name).(string)
-		case ok:
-			*target = v
+		if v, ok := d.GetOk(name); ok {
+			*target = v.(string)
 		}
 	}
+	if changed.Audience == "" {
+		changed.Audience = defaultAudience
+	}
+	if changed.Issuer == "" {
+		changed.Issuer = defaultIssuer
+	}
 	if v, ok := d.GetOk(fieldActiveKey); ok {
-		changed.ActiveKey = v.(int)
 		if _, ok := d.GetOk(fieldPrivateKey); ok {
 			return nil, invalid("%s and %s exclude each other: a new private key becomes the active one by itself", fieldPrivateKey, fieldActiveKey)
 		}
+		changed.ActiveKey = v.(int)
+		if changed.ActiveKey == 0 && c.ActiveKey != 0 {
+			return nil, invalid("%s 0 is accepted only while no key is active; version %d is: set another version, or delete the configuration", fieldActiveKey, c.ActiveKey)
+		}
 	}
+	var problems []error
 	if !changed.configured() {
 		problems = append(problems, invalid("%s is required; Clan Meeting gave it to you with the key", fieldConsumerID))
 	}
 	return &changed, errors.Join(append(problems, changed.check())...)
 }
 
-// checkKeyExists makes sure that a version which is to sign is there.
+// checkKeyExists makes sure that a version which is to sign is there, and can be
+// read.
 func checkKeyExists(ctx context.Context, s logical.Storage, version int) error {
-	entry, err := loadKey(ctx, s, version)
-	if err != nil {
-		return err
+	stored, err := loadKey(ctx, s, version)
+	if err == nil && stored == nil {
+		err = errNoSuchKey(version)
 	}
-	if entry == nil {
-		return errNoSuchKey(version)
-	}
-	return nil
+	return err
 }
 
 func errNoSuchKey(version int) error {
 	return invalid("%s %d does not exist; list the path keys to see which versions do", fieldActiveKey, version)
 }
 
-// takeKey stores the private key that the request may carry, and makes it the
-// active one of the changed configuration.
-func (b *backend) takeKey(ctx context.Context, req *logical.Request, d *framework.FieldData, current, changed *config, resp *logical.Response) error {
-	pem, ok, err := stringField(d, fieldPrivateKey)
-	if err != nil || !ok {
-		return err
-	}
-	key, err := parsePrivateKey(pem)
+// activate makes a key the active one of the changed configuration, and stores it if
+// it is not stored yet.
+func (b *backend) activate(ctx context.Context, req *logical.Request, given *key, current, changed *config, resp *logical.Response) error {
+	version, known, err := b.keep(ctx, req, given, current)
 	if err != nil {
 		return err
 	}
-	known, err := isActiveKey(ctx, req.Storage, current, key)
-	if err != nil {
-		return err
+	changed.ActiveKey, changed.LastKey = version, current.LastKey
+	switch {
+	case !known:
+	case version == current.ActiveKey:
+		resp.AddWarning(activeKeyWarning(version))
+	case current.ActiveKey == 0:
+		resp.AddWarning(fmt.Sprintf("this private key was stored already, as version %d, which is the active one now; no version was active before; no new version was stored", version))
+	default:
+		resp.AddWarning(fmt.Sprintf("this private key was stored already, as version %d, which is the active one now; version %d was active before; no new version was stored", version, current.ActiveKey))
 	}
-	if known {
-		resp.AddWarning(activeKeyWarning(current.ActiveKey))
-		return nil
-	}
-	version, err := b.addKey(ctx, req, current, key, sourceImported)
-	if err != nil {
-		return err
-	}
-	changed.ActiveKey, changed.LastKey = version, version
 	return nil
 }
 
-// isActiveKey tells whether the key is the one that signs already.
-func isActiveKey(ctx context.Context, s logical.Storage, cfg *config, key *rsa.PrivateKey) (bool, error) {
-	if cfg.ActiveKey == 0 {
-		return false, nil
-	}
-	active, err := loadActiveKey(ctx, s, cfg)
-	if err != nil {
-		return false, err
-	}
-	return active.Equal(key), nil
-}
-
 func activeKeyWarning(version int) string {
-	return "this private key is already the active one, version " + strconv.Itoa(version) + "; no new version was stored"
-}
-
-// deleteConfig first takes the active key out of use, then deletes the keys, and
-// the configuration last. So no node ever misses the key that signs, and a deletion
-// that fails halfway is not mistaken for one: the configuration is still there.
-func deleteConfig(ctx context.Context, s logical.Storage, cfg *config, versions []int) error {
-	if cfg.ActiveKey != 0 {
-		inactive := *cfg
-		inactive.ActiveKey = 0
-		if err := store(ctx, s, configStoragePath, &inactive); err != nil {
-			return err
-		}
-	}
-	for _, version := range versions {
-		if err := remove(ctx, s, keyPath(version)); err != nil {
-			return err
-		}
-	}
-	if cfg.LastKey == 0 {
-		return remove(ctx, s, configStoragePath)
-	}
-	return store(ctx, s, configStoragePath, &config{LastKey: cfg.LastKey})
+	return fmt.Sprintf("this private key is already the active one, version %d; no new version was stored", version)
 }
 
 func (b *backend) pathConfigDelete(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
 	b.configLock.Lock()
 	defer b.configLock.Unlock()
-	defer b.cached.Store(nil)
+	defer b.forget()
 
 	cfg, err := loadConfig(ctx, req.Storage)
+	if errors.Is(err, errCorrupt) {
+		// Deleting is the way out.
+		b.Logger().Warn("the configuration is corrupt and is deleted unread", "error", err)
+		cfg, err = &config{}, nil
+	}
 	if err != nil {
 		return nil, err
 	}
-	versions, err := listKeys(ctx, req.Storage)
+	keys, err := logical.CollectKeys(ctx, logical.NewStorageView(req.Storage, keyPrefix))
 	if err != nil {
+		return nil, fmt.Errorf("listing %q in storage: %w", keyPrefix, err)
+	}
+	if err := cfg.delete(ctx, req.Storage, keys); err != nil {
 		return nil, err
 	}
-	if err := deleteConfig(ctx, req.Storage, cfg, versions); err != nil {
-		return nil, err
-	}
-	b.sendEvent(ctx, req, eventConfigDelete, cfg.configured() || len(versions) > 0)
+	b.sendEvent(ctx, req, eventConfigDelete, cfg.configured() || len(keys) > 0)
 	return &logical.Response{}, nil
+}
+
+// delete first takes the active key out of use, then deletes the entries below keys/,
+// and the configuration last. So no node ever misses the key that signs, and a
+// deletion that fails halfway is not mistaken for one: the configuration is still
+// there.
+func (c *config) delete(ctx context.Context, s logical.Storage, keys []string) error {
+	last := &config{LastKey: c.LastKey}
+	if c.ActiveKey != 0 {
+		inactive := *c
+		inactive.ActiveKey = 0
+		if err := store(ctx, s, configStoragePath, inactive); err != nil {
+			return err
+		}
+	}
+	for _, name := range keys {
+		if version, err := strconv.Atoi(name); err == nil {
+			last.LastKey = max(last.LastKey, version)
+		}
+		if err := remove(ctx, s, keyPrefix+name); err != nil {
+			return err
+		}
+	}
+	if last.LastKey == 0 {
+		return remove(ctx, s, configStoragePath)
+	}
+	return store(ctx, s, configStoragePath, *last)
 }
 
 const configHelpSynopsis = `Configure the consumer and the key that this mount signs tokens for.`

@@ -70,7 +70,6 @@ func TestConfigRefusals(t *testing.T) {
 		"domain, two dots":   {map[string]any{fieldConsumerID: "a", fieldDomain: "meet..example.com"}, "domain must be"},
 		"long domain":        {map[string]any{fieldConsumerID: "a", fieldDomain: strings.Repeat("a.", 127) + "a"}, "domain must be"},
 		"no such key":        {map[string]any{fieldConsumerID: "a", fieldActiveKey: 1}, "active_key 1 does not exist; list the path keys to see which versions do"},
-		"key 0":              {map[string]any{fieldConsumerID: "a", fieldActiveKey: 0}, "active_key 0 does not exist"},
 		"key -1":             {map[string]any{fieldConsumerID: "a", fieldActiveKey: -1}, "active_key -1 does not exist"},
 		"key 1.5":            {map[string]any{fieldConsumerID: "a", fieldActiveKey: 1.5}, fieldActiveKey},
 		"key x":              {map[string]any{fieldConsumerID: "a", fieldActiveKey: "x"}, "active_key must be a whole number"},
@@ -325,7 +324,7 @@ func TestSignerIsLoadedAnewAfterEveryChange(t *testing.T) {
 	cfg, err := loadConfig(t.Context(), m.storage)
 	require.NoError(t, err)
 	cfg.ConsumerID = "other"
-	require.NoError(t, store(t.Context(), m.storage, configStoragePath, cfg))
+	require.NoError(t, store(t.Context(), m.storage, configStoragePath, *cfg))
 	_, claims = read()
 	require.Equal(t, testConsumer, claims["sub"], "not told yet")
 	m.wire.InvalidateKey(t.Context(), "config")
@@ -333,13 +332,9 @@ func TestSignerIsLoadedAnewAfterEveryChange(t *testing.T) {
 	require.Equal(t, "other", claims["sub"])
 
 	// Another node wrote the key that is the active one.
-	replacement, err := parsePrivateKey(readTestdata(t, "rsa2048.openssh.pem"))
-	require.NoError(t, err)
-	entry, err := newKeyEntry(replacement, sourceImported, testNow)
-	require.NoError(t, err)
-	require.NoError(t, store(t.Context(), m.storage, "keys/1", entry))
+	require.NoError(t, store(t.Context(), m.storage, "keys/1", storedOf(t, readTestdata(t, "rsa2048.openssh.pem"))))
 	m.wire.InvalidateKey(t.Context(), "keys/1")
-	verified(t, m.mustRead("creds/support", map[string]any{fieldRoom: "support-1"})[fieldToken].(string), replacement)
+	verified(t, m.mustRead("creds/support", map[string]any{fieldRoom: "support-1"})[fieldToken].(string), secondKey(t))
 
 	m.mustDelete("config")
 	require.Contains(t, m.refused(logical.ReadOperation, "creds/support", map[string]any{fieldRoom: "support-1"}), "not configured")
@@ -362,7 +357,7 @@ func TestLoadDuringInvalidationIsNotKept(t *testing.T) {
 	cfg, err := loadConfig(t.Context(), inner)
 	require.NoError(t, err)
 	cfg.Issuer = "staging"
-	require.NoError(t, store(t.Context(), inner, configStoragePath, cfg))
+	require.NoError(t, store(t.Context(), inner, configStoragePath, *cfg))
 	invalidated := make(chan struct{})
 	go func() {
 		m.wire.InvalidateKey(t.Context(), "config")

@@ -5,7 +5,9 @@ package backend
 
 import (
 	"context"
+	"errors"
 	"net/http"
+	"reflect"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -124,66 +126,69 @@ func (b *backend) secretToken() *framework.Secret {
 }
 
 func (b *backend) pathCredsRead(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	r, err := b.requestedRole(ctx, req, d)
-	if err != nil {
-		return refuse(err)
-	}
-	if r.GenerateLease && b.onPerformanceStandby() {
-		// Only the active node can register a lease; this makes Vault forward.
-		return nil, logical.ErrReadOnly
-	}
-	t, err := b.terms(ctx, req, r)
-	if err != nil {
-		return refuse(err)
-	}
-	if _, ok := d.GetOk(fieldBatchInput); ok {
-		resp, err := t.batch(ctx, req, d)
+	for {
+		resp, err := b.creds(ctx, req, d)
+		if errors.Is(err, errChanged) {
+			continue // decide it anew, by what is stored now
+		}
 		if err != nil {
 			return refuse(err)
 		}
 		return resp, nil
 	}
-	decided, err := t.decide(d)
+}
+
+// creds answers with a token, or with a batch of them.
+func (b *backend) creds(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	r, err := b.requestedRole(ctx, req, d)
 	if err != nil {
-		return refuse(err)
+		return nil, err
 	}
-	data, err := decided.sign()
+	if r.GenerateLease && b.onPerformanceStandby() {
+		// Only the active node can register a lease; this makes Vault forward.
+		return nil, logical.ErrReadOnly
+	}
+	i, err := b.newIssuance(ctx, req, r)
+	if err != nil {
+		return nil, err
+	}
+	if _, ok := d.GetOk(fieldBatchInput); ok {
+		many := &batch{issuance: i, unchanged: b.unchanged(req, d, r), schema: batchItemFields()}
+		return many.answer(ctx, req, d)
+	}
+	g, err := i.grant(ctx, parseTokenRequest(d))
+	if err != nil {
+		return nil, err
+	}
+	data, err := i.mint(ctx, g)
 	if err != nil {
 		return nil, err
 	}
 	resp := &logical.Response{Data: data}
 	if r.GenerateLease {
 		resp = b.Secret(secretTypeToken).Response(data, nil)
-		resp.Secret.TTL = time.Duration(decided.life()) * time.Second
+		resp.Secret.TTL = time.Duration(i.life(g)) * time.Second
 		resp.Secret.MaxTTL = resp.Secret.TTL
 	}
-	resp.Warnings = decided.grant.warnings
+	resp.Warnings = g.warnings
 	return resp, nil
 }
 
-// life is how many seconds the token has from now.
-func (d *decision) life() int64 { return d.grant.expiration - d.now.Unix() }
-
-// sign makes the token, and the answer that it comes in.
-func (d *decision) sign() (map[string]any, error) {
-	s, g := d.signer, d.grant
-	token, err := s.sign(s.claims(g))
-	if err != nil {
-		return nil, err
+// unchanged returns a function that returns errChanged once the role is another one
+// than was read. A batch takes seconds, in which the role may be narrowed.
+func (b *backend) unchanged(req *logical.Request, d *framework.FieldData, r *role) func(context.Context) error {
+	name := d.Get(fieldName).(string)
+	return func(ctx context.Context) error {
+		current, err := b.roles.get(ctx, req.Storage, name)
+		if err != nil || current == r {
+			return err
+		}
+		// The cache may have dropped the role and loaded it again.
+		if current != nil && reflect.DeepEqual(current.storedRole, r.storedRole) {
+			return nil
+		}
+		return errChanged
 	}
-	data := map[string]any{
-		fieldToken:      token,
-		fieldRoom:       string(g.room),
-		fieldConsumerID: s.consumerID,
-		fieldNotBefore:  g.notBefore,
-		fieldExpiration: g.expiration,
-		fieldTTL:        d.life(),
-		fieldKeyVersion: s.keyVersion,
-	}
-	if url := s.meetingURL(g.room, token); url != "" {
-		data[fieldMeetingURL] = url
-	}
-	return data, nil
 }
 
 const credsHelpSynopsis = `Get a token that makes its holder the host of a meeting.`

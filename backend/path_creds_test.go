@@ -253,7 +253,7 @@ func TestNotBefore(t *testing.T) {
 		{"webinar", "tomorrow", "not_before must be RFC 3339, like 2030-01-31T09:00:00Z, or whole seconds since the epoch"},
 		{"webinar", "0001-01-01T00:00:00Z", "more than 1m0s in the past"},
 		{"webinar", -62135596800, "more than 1m0s in the past"},
-		{"webinar", "", fieldNotBefore},
+		{"webinar", "9223372036854775807", "not_before is too large; give it in seconds"},
 		{"webinar", "2030-01-31", fieldNotBefore},
 		{"webinar", 1.5, fieldNotBefore},
 		{"webinar", []any{now}, fieldNotBefore},
@@ -288,15 +288,15 @@ func TestLease(t *testing.T) {
 func TestLeaseBeyondTheMount(t *testing.T) {
 	m := configured(t)
 	m.system.MaxLeaseTTLVal = time.Hour
-	m.mustWrite("roles/leased", map[string]any{fieldAllowedRooms: "*", fieldGenerateLease: true, fieldTTL: "5m", fieldMaxNotBefore: "9223372036"})
+	m.mustWrite("roles/leased", map[string]any{fieldAllowedRooms: "*", fieldGenerateLease: true, fieldTTL: "5m", fieldMaxNotBefore: "3650d"})
 	resp := m.must(m.call(logical.ReadOperation, "creds/leased", map[string]any{fieldRoom: "x", fieldNotBefore: testNow.Unix() + 3300}))
 	require.Equal(t, time.Hour, resp.Secret.TTL)
-	for _, ahead := range []int64{3301, 9223372030} {
+	for _, ahead := range []int64{3301, 315_350_000} {
 		require.Contains(t, m.refused(logical.ReadOperation, "creds/leased", map[string]any{fieldRoom: "x", fieldNotBefore: testNow.Unix() + ahead}), "over the mount's maximum")
 	}
 	m.mustWrite("roles/leased", map[string]any{fieldGenerateLease: false})
-	answer, _ := m.token("leased", map[string]any{fieldRoom: "x", fieldNotBefore: testNow.Unix() + 9223372030})
-	require.EqualValues(t, 9223372330, answer[fieldTTL])
+	answer, _ := m.token("leased", map[string]any{fieldRoom: "x", fieldNotBefore: testNow.Unix() + 315_350_000})
+	require.EqualValues(t, 315_350_300, answer[fieldTTL])
 }
 
 // Whatever ends up in a field of another type, no message repeats it.

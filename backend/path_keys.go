@@ -5,8 +5,6 @@ package backend
 
 import (
 	"context"
-	"crypto/rand"
-	"crypto/rsa"
 	"fmt"
 	"net/http"
 	"slices"
@@ -15,6 +13,8 @@ import (
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/backend/internal/rsakey"
 )
 
 const (
@@ -112,7 +112,7 @@ PKCS#8 or OpenSSH form, not encrypted. It is never returned. Required.`,
 
 func (b *backend) pathKey() *framework.Path {
 	return &framework.Path{
-		// No leading zeros: the framework would read 010 as 8.
+		// No leading zeros, which the SDK would read as octal.
 		Pattern: keyPrefix + `(?P<` + fieldVersion + `>[1-9][0-9]*)`,
 		Fields: map[string]*framework.FieldSchema{
 			fieldVersion: {Type: framework.TypeInt, Required: true, Description: "The key version, a number from 1. Part of the path."},
@@ -162,17 +162,10 @@ func keyResponseFields() map[string]*framework.FieldSchema {
 }
 
 // keyData names a key version by its public half.
-func keyData(version int, key *rsa.PublicKey) (map[string]any, error) {
-	public, err := newPublicKey(key)
-	if err != nil {
-		return nil, err
-	}
-	return map[string]any{
-		fieldVersion:         version,
-		fieldPublicKey:       public.pem,
-		fieldPublicKeySHA256: public.sha256,
-		fieldKeyBits:         public.bits,
-	}, nil
+func keyData(version int, public *rsakey.PublicKey) map[string]any {
+	data := publicData(public)
+	data[fieldVersion] = version
+	return data
 }
 
 func (b *backend) pathKeysList(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
@@ -192,88 +185,112 @@ func (b *backend) pathKeysGenerate(ctx context.Context, req *logical.Request, d 
 	if !slices.Contains(generatedKeyBits, bits) {
 		return refuse(invalid("%s must be 2048, 3072 or 4096", fieldKeyBits))
 	}
-	key, err := rsa.GenerateKey(rand.Reader, bits)
-	if err != nil {
-		return nil, fmt.Errorf("generating a key: %w", err)
+	if err := b.checkCapacity(ctx, req.Storage); err != nil {
+		return refuse(err)
 	}
-	return b.stage(ctx, req, key, sourceGenerated)
+	private, err := generateKey(ctx, bits)
+	if err != nil {
+		return nil, err
+	}
+	return b.stage(ctx, req, &key{private, sourceGenerated, b.now()})
+}
+
+// checkCapacity refuses what could not be stored before a key is generated for it.
+func (b *backend) checkCapacity(ctx context.Context, s logical.Storage) error {
+	cfg, ring, err := b.keys(ctx, s)
+	if err != nil {
+		return err
+	}
+	return ring.checkCapacity(cfg.ActiveKey)
 }
 
 func (b *backend) pathKeysImport(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	pem, _, err := stringField(d, fieldPrivateKey)
+	private, err := parsePrivateKey(ctx, d.Get(fieldPrivateKey).(string))
 	if err != nil {
 		return refuse(err)
 	}
-	key, err := parsePrivateKey(pem)
-	if err != nil {
-		return refuse(err)
-	}
-	return b.stage(ctx, req, key, sourceImported)
+	return b.stage(ctx, req, &key{private, sourceImported, b.now()})
 }
 
-// stage stores a key without activating it, unless it is the active one already.
-func (b *backend) stage(ctx context.Context, req *logical.Request, key *rsa.PrivateKey, source keySource) (*logical.Response, error) {
+// stage stores a key without activating it, unless it is stored already.
+func (b *backend) stage(ctx context.Context, req *logical.Request, k *key) (*logical.Response, error) {
 	b.configLock.Lock()
 	defer b.configLock.Unlock()
 	cfg, err := loadConfig(ctx, req.Storage)
 	if err != nil {
 		return nil, err
 	}
-	resp := &logical.Response{}
-	version := cfg.ActiveKey
-	known, err := isActiveKey(ctx, req.Storage, cfg, key)
-	switch {
-	case err != nil:
-		return nil, err
-	case known:
-		resp.AddWarning(activeKeyWarning(version))
-	default:
-		if version, err = b.addKey(ctx, req, cfg, key, source); err != nil {
-			return nil, err
-		}
+	version, known, err := b.keep(ctx, req, k, cfg)
+	if err != nil {
+		return refuse(err)
 	}
-	if resp.Data, err = keyData(version, &key.PublicKey); err != nil {
-		return nil, err
+	resp := &logical.Response{Data: keyData(version, k.private.Public())}
+	switch {
+	case known && version == cfg.ActiveKey:
+		resp.AddWarning(activeKeyWarning(version))
+	case known:
+		resp.AddWarning(fmt.Sprintf("this private key was stored already, as version %d; no new version was stored", version))
 	}
 	return resp, nil
 }
 
-// addKey stores a key under the next version and tells so in an event.
-func (b *backend) addKey(ctx context.Context, req *logical.Request, cfg *config, key *rsa.PrivateKey, source keySource) (int, error) {
-	entry, err := newKeyEntry(key, source, b.now())
+// keep returns the version under which a key is stored, and whether it was known
+// before. A new one is stored under the next version. The caller holds configLock for
+// writing.
+func (b *backend) keep(ctx context.Context, req *logical.Request, k *key, cfg *config) (version int, known bool, err error) {
+	ring, err := loadKeyring(ctx, req.Storage)
 	if err != nil {
-		return 0, err
+		return 0, false, err
 	}
-	version, err := cfg.addKey(ctx, req.Storage, entry)
-	if err != nil {
-		return 0, err
+	if version = ring.find(k.private.Public()); version != 0 {
+		return version, true, nil
+	}
+	defer b.ring.Store(nil)
+	if version, err = cfg.addKey(ctx, req.Storage, ring, k); err != nil {
+		return 0, false, err
 	}
 	operation := eventKeyImport
-	if source == sourceGenerated {
+	if k.source == sourceGenerated {
 		operation = eventKeyGenerate
 	}
 	b.sendEvent(ctx, req, operation, true, fieldVersion, strconv.Itoa(version))
-	return version, nil
+	return version, false, nil
+}
+
+// keys returns the configuration and the public halves of all keys, at one moment.
+func (b *backend) keys(ctx context.Context, s logical.Storage) (*config, keyring, error) {
+	b.configLock.RLock()
+	defer b.configLock.RUnlock()
+	cfg, err := loadConfig(ctx, s)
+	if err != nil {
+		return nil, nil, err
+	}
+	if cached := b.ring.Load(); cached != nil {
+		return cfg, *cached, nil
+	}
+	ring, err := loadKeyring(ctx, s)
+	if err != nil {
+		return nil, nil, err
+	}
+	b.ring.Store(&ring)
+	return cfg, ring, nil
 }
 
 func (b *backend) pathKeyRead(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	b.configLock.RLock()
 	defer b.configLock.RUnlock()
 	version := d.Get(fieldVersion).(int)
-	entry, err := loadKey(ctx, req.Storage, version)
-	if err != nil || entry == nil {
+	k, err := loadKey(ctx, req.Storage, version)
+	if err != nil || k == nil {
 		return nil, err
 	}
 	cfg, err := loadConfig(ctx, req.Storage)
 	if err != nil {
 		return nil, err
 	}
-	data, err := keyData(version, &entry.key.PublicKey)
-	if err != nil {
-		return nil, err
-	}
-	data[fieldSource] = string(entry.Source)
-	data[fieldCreatedTime] = entry.CreatedTime.Format(time.RFC3339)
+	data := keyData(version, k.private.Public())
+	data[fieldSource] = string(k.source)
+	data[fieldCreatedTime] = k.createdTime.UTC().Format(time.RFC3339)
 	data[fieldActive] = version == cfg.ActiveKey
 	return &logical.Response{Data: data}, nil
 }
@@ -281,6 +298,7 @@ func (b *backend) pathKeyRead(ctx context.Context, req *logical.Request, d *fram
 func (b *backend) pathKeyDelete(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	b.configLock.Lock()
 	defer b.configLock.Unlock()
+	defer b.forget()
 	version := d.Get(fieldVersion).(int)
 	cfg, err := loadConfig(ctx, req.Storage)
 	if err != nil {

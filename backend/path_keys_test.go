@@ -8,6 +8,7 @@ import (
 	"crypto"
 	"crypto/rsa"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/hex"
 	"fmt"
@@ -81,12 +82,8 @@ func TestKeyListIsInOrder(t *testing.T) {
 	m := newTestMount(t)
 	resp := m.must(m.call(logical.ListOperation, "keys/", nil))
 	require.Empty(t, resp.Data["keys"], "Vault answers an empty list with 404")
-	entry, err := newKeyEntry(testKey(t), sourceImported, testNow)
-	require.NoError(t, err)
-	cfg := new(config)
-	for range 11 {
-		_, err := cfg.addKey(t.Context(), m.storage, entry)
-		require.NoError(t, err)
+	for version := range 11 {
+		require.NoError(t, store(t.Context(), m.storage, keyPath(version+1), storedOf(t, readTestdata(t, "rsa2048.pkcs1.pem"))))
 	}
 	resp = m.must(m.call(logical.ListOperation, "keys", nil))
 	require.Equal(t, []any{"1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11"}, resp.Data["keys"])
@@ -137,9 +134,10 @@ func TestImportOfTheActiveKey(t *testing.T) {
 func TestImportRefusesWhatConfigRefuses(t *testing.T) {
 	m := configured(t)
 	writes := m.storage.written()
-	for name, test := range refusedKeys(t, readTestdata(t, "rsa2048.pkcs1.pem"), testKey(t)) {
-		message := m.refused(logical.UpdateOperation, "keys/import", map[string]any{fieldPrivateKey: test.input})
-		require.Contains(t, message, test.want, name)
+	for name, input := range refusedKeys(t) {
+		message := m.refused(logical.UpdateOperation, "keys/import", map[string]any{fieldPrivateKey: input})
+		require.Equal(t, message, m.refused(logical.UpdateOperation, "config", map[string]any{fieldPrivateKey: input}), name)
+		require.Contains(t, message, "private_key ", name)
 	}
 	require.Contains(t, m.refused(logical.UpdateOperation, "keys/import", nil), "private_key is empty")
 	require.Contains(t, m.refused(logical.UpdateOperation, "keys/import", map[string]any{fieldPrivateKey: []any{"x"}}), "private_key must be one string")
@@ -151,8 +149,7 @@ func TestImportRefusesWhatConfigRefuses(t *testing.T) {
 func TestSwitchUnderLoad(t *testing.T) {
 	m := configured(t)
 	m.mustWrite("keys/import", map[string]any{fieldPrivateKey: readTestdata(t, "rsa2048.openssh.pem")})
-	second, err := parsePrivateKey(readTestdata(t, "rsa2048.openssh.pem"))
-	require.NoError(t, err)
+	second := secondKey(t)
 	first := testKey(t)
 
 	var stop atomic.Bool
@@ -204,9 +201,9 @@ func TestNoPathReturnsAPrivateKey(t *testing.T) {
 			if version, ok := strings.CutPrefix(key, keyPrefix); ok {
 				number, err := strconv.Atoi(version)
 				require.NoError(t, err)
-				entry, err := loadKey(t.Context(), m.storage, number)
+				k, err := loadKey(t.Context(), m.storage, number)
 				require.NoError(t, err)
-				needles = append(needles, privateParts(entry.key)...)
+				needles = append(needles, privateParts(t, k)...)
 			}
 		}
 	}
@@ -220,7 +217,13 @@ func TestNoPathReturnsAPrivateKey(t *testing.T) {
 
 // privateParts are pieces of what is private in a key: in decimal, as bytes, in hex and
 // in base64 of any alignment.
-func privateParts(key *rsa.PrivateKey) []string {
+func privateParts(t testing.TB, k *key) []string {
+	t.Helper()
+	der, err := k.private.Encode()
+	require.NoError(t, err)
+	parsed, err := x509.ParsePKCS8PrivateKey(der)
+	require.NoError(t, err)
+	key := parsed.(*rsa.PrivateKey)
 	var parts []string
 	for _, n := range []*big.Int{key.D, key.Primes[0], key.Primes[1]} {
 		piece := n.Bytes()[20:50]

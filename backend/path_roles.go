@@ -222,7 +222,7 @@ func (b *backend) pathRoleRead(ctx context.Context, req *logical.Request, d *fra
 		fieldAllowedRoomsTemplate: r.AllowedRoomsTemplate,
 		fieldDefaultRoom:          r.DefaultRoom,
 		fieldAllowWildcardRoom:    r.AllowWildcardRoom,
-		fieldTTL:                  int64(r.TTL.Seconds()),
+		fieldTTL:                  int64(r.ttl.Seconds()),
 		fieldMaxTTL:               int64(r.MaxTTL.Seconds()),
 		fieldNotBeforeDuration:    int64(r.NotBeforeDuration.Seconds()),
 		fieldMaxNotBefore:         int64(r.MaxNotBefore.Seconds()),
@@ -250,20 +250,20 @@ func (b *backend) pathRoleWrite(ctx context.Context, req *logical.Request, d *fr
 
 // writeRole stores the role with what the request changes of it.
 func writeRole(ctx context.Context, s logical.Storage, name string, d *framework.FieldData) (*role, error) {
-	r, err := loadRole(ctx, s, name)
+	current, err := loadRole(ctx, s, name)
 	if err != nil {
 		return nil, err
 	}
-	if r == nil {
-		r = newRole()
+	changed := newRole()
+	if current != nil {
+		changed = current.storedRole
 	}
-	if err := r.patch(d); err != nil {
+	changed.patch(d)
+	r, err := changed.compile()
+	if err != nil {
 		return nil, err
 	}
-	if err := r.check(); err != nil {
-		return nil, err
-	}
-	return r, store(ctx, s, rolePath(name), r)
+	return r, store(ctx, s, rolePath(name), r.storedRole)
 }
 
 func (b *backend) pathRoleDelete(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
@@ -278,52 +278,38 @@ func (b *backend) pathRoleDelete(ctx context.Context, req *logical.Request, d *f
 }
 
 // patch sets the fields that the request names.
-func (r *role) patch(d *framework.FieldData) error {
+func (s *storedRole) patch(d *framework.FieldData) {
 	if v, ok := d.GetOk(fieldAllowedRooms); ok {
-		r.AllowedRooms = v.([]string)
+		s.AllowedRooms = v.([]string)
 	}
 	if v, ok := d.GetOk(fieldAllowedRoomsTemplate); ok {
-		r.AllowedRoomsTemplate = v.(bool)
+		s.AllowedRoomsTemplate = v.(bool)
+	}
+	if v, ok := d.GetOk(fieldDefaultRoom); ok {
+		s.DefaultRoom = v.(string)
 	}
 	if v, ok := d.GetOk(fieldAllowWildcardRoom); ok {
-		r.AllowWildcardRoom = v.(bool)
+		s.AllowWildcardRoom = v.(bool)
 	}
 	if v, ok := d.GetOk(fieldGenerateLease); ok {
-		r.GenerateLease = v.(bool)
+		s.GenerateLease = v.(bool)
 	}
-	v, ok, err := stringField(d, fieldDefaultRoom)
-	if ok {
-		r.DefaultRoom = v
-	}
-	return errors.Join(err, r.patchDurations(d))
-}
-
-func (r *role) patchDurations(d *framework.FieldData) error {
-	var problems []error
-	for _, f := range []struct {
-		name     string
-		target   *time.Duration
-		fallback time.Duration // in place of 0
-	}{
-		{fieldTTL, &r.TTL, defaultTTL},
-		{fieldMaxTTL, &r.MaxTTL, defaultMaxTTL},
-		{fieldNotBeforeDuration, &r.NotBeforeDuration, 0},
-		{fieldMaxNotBefore, &r.MaxNotBefore, 0},
+	for name, target := range map[string]*time.Duration{
+		fieldTTL:               &s.TTL,
+		fieldMaxTTL:            &s.MaxTTL,
+		fieldNotBeforeDuration: &s.NotBeforeDuration,
+		fieldMaxNotBefore:      &s.MaxNotBefore,
 	} {
-		v, ok, err := durationField(d, f.name)
-		switch {
-		case err != nil:
-			problems = append(problems, err)
-		case ok && v == 0:
-			*f.target = f.fallback
-		case ok:
-			*f.target = v
+		if v, ok := secondsField(d, name); ok {
+			*target = v
 		}
 	}
-	return errors.Join(problems...)
+	if s.MaxTTL == 0 {
+		s.MaxTTL = defaultMaxTTL
+	}
 }
 
-// warnings tells what a security team should know of the role that it wrote.
+// warnings are what a security team should know about the role that it wrote.
 func (r *role) warnings(mountMax time.Duration) []string {
 	var warnings []string
 	if r.AllowWildcardRoom {
@@ -334,6 +320,9 @@ func (r *role) warnings(mountMax time.Duration) []string {
 	}
 	if r.MaxTTL > mountMax {
 		warnings = append(warnings, fmt.Sprintf("%s of %s is over the mount's maximum of %s, which applies", fieldMaxTTL, r.MaxTTL, mountMax))
+	}
+	if r.MaxNotBefore > longMaxNotBefore {
+		warnings = append(warnings, fmt.Sprintf("%s of %s is over %s: a scheduled token stops working when its key is replaced", fieldMaxNotBefore, r.MaxNotBefore, inDays(longMaxNotBefore)))
 	}
 	return warnings
 }

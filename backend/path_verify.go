@@ -5,12 +5,14 @@ package backend
 
 import (
 	"context"
+	"fmt"
 	"net/http"
-	"slices"
 	"strings"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/backend/internal/room"
 )
 
 const fieldValid = "valid"
@@ -54,81 +56,61 @@ Default: none, and the room is not compared.`,
 }
 
 func (b *backend) pathVerifyWrite(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	token, _, err := stringField(d, fieldToken)
-	if err != nil {
-		return refuse(err)
-	}
-	token = strings.TrimSpace(token) // a file's last line end
+	token := strings.TrimSpace(d.Get(fieldToken).(string)) // a file's last line end
 	if token == "" {
 		return refuse(invalid("%s is required: the token that was presented, as in %s=@token.txt", fieldToken, fieldToken))
 	}
-	name, _, err := stringField(d, fieldRoom)
-	if err != nil {
-		return refuse(err)
-	}
-	var wanted room
-	if name != "" {
-		if wanted, err = parseRoom(fieldRoom, name); err != nil {
-			return refuse(err)
+	var wanted room.Name
+	if name := d.Get(fieldRoom).(string); name != "" {
+		var err error
+		if wanted, err = room.ParseName(name); err != nil {
+			return refuse(errNoRoomName(fieldRoom))
 		}
 	}
-	cfg, keys, err := b.verificationKeys(ctx, req)
+	cfg, ring, err := b.keys(ctx, req.Storage)
 	if err != nil {
-		return refuse(err)
+		return nil, err
 	}
-	return b.verify(token, wanted, cfg, keys), nil
+	if !cfg.configured() {
+		return refuse(errNotConfigured(req.MountPoint))
+	}
+	var resp *logical.Response
+	err = takeTurn(ctx, func() (err error) {
+		resp, err = b.verify(ctx, token, wanted, cfg, ring)
+		return err
+	})
+	return resp, err
 }
 
-func (b *backend) verify(token string, wanted room, cfg *config, keys []versionedKey) *logical.Response {
+// verify judges a token. Its error is that of the context.
+func (b *backend) verify(ctx context.Context, token string, wanted room.Name, cfg *config, ring keyring) (*logical.Response, error) {
 	presented, err := decodeToken(token)
 	if err != nil {
-		return &logical.Response{Data: map[string]any{fieldValid: false, fieldReason: err.Error()}}
+		return &logical.Response{Data: map[string]any{fieldValid: false, fieldReason: err.Error()}}, nil
 	}
 	data := map[string]any{fieldClaims: sendable(presented.claims)}
 	resp := &logical.Response{Data: data, Warnings: presented.remarks()}
-	version, reason := presented.checkSignature(cfg.ConsumerID, keys)
+	version, reason, err := presented.checkSignature(ctx, cfg.ConsumerID, ring.activeFirst(cfg.ActiveKey))
+	if err != nil {
+		return nil, err
+	}
 	if reason == "" {
 		data[fieldKeyVersion] = version
 		reason = strings.Join(presented.checkClaims(cfg, wanted, b.now()), "; ")
 	}
 	data[fieldValid] = reason == ""
-	if reason != "" {
+	switch {
+	case reason != "":
 		data[fieldReason] = reason
+	case version != cfg.ActiveKey:
+		resp.AddWarning(fmt.Sprintf("key version %d, which is not the active one, signed this token; it works only while Clan Meeting has the public half of that version", version))
 	}
-	return resp
-}
-
-// verificationKeys are the public halves of all stored keys, the active one first,
-// then the newest, and the configuration that goes with them.
-func (b *backend) verificationKeys(ctx context.Context, req *logical.Request) (*config, []versionedKey, error) {
-	b.configLock.RLock()
-	defer b.configLock.RUnlock()
-	cfg, err := loadConfig(ctx, req.Storage)
-	if err != nil {
-		return nil, nil, err
-	}
-	if !cfg.configured() {
-		return nil, nil, errNotConfigured(req.MountPoint)
-	}
-	versions, err := listKeys(ctx, req.Storage)
-	if err != nil {
-		return nil, nil, err
-	}
-	slices.Reverse(versions)
-	if i := slices.Index(versions, cfg.ActiveKey); i > 0 {
-		versions = slices.Insert(slices.Delete(versions, i, i+1), 0, cfg.ActiveKey)
-	}
-	var keys []versionedKey
-	for _, version := range versions {
-		entry, err := loadKey(ctx, req.Storage, version)
-		if err != nil {
-			return nil, nil, err
-		}
-		if entry != nil { // deleted by another node meanwhile
-			keys = append(keys, versionedKey{version, &entry.key.PublicKey})
+	for _, v := range ring {
+		if v.public == nil {
+			resp.AddWarning(fmt.Sprintf("key version %d can't be read from storage and was not tried", v.version))
 		}
 	}
-	return cfg, keys, nil
+	return resp, nil
 }
 
 const verifyHelpSynopsis = `Tell why a host with a token was turned away.`

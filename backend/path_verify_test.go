@@ -87,10 +87,16 @@ func TestVerifyTriesEveryKeyVersion(t *testing.T) {
 	second := m.mustRead("creds/support", map[string]any{fieldRoom: "support-1"})[fieldToken].(string)
 	require.EqualValues(t, 1, m.verify(first, "").Data[fieldKeyVersion])
 	require.EqualValues(t, 2, m.verify(second, "").Data[fieldKeyVersion])
-	// Of two versions with one key, the active one is told.
+	require.Empty(t, m.verify(second, "").Warnings)
+	require.Equal(t, []string{"key version 1, which is not the active one, signed this token; it works only while Clan Meeting has the public half of that version"},
+		m.verify(first, "").Warnings)
+
+	// Of two versions with one key, which an earlier version of the engine could store,
+	// the active one is named, else the newest.
 	m.mustWrite("config", map[string]any{fieldActiveKey: 1})
-	m.mustWrite("keys/import", map[string]any{fieldPrivateKey: readTestdata(t, "rsa2048.openssh.pem")})
 	m.mustWrite("keys/generate", nil)
+	require.NoError(t, store(t.Context(), m.storage, keyPath(3), storedOf(t, readTestdata(t, "rsa2048.openssh.pem"))))
+	m.wire.InvalidateKey(t.Context(), keyPath(3))
 	require.EqualValues(t, 3, m.verify(second, "").Data[fieldKeyVersion], "the newest")
 	m.mustWrite("config", map[string]any{fieldActiveKey: 2})
 	require.EqualValues(t, 2, m.verify(second, "").Data[fieldKeyVersion], "the active one")
@@ -105,9 +111,14 @@ func TestVerifyTriesEveryKeyVersion(t *testing.T) {
 func TestVerifyAnyCharacterChanged(t *testing.T) {
 	m := configured(t)
 	token := m.mustRead("creds/support", map[string]any{fieldRoom: "support-1"})[fieldToken].(string)
-	cfg, keys, err := m.inside.verificationKeys(t.Context(), &logical.Request{Storage: m.storage})
+	cfg, ring, err := m.inside.keys(t.Context(), m.storage)
 	require.NoError(t, err)
-	require.Equal(t, true, m.inside.verify(token, "", cfg, keys).Data[fieldValid])
+	valid := func(token string) any {
+		resp, err := m.inside.verify(t.Context(), token, "", cfg, ring)
+		require.NoError(t, err)
+		return resp.Data[fieldValid]
+	}
+	require.Equal(t, true, valid(token))
 	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.=+/ \n"
 	for i := range token {
 		others := alphabet
@@ -119,9 +130,9 @@ func TestVerifyAnyCharacterChanged(t *testing.T) {
 				continue
 			}
 			changed := token[:i] + string(other) + token[i+1:]
-			require.Equal(t, false, m.inside.verify(changed, "", cfg, keys).Data[fieldValid], "%q at %d", other, i)
+			require.Equal(t, false, valid(changed), "%q at %d", other, i)
 		}
-		require.Equal(t, false, m.inside.verify(token[:i]+token[i+1:], "", cfg, keys).Data[fieldValid], "without %d", i)
+		require.Equal(t, false, valid(token[:i]+token[i+1:]), "without %d", i)
 	}
 }
 
@@ -141,8 +152,7 @@ func TestVerifyAsTheServer(t *testing.T) {
 	mac := hmac.New(sha256.New, []byte(publicPEM))
 	mac.Write([]byte(hs))
 	hs += "." + base64.RawURLEncoding.EncodeToString(mac.Sum(nil))
-	other, err := parsePrivateKey(readTestdata(t, "rsa2048.openssh.pem"))
-	require.NoError(t, err)
+	other := secondKey(t)
 
 	for name, test := range map[string]struct{ token, want string }{
 		"as it should be": {signedBy(t, key, goodHeader, "{"+good+"}"), ""},

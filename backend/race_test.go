@@ -4,7 +4,6 @@
 package backend
 
 import (
-	"crypto/rsa"
 	"fmt"
 	"slices"
 	"strings"
@@ -13,23 +12,24 @@ import (
 	"testing"
 	"time"
 
-	"github.com/golang-jwt/jwt/v5"
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/backend/internal/rsakey"
 )
 
 // A tenant is a configuration, and a state of the role, in which everything hangs
 // together: what is of one must never be seen beside what is of another.
 type tenant struct {
 	name string
-	key  *rsa.PrivateKey
+	key  *rsakey.PrivateKey
 	pem  string
 	ttl  int64
 }
 
-// refusals are how creds may be refused while configuration and role come and go.
-var refusals = []string{"is not configured", "has no active key", "not found"}
+// knownRefusals are how creds may be refused while configuration and role come and go.
+var knownRefusals = []string{"is not configured", "has no active key", "not found"}
 
 // Whatever changes meanwhile, a token is wholly of one configuration and one state of
 // the role: a reader that overtakes a writer gets the old or the new, never a mixture.
@@ -40,9 +40,7 @@ func TestTokensAreOfOneConfiguration(t *testing.T) {
 		{name: "south", pem: readTestdata(t, "rsa2048.openssh.pem"), ttl: 120},
 	}
 	for i := range tenants {
-		var err error
-		tenants[i].key, err = parsePrivateKey(tenants[i].pem)
-		require.NoError(t, err)
+		tenants[i].key = parsedKey(t, tenants[i].pem)
 		tenants[i].writeConfig(m)
 		tenants[i].writeRole(m)
 	}
@@ -115,7 +113,7 @@ func (m *testMount) readWhole(tenants []tenant, versions *sync.Map) bool {
 		return false
 	}
 	if resp.IsError() {
-		assert.True(m.t, slices.ContainsFunc(refusals, func(known string) bool { return strings.Contains(resp.Error().Error(), known) }), resp.Error())
+		assert.True(m.t, slices.ContainsFunc(knownRefusals, func(known string) bool { return strings.Contains(resp.Error().Error(), known) }), resp.Error())
 		return false
 	}
 	of := slices.IndexFunc(tenants, func(n tenant) bool { return n.name == resp.Data[fieldConsumerID] })
@@ -125,7 +123,7 @@ func (m *testMount) readWhole(tenants []tenant, versions *sync.Map) bool {
 		return false
 	}
 	owner, _ := versions.LoadOrStore(resp.Data[fieldKeyVersion], of)
-	return assert.NoError(m.t, jwt.SigningMethodRS256.Verify(presented.signed, presented.signature, &tenants[of].key.PublicKey)) &&
+	return assert.NoError(m.t, tenants[of].key.Public().Verify([]byte(presented.signed), presented.signature)) &&
 		assert.Equal(m.t, tenants[of].name, presented.claims["sub"]) &&
 		assert.Equal(m.t, tenants[of].name, presented.claims["iss"]) &&
 		assert.Equal(m.t, resp.Data[fieldRoom], presented.claims["room"]) &&

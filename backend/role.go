@@ -7,11 +7,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
-	"strings"
+	"regexp"
+	"strconv"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/backend/internal/room"
 )
 
 const rolePrefix = "roles/"
@@ -23,24 +25,36 @@ const (
 	defaultNotBeforeDuration = 30 * time.Second
 )
 
-// longMaxTTL is the max_ttl over which writing a role answers with a warning.
-const longMaxTTL = 24 * time.Hour
+const day = 24 * time.Hour
 
-// role limits the tokens that its readers may ask for. All durations are in whole
-// seconds.
-type role struct {
+// The most that the durations of a role may be.
+const (
+	maxLife              = 3650 * day // of ttl, max_ttl and max_not_before
+	maxNotBeforeDuration = day
+)
+
+// Over these, writing a role answers with a warning.
+const (
+	longMaxTTL       = day
+	longMaxNotBefore = 90 * day
+)
+
+// storedRole limits the tokens that its readers may ask for, as an operator wrote it.
+// All durations are in whole seconds.
+type storedRole struct {
 	// AllowedRooms are the rules that a room must match one of, in lower case.
 	AllowedRooms []string `json:"allowed_rooms"`
 
 	// AllowedRoomsTemplate lets AllowedRooms and DefaultRoom hold directives.
 	AllowedRoomsTemplate bool `json:"allowed_rooms_template"`
 
-	// DefaultRoom is the room of a request that names none; empty for no such.
+	// DefaultRoom is the room of a request that names none; empty if there is none.
 	DefaultRoom string `json:"default_room"`
 
-	// AllowWildcardRoom lets a request ask for everyRoom; no rule does.
+	// AllowWildcardRoom lets a request ask for room.Every; no rule does.
 	AllowWildcardRoom bool `json:"allow_wildcard_room"`
 
+	// TTL is 0 if nobody set it.
 	TTL    time.Duration `json:"ttl"`
 	MaxTTL time.Duration `json:"max_ttl"`
 
@@ -51,18 +65,21 @@ type role struct {
 	MaxNotBefore time.Duration `json:"max_not_before"`
 
 	GenerateLease bool `json:"generate_lease"`
-
-	// What check makes of AllowedRooms and DefaultRoom: rules that are one name are
-	// looked up, the others tried one after the other.
-	names       map[string]struct{}
-	rules       []roomRule
-	defaultRule roomRule
 }
 
-func newRole() *role {
-	return &role{
+// A role is what the engine works with: a storedRole whose values are valid, and whose
+// rules are parsed. It never changes.
+type role struct {
+	storedRole // with all text in lower case
+
+	ttl         time.Duration // of a token whose request names none
+	rules       *room.Rules
+	defaultRule room.Rule // if there is a DefaultRoom
+}
+
+func newRole() storedRole {
+	return storedRole{
 		AllowedRooms:      []string{},
-		TTL:               defaultTTL,
 		MaxTTL:            defaultMaxTTL,
 		NotBeforeDuration: defaultNotBeforeDuration,
 	}
@@ -70,166 +87,145 @@ func newRole() *role {
 
 func rolePath(name string) string { return rolePrefix + name }
 
-// loadRole returns nil where there is no such role.
+// loadRole returns nil if there is no such role.
 func loadRole(ctx context.Context, s logical.Storage, name string) (*role, error) {
-	return load[role](ctx, s, rolePath(name))
+	return load[storedRole](ctx, s, rolePath(name))
 }
 
-// check parses the rules and names every problem at once.
-func (r *role) check() error {
-	problems := []error{r.checkRooms()}
-	if r.TTL > r.MaxTTL {
-		problems = append(problems, invalid("%s of %s is over %s of %s; lower the one or raise the other", fieldTTL, r.TTL, fieldMaxTTL, r.MaxTTL))
+// compile parses the rules, and names every problem at once.
+func (s storedRole) compile() (*role, error) {
+	r := &role{storedRole: s, ttl: s.TTL}
+	if r.ttl == 0 {
+		r.ttl = min(defaultTTL, s.MaxTTL)
+	}
+	problems := []error{r.compileRooms()}
+	if r.ttl > r.MaxTTL {
+		problems = append(problems, invalid("%s of %s is over %s of %s; lower the one or raise the other", fieldTTL, r.ttl, fieldMaxTTL, r.MaxTTL))
 	}
 	for _, d := range []struct {
-		field string
-		value time.Duration
-		least time.Duration
+		field       string
+		value       time.Duration
+		least, most time.Duration
 	}{
-		{fieldTTL, r.TTL, time.Second},
-		{fieldMaxTTL, r.MaxTTL, time.Second},
-		{fieldNotBeforeDuration, r.NotBeforeDuration, 0},
-		{fieldMaxNotBefore, r.MaxNotBefore, 0},
+		{fieldTTL, r.ttl, time.Second, maxLife},
+		{fieldMaxTTL, r.MaxTTL, time.Second, maxLife},
+		{fieldNotBeforeDuration, r.NotBeforeDuration, 0, maxNotBeforeDuration},
+		{fieldMaxNotBefore, r.MaxNotBefore, 0, maxLife},
 	} {
-		if d.value < d.least || d.value%time.Second != 0 {
+		switch {
+		case d.value < d.least, d.value%time.Second != 0:
 			problems = append(problems, invalid("%s must be in whole seconds, and not negative", d.field))
+		case d.value > d.most:
+			problems = append(problems, invalid("%s is too large: %s is the most", d.field, inDays(d.most)))
 		}
 	}
-	return errors.Join(problems...)
+	return r, errors.Join(problems...)
 }
 
-func (r *role) checkRooms() error {
+// inDays is a whole number of days in words.
+func inDays(d time.Duration) string {
+	if d == day {
+		return "1 day"
+	}
+	return strconv.Itoa(int(d/day)) + " days"
+}
+
+func (r *role) compileRooms() error {
 	if len(r.AllowedRooms) == 0 && !r.AllowWildcardRoom {
 		return invalid("a role must allow something: set %s, like support-*, or %s", fieldAllowedRooms, fieldAllowWildcardRoom)
 	}
-	r.names, r.rules = map[string]struct{}{}, nil
-	for i, text := range r.AllowedRooms {
-		rule, err := parseRule(text, r.AllowedRoomsTemplate)
-		if err != nil {
-			return badRule(err, fmt.Sprintf("entry %d of %s", i+1, fieldAllowedRooms))
-		}
-		r.AllowedRooms[i] = rule.text
-		if roomPattern.MatchString(rule.text) {
-			r.names[rule.text] = struct{}{}
-		} else {
-			r.rules = append(r.rules, rule)
-		}
+	rules, err := room.NewRules(r.AllowedRooms, r.AllowedRoomsTemplate)
+	entry, list := new(room.EntryError), new(room.ListError)
+	switch {
+	case errors.As(err, &entry):
+		return badRule(entry.Err, fmt.Sprintf("entry %d of %s", entry.Number, fieldAllowedRooms), r.AllowedRooms[entry.Number-1])
+	case errors.As(err, &list):
+		return invalid("%s %s", fieldAllowedRooms, list)
 	}
-	return r.checkDefaultRoom()
+	r.rules, r.AllowedRooms = rules, rules.Texts()
+	return r.compileDefaultRoom()
 }
 
-// checkDefaultRoom makes sure that the default is allowed, as far as that does not
+// compileDefaultRoom makes sure that the default is allowed, as far as that does not
 // depend on the caller; the rest is for grantRoom.
-func (r *role) checkDefaultRoom() error {
+func (r *role) compileDefaultRoom() error {
 	if r.DefaultRoom == "" {
 		return nil
 	}
-	rule, err := parseRule(r.DefaultRoom, r.AllowedRoomsTemplate)
-	if errors.Is(err, errRuleSyntax) {
-		return errNoRoomName(fieldDefaultRoom)
+	rule, err := room.ParseRule(r.DefaultRoom, r.AllowedRoomsTemplate)
+	if wrong := new(room.RuleError); errors.As(err, &wrong) {
+		if wrong.Problem == room.NotARule {
+			return errNoRoomName(fieldDefaultRoom)
+		}
+		return badRule(wrong, fieldDefaultRoom, r.DefaultRoom)
 	}
-	if err != nil {
-		return badRule(err, fieldDefaultRoom)
-	}
-	r.defaultRule, r.DefaultRoom = rule, rule.text
-	if rule.templated() {
-		if slices.ContainsFunc(rule.pieces, func(p rulePiece) bool { return strings.Contains(p.literal, "*") }) {
+	r.defaultRule, r.DefaultRoom = rule, rule.String()
+	if rule.Templated() {
+		if rule.IsGlob() {
 			return errNoRoomName(fieldDefaultRoom)
 		}
 		return nil
 	}
-	wanted, err := parseRoom(fieldDefaultRoom, r.DefaultRoom)
+	name, err := room.ParseName(r.DefaultRoom)
 	if err != nil {
-		return err
+		return errNoRoomName(fieldDefaultRoom)
 	}
-	if wanted != everyRoom && slices.ContainsFunc(r.rules, roomRule.templated) {
+	if name != room.Every && r.rules.Templated() {
 		return nil
 	}
-	if matched, _, err := r.match(wanted, nil); err != nil || matched == "" {
+	if matched, err := r.match(context.Background(), name, nil); err != nil || matched == "" {
 		return invalid("%s must itself be allowed, by %s or, if it is \"*\", by %s", fieldDefaultRoom, fieldAllowedRooms, fieldAllowWildcardRoom)
 	}
 	return nil
 }
 
-// badRule tells what is wrong with the text of a rule.
-func badRule(err error, what string) error {
-	switch {
-	case errors.Is(err, errRuleDirective):
+// badRule says what is wrong with the text of a rule.
+func badRule(wrong *room.RuleError, what, text string) error {
+	switch wrong.Problem {
+	case room.TooLong:
+		return invalid("%s is longer than %d characters%s", what, room.MaxRuleLength, shownTemplate(text))
+	case room.UnknownDirective:
 		return invalid("%s has a template that is unknown or not closed by }}; use one like {{identity.entity.id}} or {{identity.entity.metadata.team}}", what)
-	case errors.Is(err, errRuleTemplate):
+	case room.UnexpectedTemplate:
 		return invalid("%s is a template; set %s=true too", what, fieldAllowedRoomsTemplate)
 	}
-	return invalid("%s must be a room name or a glob: %s, with \"*\" for any part of a name", what, roomSyntax)
+	return invalid("%s must be a room name or a glob: %s, with \"*\" for any part of a name", what, room.Syntax)
 }
 
-// match returns the rule by which a token for the room may be signed, empty if
-// there is none. A room is compared whole with each rule, and everyRoom with none
-// of them. Rules that the caller has no values for match nothing; unmet tells of
-// the first. The error is a fault.
-func (r *role) match(wanted room, c *caller) (matched string, unmet, err error) {
-	if wanted == everyRoom {
+func errNoRoomName(field string) error {
+	return invalid("%s must be one room name, %s, or \"*\" for every room", field, room.Syntax)
+}
+
+// match returns the rule by which a token for the room may be signed, empty if there
+// is none. No rule allows room.Every. The errors are those of room.Matcher, and
+// matcher may be nil while the rules are not templates.
+func (r *role) match(ctx context.Context, name room.Name, matcher *room.Matcher) (string, error) {
+	if name == room.Every {
 		if r.AllowWildcardRoom {
-			matched = fieldAllowWildcardRoom
+			return fieldAllowWildcardRoom, nil
 		}
-		return matched, nil, nil
+		return "", nil
 	}
-	if _, ok := r.names[string(wanted)]; ok {
-		return string(wanted), nil, nil
+	if matcher == nil {
+		matcher = r.rules.Matcher(nil)
 	}
-	for _, rule := range r.rules {
-		rendered, err := rule.render(c)
-		if err == nil {
-			if matches(rendered, wanted) {
-				return rule.text, nil, nil
-			}
-			continue
-		}
-		mistake := new(invalidError)
-		if !errors.As(err, &mistake) {
-			return "", nil, err
-		}
-		if unmet == nil {
-			unmet = invalid("the template %s matches nothing: %s", rule.text, mistake)
-		}
-	}
-	return "", unmet, nil
+	return matcher.Match(ctx, name)
 }
 
-// grantRoom returns the room of a token, given what the request names (empty is
-// nothing), and the rule that allows it.
-func (r *role) grantRoom(name string, c *caller) (granted room, matched string, err error) {
-	if name == "" {
-		if name, err = r.defaultName(c); err != nil {
-			return "", "", err
-		}
-	}
-	wanted, err := parseRoom(fieldRoom, name)
-	if err != nil {
-		return "", "", err
-	}
-	matched, unmet, err := r.match(wanted, c)
-	switch {
-	case err != nil:
-		return "", "", err
-	case matched != "":
-		return wanted, matched, nil
-	case wanted == everyRoom:
-		return "", "", invalid("%s \"*\" is not allowed: this role does not have %s; name one room", fieldRoom, fieldAllowWildcardRoom)
-	case unmet != nil:
-		return "", "", invalid("%s %q is not allowed by this role; %s", fieldRoom, wanted, unmet)
-	default:
-		return "", "", invalid("%s %q is not allowed by this role; ask for one that its %s match", fieldRoom, wanted, fieldAllowedRooms)
-	}
+// size is about how many bytes of memory the role takes.
+func (r *role) size() int {
+	const fixed = 1 << 10
+	return fixed + 4*len(r.DefaultRoom) + r.rules.Size()
 }
 
-// defaultName is the room of a request that names none.
-func (r *role) defaultName(c *caller) (string, error) {
-	if r.DefaultRoom == "" {
-		return "", invalid("%s is required: this role has no %s", fieldRoom, fieldDefaultRoom)
+// templateStart is text that only a template begins with.
+var templateStart = regexp.MustCompile(`^[A-Za-z0-9_*-]{0,70}\{\{`)
+
+// shownTemplate is the beginning of a template, for a message. Other text is not
+// repeated: what is too long for a rule may be a key in the wrong field.
+func shownTemplate(text string) string {
+	if !templateStart.MatchString(text) {
+		return ""
 	}
-	name, err := r.defaultRule.render(c)
-	if mistake := new(invalidError); errors.As(err, &mistake) {
-		return "", invalid("%s is required: this role's %s is %s, and %s", fieldRoom, fieldDefaultRoom, r.DefaultRoom, mistake)
-	}
-	return name, err
+	return ": " + room.Shorten(text)
 }

@@ -5,19 +5,24 @@ package backend
 
 import (
 	"context"
+	"math"
+	"sync"
 
-	lru "github.com/hashicorp/golang-lru/v2"
+	"github.com/hashicorp/golang-lru/v2/simplelru"
 	"github.com/hashicorp/vault/sdk/helper/locksutil"
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// cachedRoles is how many roles are kept parsed. Most have a few hundred bytes.
-const cachedRoles = 1024
+// cachedBytes is how much memory the roles in a cache may take. Most have about a
+// thousand bytes.
+const cachedBytes = 16 << 20
 
-// A roleCache keeps the roles that were read last. A role in it is shared, and not
-// to be changed.
+// A roleCache keeps the roles that were read last. A role in it is shared, and must
+// not be changed.
 type roleCache struct {
-	entries *lru.Cache[string, *role]
+	mu      sync.Mutex
+	entries *simplelru.LRU[string, *role]
+	bytes   int // of all entries together
 
 	// locks are held, by a role's name, for writing while the role changes, and for
 	// reading while it is loaded. So a role that was loaded before a change can never
@@ -26,16 +31,19 @@ type roleCache struct {
 }
 
 func newRoleCache() *roleCache {
-	entries, err := lru.New[string, *role](cachedRoles)
+	c := &roleCache{locks: locksutil.CreateLocks()}
+	// The number of roles is not limited, only their size.
+	entries, err := simplelru.NewLRU(math.MaxInt, func(_ string, r *role) { c.bytes -= r.size() })
 	if err != nil {
 		panic(err) // only for a size below 1
 	}
-	return &roleCache{entries: entries, locks: locksutil.CreateLocks()}
+	c.entries = entries
+	return c
 }
 
-// get returns nil where there is no such role.
+// get returns nil if there is no such role.
 func (c *roleCache) get(ctx context.Context, s logical.Storage, name string) (*role, error) {
-	if r, ok := c.entries.Get(name); ok {
+	if r := c.cached(name); r != nil {
 		return r, nil
 	}
 	lock := locksutil.LockForKey(c.locks, name)
@@ -43,9 +51,33 @@ func (c *roleCache) get(ctx context.Context, s logical.Storage, name string) (*r
 	defer lock.RUnlock()
 	r, err := loadRole(ctx, s, name)
 	if err == nil && r != nil {
-		c.entries.Add(name, r)
+		c.keep(name, r)
 	}
 	return r, err
+}
+
+func (c *roleCache) cached(name string) *role {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	r, _ := c.entries.Get(name)
+	return r
+}
+
+// keep adds a role, and drops those that were not used for the longest time.
+func (c *roleCache) keep(name string, r *role) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.entries.Remove(name) // another request may have loaded it meanwhile
+	c.entries.Add(name, r)
+	for c.bytes += r.size(); c.bytes > cachedBytes; {
+		c.entries.RemoveOldest()
+	}
+}
+
+func (c *roleCache) drop(name string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.entries.Remove(name)
 }
 
 // change runs what changes a role while nobody loads it, and forgets the role,
@@ -54,7 +86,7 @@ func (c *roleCache) change(name string, f func() error) error {
 	lock := locksutil.LockForKey(c.locks, name)
 	lock.Lock()
 	defer lock.Unlock()
-	defer c.entries.Remove(name)
+	defer c.drop(name)
 	return f()
 }
 

@@ -6,12 +6,15 @@ package backend
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/require"
+
+	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/backend/internal/room"
 )
 
 // A warm read asks the storage for nothing.
@@ -39,7 +42,7 @@ func TestRoleIsLoadedAnewAfterEveryChange(t *testing.T) {
 	r, err := loadRole(t.Context(), m.storage, "support")
 	require.NoError(t, err)
 	r.TTL *= 2
-	require.NoError(t, store(t.Context(), m.storage, "roles/support", r))
+	require.NoError(t, store(t.Context(), m.storage, "roles/support", r.storedRole))
 	require.EqualValues(t, 60, ttl(), "not told yet")
 	m.wire.InvalidateKey(t.Context(), "roles/support")
 	require.EqualValues(t, 120, ttl())
@@ -65,8 +68,8 @@ func TestRoleLoadDuringInvalidationIsNotKept(t *testing.T) {
 		done <- err
 	}()
 	<-reached // the old role has been read, and not been kept yet
-	r.TTL *= 2
-	require.NoError(t, store(t.Context(), inner, "roles/support", r))
+	r.TTL = 30 * time.Minute
+	require.NoError(t, store(t.Context(), inner, "roles/support", r.storedRole))
 	invalidated := make(chan struct{})
 	go func() {
 		m.wire.InvalidateKey(t.Context(), "roles/support")
@@ -82,20 +85,58 @@ func TestRoleLoadDuringInvalidationIsNotKept(t *testing.T) {
 	require.EqualValues(t, 1800, m.mustRead("creds/support", map[string]any{fieldRoom: "support-1"})[fieldTTL])
 }
 
+// The cache is limited by the size of its roles, and not by their number.
 func TestRoleCacheIsBounded(t *testing.T) {
 	m := configured(t)
-	r, err := loadRole(t.Context(), m.storage, "support")
+	rooms := make([]string, room.MaxRules)
+	for i := range rooms {
+		rooms[i] = fmt.Sprintf("*-%060d", i)
+	}
+	m.mustWrite("roles/large", map[string]any{fieldAllowedRooms: rooms})
+	large, err := loadRole(t.Context(), m.storage, "large")
 	require.NoError(t, err)
+	small, err := loadRole(t.Context(), m.storage, "support")
+	require.NoError(t, err)
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
 	var wg sync.WaitGroup
-	for i := range cachedRoles + 100 {
-		name := fmt.Sprintf("r%d", i)
-		require.NoError(t, store(t.Context(), m.storage, rolePath(name), r))
-		wg.Go(func() { _, _ = m.inside.roles.get(t.Context(), m.storage, name) })
+	for i := range 200 {
+		for name, r := range map[string]*role{"large": large, "small": small} {
+			name = fmt.Sprintf("%s-%d", name, i)
+			require.NoError(t, store(t.Context(), m.storage, rolePath(name), r.storedRole))
+			wg.Go(func() { _, _ = m.inside.roles.get(t.Context(), m.storage, name) })
+		}
 	}
 	wg.Wait()
-	require.Equal(t, cachedRoles, m.inside.roles.entries.Len())
-	for range 3 {
-		m.token("r0", map[string]any{fieldRoom: "support-1"})
-		m.token("r1100", map[string]any{fieldRoom: "support-1"})
+	for i := range 200 {
+		m.wire.InvalidateKey(t.Context(), "x")
+		require.NoError(t, m.storage.Delete(t.Context(), rolePath(fmt.Sprintf("large-%d", i))))
 	}
+	require.LessOrEqual(t, m.inside.roles.bytes, cachedBytes)
+	require.Greater(t, m.inside.roles.bytes, cachedBytes-large.size())
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	require.Less(t, int64(after.HeapAlloc)-int64(before.HeapAlloc), int64(2*cachedBytes), "what is counted is about what it takes")
+
+	// Small ones are many, and the one that is read stays.
+	m.inside.roles = newRoleCache()
+	for i := range 2 * 1024 {
+		m.inside.roles.keep(fmt.Sprintf("r%d", i), small)
+	}
+	require.Equal(t, 2*1024, m.inside.roles.entries.Len())
+	m.inside.roles.keep("support", small)
+	for range 2 * cachedBytes / large.size() {
+		require.NotNil(t, m.inside.roles.cached("support"))
+		m.inside.roles.keep("large", large)
+		m.inside.roles.keep("large-too", large)
+	}
+	require.NotNil(t, m.inside.roles.cached("support"))
+	m.inside.roles.drop("large")
+	m.inside.roles.drop("large-too")
+	m.inside.roles.drop("none")
+	for m.inside.roles.entries.Len() > 0 {
+		m.inside.roles.entries.RemoveOldest()
+	}
+	require.Zero(t, m.inside.roles.bytes, "what goes is no longer counted")
 }

@@ -5,13 +5,15 @@ package backend
 
 import (
 	"context"
-	"crypto/rsa"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
 
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/backend/internal/room"
+	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/backend/internal/rsakey"
 )
 
 // A signer is the configuration and its active key at one moment. It does not
@@ -22,14 +24,17 @@ type signer struct {
 	issuer     string
 	domain     string
 	keyVersion int
-	key        *rsa.PrivateKey
+	private    *rsakey.PrivateKey
 
 	// header is the token's first segment, which depends on the consumer alone.
 	header string
+
+	// fence is raised when the configuration or the key has been replaced.
+	fence fence
 }
 
 // signer returns the signer in use. A mount that is not configured, or has no
-// active key, is the caller's mistake; mount is named in what it should write.
+// active key, is the caller's mistake, and the error names what to write to mount.
 func (b *backend) signer(ctx context.Context, s logical.Storage, mount string) (*signer, error) {
 	if cached := b.cached.Load(); cached != nil {
 		return cached, nil
@@ -40,7 +45,10 @@ func (b *backend) signer(ctx context.Context, s logical.Storage, mount string) (
 	if err != nil {
 		return nil, err
 	}
-	b.cached.Store(loaded)
+	// There is one signer at a time, so that its fence holds up every signature.
+	if !b.cached.CompareAndSwap(nil, loaded) {
+		loaded = b.cached.Load()
+	}
 	return loaded, nil
 }
 
@@ -55,11 +63,11 @@ func loadSigner(ctx context.Context, s logical.Storage, mount string) (*signer, 
 	if cfg.ActiveKey == 0 {
 		return nil, invalid("this mount has no active key; write %s to %sconfig, or %s to choose one that is stored", fieldPrivateKey, mount, fieldActiveKey)
 	}
-	key, err := loadActiveKey(ctx, s, cfg)
+	active, err := loadActiveKey(ctx, s, cfg)
 	if err != nil {
 		return nil, err
 	}
-	return newSigner(cfg, key)
+	return newSigner(cfg, active.private)
 }
 
 func errNotConfigured(mount string) error {
@@ -68,18 +76,15 @@ func errNotConfigured(mount string) error {
 
 // loadActiveKey returns the key that signs; a configuration that names a version
 // which is not stored is a fault.
-func loadActiveKey(ctx context.Context, s logical.Storage, cfg *config) (*rsa.PrivateKey, error) {
-	entry, err := loadKey(ctx, s, cfg.ActiveKey)
-	if err != nil {
-		return nil, err
+func loadActiveKey(ctx context.Context, s logical.Storage, cfg *config) (*key, error) {
+	active, err := loadKey(ctx, s, cfg.ActiveKey)
+	if err == nil && active == nil {
+		err = fmt.Errorf("the active key %q is missing from storage", keyPath(cfg.ActiveKey))
 	}
-	if entry == nil {
-		return nil, fmt.Errorf("the active key %q is missing from storage", keyPath(cfg.ActiveKey))
-	}
-	return entry.key, nil
+	return active, err
 }
 
-func newSigner(cfg *config, key *rsa.PrivateKey) (*signer, error) {
+func newSigner(cfg *config, private *rsakey.PrivateKey) (*signer, error) {
 	header, err := segment(tokenHeader{
 		Algorithm: jwt.SigningMethodRS256.Alg(),
 		KeyID:     cfg.ConsumerID,
@@ -94,7 +99,7 @@ func newSigner(cfg *config, key *rsa.PrivateKey) (*signer, error) {
 		issuer:     cfg.Issuer,
 		domain:     cfg.Domain,
 		keyVersion: cfg.ActiveKey,
-		key:        key,
+		private:    private,
 		header:     header,
 	}, nil
 }
@@ -111,14 +116,23 @@ func (s *signer) claims(g *grant) claims {
 	}
 }
 
-// sign makes a token of the claims: RFC 7515, section 7.1.
+// token signs the claims, unless the signer has been replaced: RFC 7515, section 7.1.
+// After replacing it was acknowledged, no token is signed with its key.
+func (s *signer) token(c claims) (token string, err error) {
+	err = s.fence.pass(func() error {
+		token, err = s.sign(c)
+		return err
+	})
+	return token, err
+}
+
 func (s *signer) sign(c claims) (string, error) {
 	payload, err := segment(c)
 	if err != nil {
 		return "", err
 	}
 	signed := s.header + "." + payload
-	signature, err := jwt.SigningMethodRS256.Sign(signed, s.key)
+	signature, err := s.private.Sign([]byte(signed))
 	if err != nil {
 		return "", fmt.Errorf("signing with key version %d: %w", s.keyVersion, err)
 	}
@@ -127,11 +141,11 @@ func (s *signer) sign(c claims) (string, error) {
 
 // meetingURL is the link that opens the room as its host, as Clan Meeting's SDK
 // builds it; empty without a domain, and for a token that is for every room.
-func (s *signer) meetingURL(r room, token string) string {
-	if s.domain == "" || r == everyRoom {
+func (s *signer) meetingURL(name room.Name, token string) string {
+	if s.domain == "" || name == room.Every {
 		return ""
 	}
-	return "https://" + s.domain + "/" + s.consumerID + "/" + string(r) + "?jwt=" + token
+	return "https://" + s.domain + "/" + s.consumerID + "/" + string(name) + "?jwt=" + token
 }
 
 // segment is the base64url of the JSON of a header or of claims.

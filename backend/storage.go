@@ -20,22 +20,22 @@ const storageFormat = 1
 // errCorrupt is an entry that can't be decoded, or that could not have been written.
 var errCorrupt = errors.New("corrupt entry in storage")
 
-// An entry is something the engine stores. Its check says what is wrong with it,
-// before it is written and after it is read.
+// An entry is what is stored. compile returns what the engine works with, a T that
+// never changes, or says what is wrong with the entry.
 type entry[T any] interface {
-	*T
-	check() error
+	compile() (*T, error)
 }
 
-// stored is the JSON of an entry.
-type stored[T any] struct {
+// envelope is the JSON of an entry.
+type envelope[E any] struct {
 	Format int `json:"format"`
-	Entry  *T  `json:"entry"`
+	Entry  *E  `json:"entry"`
 }
 
-// load reads the entry at path; nil means that there is none. An entry that can't
-// be decoded, or that could not have been written, is an error that names it.
-func load[T any, P entry[T]](ctx context.Context, s logical.Storage, path string) (P, error) {
+// load reads and compiles the entry at path; nil means that there is none. An entry
+// that can't be decoded, or that could not have been written, is an error that names
+// it.
+func load[E entry[T], T any](ctx context.Context, s logical.Storage, path string) (*T, error) {
 	raw, err := s.Get(ctx, path)
 	if err != nil {
 		return nil, fmt.Errorf("reading %q from storage: %w", path, err)
@@ -43,9 +43,10 @@ func load[T any, P entry[T]](ctx context.Context, s logical.Storage, path string
 	if raw == nil {
 		return nil, nil
 	}
-	var e stored[T]
+	var e envelope[E]
 	if err := raw.DecodeJSON(&e); err != nil {
-		return nil, fmt.Errorf("%w: %q: %w", errCorrupt, path, err)
+		// Not wrapped: the decoder's error may repeat what it could not decode.
+		return nil, fmt.Errorf("%w: %q: it is not JSON of the right form", errCorrupt, path)
 	}
 	if e.Format != storageFormat {
 		return nil, fmt.Errorf("%w: %q: its format is %d, and this version reads %d", errCorrupt, path, e.Format, storageFormat)
@@ -53,16 +54,17 @@ func load[T any, P entry[T]](ctx context.Context, s logical.Storage, path string
 	if e.Entry == nil {
 		return nil, fmt.Errorf("%w: %q: it is empty", errCorrupt, path)
 	}
-	if err := P(e.Entry).check(); err != nil {
+	compiled, err := (*e.Entry).compile()
+	if err != nil {
 		// Not wrapped: a bad value in storage is nobody's bad input.
 		return nil, fmt.Errorf("%w: %q: %s", errCorrupt, path, err.Error())
 	}
-	return e.Entry, nil
+	return compiled, nil
 }
 
 // store writes the entry at path.
-func store[T any, P entry[T]](ctx context.Context, s logical.Storage, path string, e P) error {
-	raw, err := logical.StorageEntryJSON(path, stored[T]{Format: storageFormat, Entry: e})
+func store[E entry[T], T any](ctx context.Context, s logical.Storage, path string, e E) error {
+	raw, err := logical.StorageEntryJSON(path, envelope[E]{Format: storageFormat, Entry: &e})
 	if err != nil {
 		return fmt.Errorf("encoding %q for storage: %w", path, err)
 	}
@@ -72,7 +74,7 @@ func store[T any, P entry[T]](ctx context.Context, s logical.Storage, path strin
 	return nil
 }
 
-// remove deletes the entry at path, and is content where there is none.
+// remove deletes the entry at path, if there is one.
 func remove(ctx context.Context, s logical.Storage, path string) error {
 	if err := s.Delete(ctx, path); err != nil {
 		return fmt.Errorf("deleting %q from storage: %w", path, err)

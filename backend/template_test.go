@@ -144,12 +144,15 @@ func (absentView) EntityInfo(string) (*logical.Entity, error) { return nil, errA
 
 // Where Vault can't say who is calling, that is a fault, and no refusal.
 func TestUnknownIdentityIsAFault(t *testing.T) {
-	r := newRole()
-	r.AllowedRoomsTemplate, r.DefaultRoom = true, "{{identity.entity.name}}"
-	r.AllowedRooms = []string{"{{identity.entity.name}}", "other"}
-	require.NoError(t, r.check())
+	stored := newRole()
+	stored.AllowedRoomsTemplate, stored.DefaultRoom = true, "{{identity.entity.name}}"
+	stored.AllowedRooms = []string{"{{identity.entity.name}}", "other"}
+	r, err := stored.compile()
+	require.NoError(t, err)
 	for _, name := range []string{"", "ann"} {
-		_, _, err := r.grantRoom(name, &caller{system: absentView{}, entityID: "e1"})
+		c := &caller{system: absentView{}, entityID: "e1"}
+		i := &issuance{role: r, caller: c, matcher: r.rules.Matcher(c.value)}
+		_, _, err := i.grantRoom(t.Context(), name)
 		require.ErrorIs(t, err, errAbsent)
 		require.False(t, errors.As(err, new(*invalidError)))
 	}

@@ -5,7 +5,7 @@ package backend
 
 import (
 	"bytes"
-	"crypto/rsa"
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/backend/internal/room"
 )
 
 // maxTokenLength is ten times that of a token of the largest key.
@@ -101,35 +103,32 @@ func nesting(value any) int {
 	return deepest + 1
 }
 
-// A versionedKey is a public key that this engine has the private half of.
-type versionedKey struct {
-	version int
-	key     *rsa.PublicKey
-}
-
 // checkSignature finds the key that signed the token, trying one after the other,
-// or tells why the meeting server would not look at the claims. No algorithm but
-// RS256 is ever tried, whatever the header says.
-func (t *presentedToken) checkSignature(consumerID string, keys []versionedKey) (version int, reason string) {
+// or says why the meeting server would not look at the claims. No algorithm but
+// RS256 is ever tried, whatever the header says. The error is that of the context.
+func (t *presentedToken) checkSignature(ctx context.Context, consumerID string, ring keyring) (version int, reason string, err error) {
 	switch {
 	case t.header["alg"] != jwt.SigningMethodRS256.Alg():
-		return 0, fmt.Sprintf("signed with alg %s, not RS256", shown(t.header, "alg"))
+		return 0, fmt.Sprintf("signed with alg %s, not RS256", shown(t.header, "alg")), nil
 	case t.header["typ"] != "JWT":
-		return 0, fmt.Sprintf(`typ is %s, not "JWT"`, shown(t.header, "typ"))
+		return 0, fmt.Sprintf(`typ is %s, not "JWT"`, shown(t.header, "typ")), nil
 	case t.header["kid"] != consumerID:
-		return 0, fmt.Sprintf("kid is %s, not the consumer ID %q", shown(t.header, "kid"), consumerID)
+		return 0, fmt.Sprintf("kid is %s, not the consumer ID %q", shown(t.header, "kid"), consumerID), nil
 	}
-	for _, k := range keys {
-		if jwt.SigningMethodRS256.Verify(t.signed, t.signature, k.key) == nil {
-			return k.version, ""
+	for _, v := range ring {
+		if err := ctx.Err(); err != nil {
+			return 0, "", err
+		}
+		if v.public != nil && v.public.Verify([]byte(t.signed), t.signature) == nil {
+			return v.version, "", nil
 		}
 	}
-	return 0, "signed by another key, or changed since: no key version of this mount verifies it"
+	return 0, "signed by another key, or changed since: no key version of this mount verifies it", nil
 }
 
 // checkClaims tells all that the meeting server would have against the claims. An
 // empty room is any.
-func (t *presentedToken) checkClaims(cfg *config, wanted room, now time.Time) []string {
+func (t *presentedToken) checkClaims(cfg *config, wanted room.Name, now time.Time) []string {
 	var reasons []string
 	add := func(reason string) {
 		if reason != "" {
@@ -157,7 +156,7 @@ func (t *presentedToken) checkTimes(now int64) string {
 		if !ok {
 			continue
 		}
-		at, err := wholeNumber(value)
+		at, err := numericDate(value)
 		switch {
 		case err != nil:
 			return fmt.Sprintf("%s is %s, not a whole number of seconds", name, shown(t.claims, name))
@@ -187,18 +186,19 @@ func (t *presentedToken) checkText(claim, what, want string) string {
 	return fmt.Sprintf("wrong %s: %s is %s, not %q", what, claim, shown(t.claims, claim), want)
 }
 
-func (t *presentedToken) checkRoom(wanted room) string {
+func (t *presentedToken) checkRoom(wanted room.Name) string {
 	name, ok := t.claims["room"].(string)
 	switch {
 	case !ok:
 		return fmt.Sprintf("room is %s, not a name", shown(t.claims, "room"))
-	case wanted == "" || name == string(everyRoom):
-		return ""
-	// The server lowers ASCII alone, and no other letter can become one of a room's.
-	case roomPattern.MatchString(name) && strings.ToLower(name) == string(wanted):
+	case wanted == "" || name == string(room.Every):
 		return ""
 	}
-	return fmt.Sprintf("for room %q, not %q", shorten(name), wanted)
+	// The server lowers ASCII alone, and no other letter can become one of a room's.
+	if claimed, err := room.ParseName(name); err == nil && claimed == wanted {
+		return ""
+	}
+	return fmt.Sprintf("for room %q, not %q", shorten(name), shorten(string(wanted)))
 }
 
 // remarks are what the server lets pass and a support engineer should know.
@@ -208,14 +208,14 @@ func (t *presentedToken) remarks() []string {
 		remarks = append(remarks, "the token has no exp: it never expires")
 	}
 	for _, name := range []string{"exp", "nbf"} {
-		if at, err := wholeNumber(t.claims[name]); err == nil && at >= manyDigits {
+		if at, err := numericDate(t.claims[name]); err == nil && at >= manyDigits {
 			remarks = append(remarks, name+" is in milliseconds, it seems, where seconds are due")
 		}
 	}
 	return remarks
 }
 
-func wholeNumber(value any) (int64, error) {
+func numericDate(value any) (int64, error) {
 	number, ok := value.(json.Number)
 	if !ok {
 		return 0, errMalformed

@@ -1,0 +1,200 @@
+// Copyright (c) The vault-plugin-secrets-clanmeeting authors
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/backend/internal/room"
+)
+
+// An issuance is all that the tokens of one request depend on: the role, the signer,
+// the caller, and the time. creds and check decide by it, so they can't disagree. It is
+// for one goroutine, but for mint.
+type issuance struct {
+	role    *role
+	signer  *signer
+	caller  *caller
+	matcher *room.Matcher
+	now     time.Time
+	logger  hclog.Logger
+}
+
+// A tokenRequest is what a caller asks for. A zero field was not given.
+type tokenRequest struct {
+	room      string
+	ttl       time.Duration
+	notBefore *time.Time // in whole seconds
+}
+
+// A grant is what a role allows of a request.
+type grant struct {
+	room       room.Name
+	rule       string // the rule that allows the room
+	notBefore  int64  // seconds since the epoch
+	expiration int64  // seconds since the epoch
+	warnings   []string
+}
+
+// newIssuance collects what tokens of the role depend on. A mount that is not ready
+// is the caller's mistake.
+func (b *backend) newIssuance(ctx context.Context, req *logical.Request, r *role) (*issuance, error) {
+	s, err := b.signer(ctx, req.Storage, req.MountPoint)
+	if err != nil {
+		return nil, err
+	}
+	c := &caller{system: b.System(), entityID: req.EntityID, maxTTL: b.System().MaxLeaseTTL()}
+	return &issuance{role: r, signer: s, caller: c, matcher: r.rules.Matcher(c.value), now: b.now(), logger: b.Logger()}, nil
+}
+
+// requestedRole returns the role that the path names. One that does not exist is the
+// caller's mistake.
+func (b *backend) requestedRole(ctx context.Context, req *logical.Request, d *framework.FieldData) (*role, error) {
+	return b.namedRole(ctx, req, d.Get(fieldName).(string))
+}
+
+func (b *backend) namedRole(ctx context.Context, req *logical.Request, name string) (*role, error) {
+	r, err := b.roles.get(ctx, req.Storage, name)
+	if err == nil && r == nil {
+		err = invalid("role %q not found", room.Shorten(name))
+	}
+	return r, err
+}
+
+// parseTokenRequest reads the parameters of one token.
+func parseTokenRequest(d *framework.FieldData) tokenRequest {
+	wanted := tokenRequest{room: d.Get(fieldRoom).(string)}
+	if ttl, ok := secondsField(d, fieldTTL); ok {
+		wanted.ttl = ttl
+	}
+	if v, ok := d.GetOk(fieldNotBefore); ok {
+		start := v.(time.Time)
+		wanted.notBefore = &start
+	}
+	return wanted
+}
+
+// grant decides what becomes of a request. A refusal is the caller's mistake.
+func (i *issuance) grant(ctx context.Context, wanted tokenRequest) (*grant, error) {
+	name, rule, err := i.grantRoom(ctx, wanted.room)
+	if err != nil {
+		return nil, err
+	}
+	mount := logical.StaticSystemView{MaxLeaseTTLVal: i.caller.maxTTL, DefaultLeaseTTLVal: i.caller.maxTTL}
+	ttl, warnings, err := framework.CalculateTTL(mount, wanted.ttl, i.role.ttl, 0, i.role.MaxTTL, 0, time.Time{})
+	if err != nil {
+		return nil, err
+	}
+	g := &grant{room: name, rule: rule, warnings: warnings}
+	return g, i.grantTimes(g, wanted.notBefore, ttl)
+}
+
+// grantRoom returns the room of a token, given what the request names (empty is
+// nothing), and the rule that allows it.
+func (i *issuance) grantRoom(ctx context.Context, name string) (granted room.Name, rule string, err error) {
+	if name == "" {
+		if name, err = i.defaultRoom(); err != nil {
+			return "", "", err
+		}
+	}
+	wanted, err := room.ParseName(name)
+	if err != nil {
+		return "", "", errNoRoomName(fieldRoom)
+	}
+	rule, err = i.role.match(ctx, wanted, i.matcher)
+	unmet := new(room.UnmetError)
+	switch {
+	case rule != "":
+		return wanted, rule, nil
+	case errors.As(err, &unmet):
+		return "", "", invalid("%s %q is not allowed by this role; %s", fieldRoom, room.Shorten(string(wanted)), unmet)
+	case err != nil:
+		return "", "", err
+	case wanted == room.Every:
+		return "", "", invalid("%s \"*\" is not allowed: this role does not have %s; name one room", fieldRoom, fieldAllowWildcardRoom)
+	default:
+		return "", "", invalid("%s %q is not allowed by this role; ask for one that its %s match", fieldRoom, room.Shorten(string(wanted)), fieldAllowedRooms)
+	}
+}
+
+// defaultRoom is the room of a request that names none.
+func (i *issuance) defaultRoom() (string, error) {
+	if i.role.DefaultRoom == "" {
+		return "", invalid("%s is required: this role has no %s", fieldRoom, fieldDefaultRoom)
+	}
+	name, err := i.role.defaultRule.Render(i.caller.value)
+	if missing := new(room.NoValueError); errors.As(err, &missing) {
+		return "", invalid("%s is required: this role's %s is %s, and %s", fieldRoom, fieldDefaultRoom, room.Shorten(i.role.DefaultRoom), missing)
+	}
+	return name, err
+}
+
+// grantTimes sets when the token begins and ends.
+func (i *issuance) grantTimes(g *grant, start *time.Time, ttl time.Duration) error {
+	now := i.now.Truncate(time.Second)
+	if start == nil {
+		g.notBefore, g.expiration = now.Add(-i.role.NotBeforeDuration).Unix(), now.Add(ttl).Unix()
+		return nil
+	}
+	if err := i.role.checkStart(*start, now); err != nil {
+		return err
+	}
+	g.notBefore, g.expiration = start.Unix(), start.Add(ttl).Unix()
+	switch life := g.expiration - now.Unix(); {
+	case life <= 0:
+		return invalid("%s lies so far back that the token would have expired already; leave it out for a token for now", fieldNotBefore)
+	case i.role.GenerateLease && life > int64(i.caller.maxTTL.Seconds()):
+		// Vault would cut the lease, which then ends before the token.
+		return invalid("%s is so far ahead that a lease to the token's end would be over the mount's maximum; ask nearer to the time, or use a role without %s", fieldNotBefore, fieldGenerateLease)
+	}
+	return nil
+}
+
+// checkStart holds a scheduled start against the role's limits on either side of
+// now. All times are in whole seconds.
+func (r *role) checkStart(start, now time.Time) error {
+	switch {
+	case start.After(now) && r.MaxNotBefore == 0:
+		return invalid("%s is in the future, and this role does not schedule; leave it out, or have %s set on the role", fieldNotBefore, fieldMaxNotBefore)
+	case start.After(now.Add(r.MaxNotBefore)):
+		return invalid("%s is further ahead than the %s of this role's %s; ask nearer to the time, and give a number in seconds, not milliseconds", fieldNotBefore, r.MaxNotBefore, fieldMaxNotBefore)
+	case start.Before(now.Add(-r.NotBeforeDuration)):
+		return invalid("%s is more than %s in the past; leave it out for a token for now", fieldNotBefore, r.NotBeforeDuration)
+	}
+	return nil
+}
+
+// life is how many seconds a granted token has from now.
+func (i *issuance) life(g *grant) int64 { return g.expiration - i.now.Unix() }
+
+// mint signs a granted token, and returns the data of its answer. The error is
+// errChanged if the signer has been replaced.
+func (i *issuance) mint(ctx context.Context, g *grant) (map[string]any, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	token, err := i.signer.token(i.signer.claims(g))
+	if err != nil {
+		return nil, err
+	}
+	data := map[string]any{
+		fieldToken:      token,
+		fieldRoom:       string(g.room),
+		fieldConsumerID: i.signer.consumerID,
+		fieldNotBefore:  g.notBefore,
+		fieldExpiration: g.expiration,
+		fieldTTL:        i.life(g),
+		fieldKeyVersion: i.signer.keyVersion,
+	}
+	if url := i.signer.meetingURL(g.room, token); url != "" {
+		data[fieldMeetingURL] = url
+	}
+	return data, nil
+}
