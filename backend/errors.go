@@ -54,7 +54,10 @@ func isFault(err error) bool {
 }
 
 // isGivenUp reports whether err comes from a caller that gave up. A call to Vault that
-// was under way then ends with a gRPC status instead of the context's error.
+// was under way then ends with a gRPC status, or with an error of which the plugin
+// protocol has left only the text.
 func isGivenUp(err error) bool {
-	return errors.Is(err, context.Canceled) || status.Code(err) == codes.Canceled
+	return errors.Is(err, context.Canceled) ||
+		status.Code(err) == codes.Canceled ||
+		strings.HasSuffix(err.Error(), context.Canceled.Error())
 }

@@ -66,7 +66,7 @@ func (e *RuleError) Error() string {
 // ParseRule reads a rule, which may be a template if templates is set. Its error is
 // a [*RuleError].
 func ParseRule(text string, templates bool) (Rule, error) {
-	if utf8.RuneCountInString(text) > MaxRuleLength {
+	if isTooLong(text) {
 		return Rule{}, &RuleError{TooLong}
 	}
 	var rule Rule
@@ -103,6 +103,8 @@ func ParseRule(text string, templates bool) (Rule, error) {
 	rule.text = lowered.String()
 	return rule, nil
 }
+
+func isTooLong(text string) bool { return utf8.RuneCountInString(text) > MaxRuleLength }
 
 // String is the text of the rule, in lower case but for its directives.
 func (r Rule) String() string { return r.text }

@@ -49,7 +49,10 @@ func NewRules(texts []string, templates bool) (*Rules, error) {
 		return nil, &ListError{fmt.Sprintf("has %d entries; %d are allowed", len(texts), MaxRules)}
 	}
 	length := 0
-	for _, text := range texts {
+	for i, text := range texts {
+		if isTooLong(text) {
+			return nil, &EntryError{i + 1, &RuleError{TooLong}}
+		}
 		length += len(text)
 	}
 	if length > MaxRulesLength {

@@ -1,0 +1,248 @@
+// Copyright (c) The vault-plugin-secrets-clanmeeting authors
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"encoding/json"
+	"math"
+	"strings"
+	"testing"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/require"
+)
+
+// Every notation of a value that somebody or some tool writes: what it means, or that
+// it is refused. wrong and large are refusals.
+func TestTakeValue(t *testing.T) {
+	t.Parallel()
+	wrong, large := errWrongType, errTooLarge
+	for kind, values := range map[framework.FieldType]map[any]any{
+		framework.TypeInt: {
+			"10": 10, "010": 10, "-1": -1, "0": 0, 10.0: 10, json.Number("10"): 10, 10: 10, json.Number("1e1"): 10, int64(7): 7,
+			"0x2": wrong, "0b1": wrong, "0o7": wrong, "1_0": wrong, "1.0": wrong, "1e1": wrong, " 1": wrong, "+1": wrong, "": wrong, "x": wrong, "１": wrong,
+			true: wrong, 1.5: wrong, json.Number("1.5"): wrong, math.Inf(1): wrong, math.NaN(): wrong, json.Number("1e999"): wrong,
+			"99999999999": large, 1e18: large, "99999999999999999999": large,
+		},
+		framework.TypeBool: {
+			true: true, false: false, "true": true, "false": false, "1": true, "0": false, 1.0: true, 0.0: false, "T": true,
+			"": wrong, "yes": wrong, "on": wrong, 2.0: wrong, "2": wrong, " true": wrong, -1.0: wrong,
+		},
+		framework.TypeString: {
+			"a": "a", "": "", 4711.0: "4711", json.Number("5"): "5", "010": "010",
+			true: wrong, 1.5: wrong, 9007199254740992.0: wrong, 1e300: wrong, json.Number("9007199254740993"): wrong,
+		},
+		framework.TypeDurationSecond: {
+			"90": int64(90), "090": int64(90), 90.0: int64(90), "90s": int64(90), "15m": int64(900), "1h30m": int64(5400), "0.5h": int64(1800), "7d": int64(604800), "0": int64(0), "0s": int64(0),
+			json.Number("3e2"): int64(300), "": nil, "9223372036": int64(9223372036), "1000ms": int64(1),
+			"-1": wrong, "-5m": wrong, "-1d": wrong, "1.5s": wrong, "500ms": wrong, 1.5: wrong, "soon": wrong, "0x10": wrong, "1_0": wrong, "1.5d": wrong, "d": wrong, " 5m": wrong, "5 m": wrong, "+5": wrong, "5M": wrong, true: wrong, "5m,10h": wrong,
+			"-99999999999999999999": wrong,
+			"9223372037":            large, "99999999999999999999": large, "106752d": large, "99999999999999999999d": large, "2562048h": large, "9999999999999999999999s": large, 1e300: large,
+		},
+		framework.TypeTime: {
+			"1893456000": int64(1893456000), 1893456000.0: int64(1893456000), "2030-01-01T00:00:00Z": int64(1893456000), "2030-01-01t00:00:00z": int64(1893456000),
+			"2030-01-01T02:00:00+02:00": int64(1893456000), "2030-01-01T02:00:00 02:00": int64(1893456000), "2029-12-31T22:00:00-02:00": int64(1893456000),
+			"2030-01-01T00:00:00.999Z": int64(1893456000), "": nil, "0": int64(0), "-1": int64(-1), "0001893456000": int64(1893456000), "1969-12-31T23:59:59.5Z": int64(-1),
+			"2030-01-01 00:00:00Z": wrong, "2030-01-01T00:00:00": wrong, "2030-01-01": wrong, "2030-01-01T0:00:00Z": wrong, "2030-01-01T00:00:00,5Z": wrong, "2030-01-01T00:00:00+25:00": wrong,
+			"2030-01-01T00:00:00+0200": wrong, "2030-02-30T00:00:00Z": wrong, "2030-01-01T24:00:00Z": wrong, "2030-01-01T00:00:60Z": wrong, "tomorrow": wrong, 1.5: wrong, "1.5": wrong, "1e9": wrong, "0x1": wrong, true: wrong,
+			"2030-01-01T00:00:00ZZ": wrong, "2030-01-01T00:00:00Z\n": wrong,
+			"9223372036854775807": large, "99999999999999999999": large, 1e300: large, "-9223372036854775807": large,
+		},
+	} {
+		for raw, want := range values {
+			got, err := takeValue(raw, kind)
+			if refusal, ok := want.(error); ok {
+				require.ErrorIs(t, err, refusal, "%v: %#v", kind, raw)
+				continue
+			}
+			require.NoError(t, err, "%v: %#v", kind, raw)
+			require.Equal(t, want, got, "%v: %#v", kind, raw)
+		}
+	}
+}
+
+func TestTakeLists(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct{ raw, want any }{
+		{"a, b-*", []string{"a", "b-*"}},
+		{"", []string{}},
+		{"a,,b", []string{"a", "", "b"}},
+		{[]any{"a", 4711.0, " b"}, []string{"a", "4711", "b"}},
+		{[]string{"a"}, []string{"a"}},
+		{[]any{}, []string{}},
+		{"[true]", []string{"[true]"}},
+	} {
+		got, err := takeValue(test.raw, framework.TypeCommaStringSlice)
+		require.NoError(t, err)
+		require.Equal(t, test.want, got)
+	}
+	for _, raw := range []any{true, 5.0, map[string]any{"a": "b"}, map[string]any{}} {
+		_, err := takeValue(raw, framework.TypeCommaStringSlice)
+		require.ErrorIs(t, err, errWrongType, "%v", raw)
+		_, err = takeValue(raw, framework.TypeSlice)
+		require.ErrorIs(t, err, errWrongType, "%v", raw)
+	}
+	for _, item := range []any{true, nil, 1.5, []any{"a"}, map[string]any{"a": "b"}} {
+		_, err := takeValue([]any{"a", item}, framework.TypeCommaStringSlice)
+		require.Equal(t, &entryTypeError{2}, err, "%v", item)
+	}
+	for _, kind := range []framework.FieldType{framework.TypeInt, framework.TypeBool, framework.TypeString, framework.TypeDurationSecond, framework.TypeTime} {
+		for _, raw := range []any{[]any{"1"}, []any{}, map[string]any{}, map[string]any{"1": 1}} {
+			_, err := takeValue(raw, kind)
+			require.ErrorIs(t, err, errWrongType, "%v: %v", kind, raw)
+		}
+	}
+}
+
+// A value that is refused leaves everything as it was, and says what would be right:
+// on every path, in a batch, and by check.
+func TestRefusedValues(t *testing.T) {
+	m := configured(t)
+	m.mustWrite("keys/import", map[string]any{fieldPrivateKey: readTestdata(t, "rsa2048.openssh.pem")})
+	m.mustWrite("roles/webinar", map[string]any{fieldAllowedRooms: "*", fieldMaxNotBefore: "1d"})
+	config, role := m.mustRead("config", nil), m.mustRead("roles/webinar", nil)
+	for _, test := range []struct {
+		path, field string
+		value       any
+		want        string
+	}{
+		{"config", fieldActiveKey, "0x2", "active_key must be a whole number in decimal digits"},
+		{"config", fieldActiveKey, "1_0", "active_key must be a whole number"},
+		{"config", fieldActiveKey, "1.0", "active_key must be a whole number"},
+		{"config", fieldActiveKey, true, "active_key must be a whole number"},
+		{"config", fieldActiveKey, "", "active_key must be a whole number"},
+		{"config", fieldActiveKey, "010", "active_key 10 does not exist"},
+		{"config", fieldActiveKey, "99999999999999999999", "active_key is too large"},
+		{"config", fieldActiveKey, 0, "active_key 0 is accepted only while no key is active; version 1 is"},
+		{"config", fieldAudience, "\ufeffclanmeeting", "audience must be 1 to 255 characters, all of them visible"},
+		{"config", fieldAudience, "clan\u200bmeeting", "audience must be 1 to 255 characters, all of them visible"},
+		{"config", fieldAudience, "clanmeeting\u00a0", "audience must be"},
+		{"config", fieldAudience, "clan\u00admeeting", "audience must be"},
+		{"config", fieldAudience, "clanmeeting\u3164", "audience must be"},
+		{"config", fieldAudience, "clanmeeting\ufe0f", "audience must be"},
+		{"config", fieldIssuer, "production\u2028", "issuer must be"},
+		{"config", fieldIssuer, "\u202eproduction", "issuer must be"},
+		{"config", fieldIssuer, "prod\ufffd\x00", "issuer must be"},
+		{"config", fieldDomain, "meet.example.com\u200b", "domain must be a host name alone"},
+		{"config", fieldConsumerID, "acme\ufeff", "consumer_id must be"},
+		{"keys/generate", fieldKeyBits, "04096x", "key_bits must be a whole number"},
+		{"keys/generate", fieldKeyBits, true, "key_bits must be a whole number"},
+		{"keys/generate", fieldKeyBits, "0x800", "key_bits must be a whole number"},
+		{"roles/webinar", fieldAllowedRooms, []any{true}, "entry 1 of allowed_rooms must be a string"},
+		{"roles/webinar", fieldAllowedRooms, []any{"a", nil}, "entry 2 of allowed_rooms must be a string"},
+		{"roles/webinar", fieldAllowedRooms, true, "allowed_rooms must be a list of strings"},
+		{"roles/webinar", fieldAllowedRooms, map[string]any{"a": "b"}, "allowed_rooms must be a list of strings"},
+		{"roles/webinar", fieldAllowWildcardRoom, 2, "allow_wildcard_room must be true or false"},
+		{"roles/webinar", fieldGenerateLease, "yes", "generate_lease must be true or false"},
+		{"roles/webinar", fieldTTL, "9223372037", "ttl is too large"},
+		{"roles/webinar", fieldMaxTTL, "3651d", "max_ttl is too large: 3650 days is the most"},
+		{"roles/webinar", fieldMaxTTL, "87600h1s", "max_ttl is too large: 3650 days is the most"},
+		{"roles/webinar", fieldMaxNotBefore, "36500d", "max_not_before is too large: 3650 days is the most"},
+		{"roles/webinar", fieldNotBeforeDuration, "36500d", "not_before_duration is too large: 1 day is the most"},
+		{"roles/webinar", fieldNotBeforeDuration, 86401, "not_before_duration is too large: 1 day is the most"},
+		{"roles/webinar", fieldMaxNotBefore, true, "max_not_before must be in whole seconds"},
+		{"creds/webinar", fieldTTL, "9223372037", "ttl is too large"},
+		{"creds/webinar", fieldTTL, true, "ttl must be in whole seconds"},
+		{"creds/webinar", fieldTTL, "0x10", "ttl must be in whole seconds"},
+		{"creds/webinar", fieldNotBefore, "2030-02-30T00:00:00Z", "not_before must be RFC 3339"},
+		{"creds/webinar", fieldNotBefore, "9223372036854775807", "not_before is too large; give it in seconds, not milliseconds"},
+		{"creds/webinar", fieldRoom, true, "room must be one string"},
+		{"creds/webinar", fieldBatchInput, map[string]any{"room": "a"}, "batch_input must be a list of objects"},
+		{"verify", fieldToken, true, "token must be one string"},
+	} {
+		data := map[string]any{test.field: test.value}
+		if strings.HasPrefix(test.path, "creds/") && test.field != fieldRoom && test.field != fieldBatchInput {
+			data[fieldRoom] = "a"
+		}
+		message := m.refused(logical.UpdateOperation, test.path, data)
+		require.Contains(t, message, test.want, "%s %s=%v", test.path, test.field, test.value)
+		if strings.HasPrefix(test.path, "creds/") && test.field != fieldBatchInput {
+			require.Equal(t, map[string]any{fieldAllowed: false, fieldReason: message}, m.mustRead("check/webinar", data))
+			require.Contains(t, m.refused(logical.UpdateOperation, test.path, map[string]any{fieldBatchInput: []any{data}}), "batch_input[0]: "+message)
+		}
+	}
+	require.Equal(t, config, m.mustRead("config", nil))
+	require.Equal(t, role, m.mustRead("roles/webinar", nil))
+	require.Equal(t, `role "none" not found`, m.refused(logical.ReadOperation, "check/none", map[string]any{fieldTTL: true}))
+}
+
+// Notations that have one meaning.
+func TestAcceptedValues(t *testing.T) {
+	m := newTestMount(t)
+	m.mustWrite("config", map[string]any{fieldConsumerID: testConsumer, fieldActiveKey: 0})
+	read := m.mustRead("config", nil)
+	m.mustWrite("config", read) // what a read returns can be written
+	require.Equal(t, read, m.mustRead("config", nil))
+
+	m.mustWrite("config", map[string]any{fieldPrivateKey: readTestdata(t, "rsa2048.pkcs1.pem"), fieldIssuer: "Führung №1"})
+	for range 9 {
+		m.mustWrite("keys/generate", nil)
+	}
+	m.mustWrite("config", map[string]any{fieldActiveKey: "010"})
+	require.EqualValues(t, 10, m.mustRead("config", nil)[fieldActiveKey])
+
+	m.mustWrite("roles/a", map[string]any{fieldAllowedRooms: "a", fieldMaxNotBefore: "3650d", fieldMaxTTL: "3650d", fieldTTL: "3650d", fieldNotBeforeDuration: "24h"})
+	m.mustWrite("roles/a", map[string]any{fieldTTL: "5m", fieldMaxTTL: "1h", fieldNotBeforeDuration: 30})
+	now := testNow.Unix()
+	for _, at := range []any{"2030-01-31t10:00:00z", "2030-01-31T12:00:00 02:00", now + 3600 - 0, "0" + base10(now+3600)} {
+		answer := m.mustRead("creds/a", map[string]any{fieldRoom: "a", fieldNotBefore: at})
+		require.EqualValues(t, now+3600, answer[fieldNotBefore], "%v", at)
+	}
+	for _, empty := range []map[string]any{
+		{fieldNotBefore: ""}, {fieldTTL: ""}, {fieldNotBefore: nil}, {fieldTTL: "", fieldNotBefore: ""},
+	} {
+		empty[fieldRoom] = "a"
+		answer := m.mustRead("creds/a", empty)
+		require.EqualValues(t, now-30, answer[fieldNotBefore])
+		require.EqualValues(t, 300, answer[fieldTTL])
+	}
+	before := m.mustRead("roles/a", nil)
+	m.mustWrite("roles/a", map[string]any{fieldTTL: "", fieldMaxTTL: "", fieldMaxNotBefore: ""})
+	require.Equal(t, before, m.mustRead("roles/a", nil), "an empty duration is not given")
+}
+
+// A ttl that nobody wrote is 15 minutes, or max_ttl if that is less, whatever happens to
+// max_ttl later.
+func TestDefaultTTLFollowsMaxTTL(t *testing.T) {
+	m := configured(t)
+	ttl := func() any { return m.mustRead("roles/a", nil)[fieldTTL] }
+	m.mustWrite("roles/a", map[string]any{fieldAllowedRooms: "a", fieldMaxTTL: "10m"})
+	require.EqualValues(t, 600, ttl())
+	require.EqualValues(t, 600, m.mustRead("creds/a", map[string]any{fieldRoom: "a"})[fieldTTL])
+	m.mustWrite("roles/a", map[string]any{fieldMaxTTL: "1h"})
+	require.EqualValues(t, 900, ttl())
+	m.mustWrite("roles/a", map[string]any{fieldMaxTTL: "5m"})
+	require.EqualValues(t, 300, ttl())
+
+	m.mustWrite("roles/a", map[string]any{fieldTTL: "5m"}) // as long as max_ttl
+	require.Contains(t, m.refused(logical.UpdateOperation, "roles/a", map[string]any{fieldMaxTTL: "4m"}), "ttl of 5m0s is over max_ttl of 4m0s")
+	m.mustWrite("roles/a", map[string]any{fieldTTL: 0, fieldMaxTTL: "4m"})
+	require.EqualValues(t, 240, ttl())
+}
+
+func TestWarningsAreOnTheLimit(t *testing.T) {
+	m := newTestMount(t)
+	require.Nil(t, m.mustWrite("roles/a", map[string]any{fieldAllowedRooms: "a", fieldMaxTTL: "24h", fieldMaxNotBefore: "90d"}))
+	require.Contains(t, m.mustWrite("roles/a", map[string]any{fieldMaxTTL: 86401}).Warnings[0], "max_ttl of 24h0m1s is over 24h0m0s")
+	m.mustWrite("roles/a", map[string]any{fieldMaxTTL: "24h"})
+	require.Contains(t, m.mustWrite("roles/a", map[string]any{fieldMaxNotBefore: "91d"}).Warnings[0],
+		"max_not_before of 2184h0m0s is over 90 days: a scheduled token stops working when its key is replaced")
+}
+
+// One request has one answer, however often it is made.
+func TestRefusalsAreTheSameEachTime(t *testing.T) {
+	m := newTestMount(t)
+	for path, data := range map[string]map[string]any{
+		"config":  {fieldConsumerID: "a.b", fieldAudience: " a", fieldIssuer: true, fieldDomain: "a:1"},
+		"roles/a": {fieldAllowedRooms: "a b", fieldTTL: "-1", fieldMaxTTL: "4000d", fieldMaxNotBefore: "x", fieldNotBeforeDuration: "2d"},
+		"roles/b": {fieldAllowedRooms: "a b", fieldTTL: "9999d", fieldMaxTTL: "4000d", fieldNotBeforeDuration: "2d"},
+		"creds/x": {fieldRoom: true, fieldTTL: true, fieldNotBefore: true, fieldBatchInput: true},
+	} {
+		first := m.refused(logical.UpdateOperation, path, data)
+		for range 40 {
+			require.Equal(t, first, m.refused(logical.UpdateOperation, path, data))
+		}
+	}
+}
