@@ -163,7 +163,7 @@ func (b *batch) decide(ctx context.Context, input any) (batchItem, error) {
 		return batchItem{}, err
 	}
 	d := &framework.FieldData{Raw: raw, Schema: b.schema}
-	granted, err := b.issuance.grant(ctx, parseTokenRequest(d))
+	granted, err := b.grant(ctx, parseTokenRequest(d))
 	return batchItem{granted, raw[fieldReference]}, err
 }
 

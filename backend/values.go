@@ -179,7 +179,7 @@ func takeInt(raw any) (any, error) {
 		return nil, errWrongType
 	}
 	n, err := parseWhole(digits)
-	if err == nil && n != int64(int32(n)) {
+	if err == nil && (n > math.MaxInt32 || n < math.MinInt32) {
 		err = errTooLarge
 	}
 	return int(n), err

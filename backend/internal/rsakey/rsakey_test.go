@@ -10,10 +10,12 @@ import (
 	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
+	"encoding/asn1"
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
+	"math/big"
 	"os"
 	"path/filepath"
 	"strings"
@@ -249,7 +251,7 @@ func TestRefusedTexts(t *testing.T) {
 		"a JWK":                  {`{"kty":"RSA","n":"AQAB","e":"AQAB","d":"AQAB"}`, JWK, "is a JSON Web Key (JWK)"},
 		"a set of JWKs":          {"{\n \"keys\": [{\"kty\": \"RSA\"}]}", JWK, "is a JSON Web Key (JWK)"},
 		"endless":                {strings.Repeat("A", maxLength+1), TooLong, "give the key's file alone"},
-		"a modulus beyond sense": {pemOf("RSA PRIVATE KEY", hugeKey()), WrongSize, "has 160000 bits"},
+		"a modulus beyond sense": {pemOf("RSA PRIVATE KEY", hugeKey(t)), WrongSize, "has 160000 bits"},
 	} {
 		requireRefused(t, name, test.input, test.problem, test.text)
 	}
@@ -264,14 +266,13 @@ func publicDER(t testing.TB, private string) []byte {
 }
 
 // hugeKey is the DER of numbers with which no computation would ever end.
-func hugeKey() []byte {
-	number := append([]byte{0x02, 0x82, 20_001 >> 8, 20_001 & 0xff, 0x00}, bytes.Repeat([]byte{0x81}, 20_000)...)
-	small := []byte{0x02, 0x01, 0x03}
-	body := append([]byte{0x02, 0x01, 0x00}, number...)
-	for range 7 {
-		body = append(body, small...)
-	}
-	return append([]byte{0x30, 0x82, byte(len(body) >> 8), byte(len(body))}, body...)
+func hugeKey(t testing.TB) []byte {
+	t.Helper()
+	one := big.NewInt(1)
+	huge := new(big.Int).SetBit(one, 160_000-1, 1)
+	der, err := asn1.Marshal(pkcs1{N: huge, E: big.NewInt(3), D: one, P: one, Q: one, DP: one, DQ: one, QInv: one})
+	require.NoError(t, err)
+	return der
 }
 
 // OpenSSL ignores what follows the key in its block.
