@@ -10,9 +10,11 @@ import (
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
-// The operations that Vault's event system tells of, each as an event of the type
+// The operations that are sent to Vault's event system, each as an event of the type
 // clanmeeting/<operation>.
 const (
 	eventConfigWrite  = "config-write"
@@ -27,10 +29,9 @@ const (
 
 const eventTypePrefix = "clanmeeting/"
 
-// sendEvent tells who subscribed what was done, in the form of the database and
-// ldap engines: the path that the request was for, and whether it changed data.
-// More metadata come in pairs. What was done stays done if the event can't be
-// sent.
+// sendEvent tells subscribers what was done, in the form of the database and ldap
+// engines: the path of the request, and whether it changed data. More metadata come
+// in pairs. What was done stays done if the event can't be sent.
 func (b *backend) sendEvent(ctx context.Context, req *logical.Request, operation string, modified bool, pairs ...string) {
 	metadata := append([]string{
 		logical.EventMetadataOperation, operation,
@@ -38,7 +39,8 @@ func (b *backend) sendEvent(ctx context.Context, req *logical.Request, operation
 		logical.EventMetadataModified, strconv.FormatBool(modified),
 	}, pairs...)
 	err := logical.SendEvent(ctx, b, eventTypePrefix+operation, metadata...)
-	if err != nil && !errors.Is(err, framework.ErrNoEvents) {
+	// OpenBao has no events, and answers so.
+	if err != nil && !errors.Is(err, framework.ErrNoEvents) && status.Code(err) != codes.Unimplemented {
 		b.Logger().Warn("event not sent", "operation", operation, "path", req.Path, "error", err)
 	}
 }

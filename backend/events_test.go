@@ -9,6 +9,8 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
 func TestEvents(t *testing.T) {
@@ -50,6 +52,15 @@ func TestEvents(t *testing.T) {
 	m.refused(logical.UpdateOperation, "roles/b", map[string]any{fieldTTL: "2h"})
 	m.refused(logical.UpdateOperation, "keys/import", map[string]any{fieldPrivateKey: "x"})
 	require.Empty(t, m.events.take(), "a refused write is no event")
+}
+
+// OpenBao has no events. That is no reason to warn on every write.
+func TestServerWithoutEvents(t *testing.T) {
+	m := newTestMount(t)
+	m.events.fail = status.Error(codes.Unimplemented, "unknown service pb.Events")
+	m.mustWrite("roles/a", map[string]any{fieldAllowedRooms: "a"})
+	m.mustDelete("roles/a")
+	require.NotContains(t, m.log.String(), "event not sent")
 }
 
 // What was done stays done where the event can't be sent.

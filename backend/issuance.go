@@ -193,6 +193,9 @@ func (i *issuance) mint(ctx context.Context, g *grant) (map[string]any, error) {
 		fieldTTL:        i.life(g),
 		fieldKeyVersion: i.signer.keyVersion,
 	}
+	if i.signer.domain != "" {
+		data[fieldDomain] = i.signer.domain
+	}
 	if url := i.signer.meetingURL(g.room, token); url != "" {
 		data[fieldMeetingURL] = url
 	}

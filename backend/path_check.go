@@ -31,13 +31,13 @@ func (b *backend) pathCheck() *framework.Path {
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.ReadOperation: &framework.PathOperation{
 				Callback:     b.pathCheckRead,
-				Summary:      "Tell whether creds would give a token.",
+				Summary:      "Say whether creds would give a token.",
 				Responses:    responses,
 				DisplayAttrs: &framework.DisplayAttributes{OperationVerb: "check"},
 			},
 			logical.UpdateOperation: &framework.PathOperation{
 				Callback:     b.pathCheckRead,
-				Summary:      "Tell whether creds would give a token.",
+				Summary:      "Say whether creds would give a token.",
 				Responses:    responses,
 				DisplayAttrs: &framework.DisplayAttributes{OperationVerb: "check", OperationSuffix: "request-with-parameters"},
 			},
@@ -51,7 +51,7 @@ func (b *backend) pathCheck() *framework.Path {
 func checkResponseFields() map[string]*framework.FieldSchema {
 	return map[string]*framework.FieldSchema{
 		fieldAllowed:     {Type: framework.TypeBool, Required: true, Description: "Whether creds would give a token for this request."},
-		fieldReason:      {Type: framework.TypeString, Description: "Why it would not: its very message."},
+		fieldReason:      {Type: framework.TypeString, Description: "The reason of a refusal: the message that creds would give."},
 		fieldMatchedRule: {Type: framework.TypeString, Description: "The entry of allowed_rooms that allows the room; allow_wildcard_room for every room."},
 		fieldClaims:      {Type: framework.TypeMap, Description: "The claims that would be signed."},
 	}
@@ -97,15 +97,14 @@ func checkRefused(mistake error) *logical.Response {
 	return &logical.Response{Data: map[string]any{fieldAllowed: false, fieldReason: oneLine(mistake)}}
 }
 
-const checkHelpSynopsis = `Tell whether a role would give a token, and why not, without making one.`
+const checkHelpSynopsis = `Say whether a role would give a token, and why not, without making one.`
 
 const checkHelpDescription = `
-Takes room, ttl and not_before as creds/<name> does, comes to the same decision
-for the same caller, and signs nothing. Where creds would give a token, the
-answer has allowed=true, the entry of the role that allows the room as
-matched_rule, and the claims that would be signed; else allowed=false, and the
-message that creds would refuse with as reason. A role that is not there is
-refused, as by creds.
+Takes room, ttl and not_before as creds/<name> does, makes the same decision for
+the same caller, and signs nothing. If creds would give a token, the answer has
+allowed=true, the entry of the role that allows the room as matched_rule, and the
+claims that would be signed. If not, it has allowed=false, and as reason the
+message that creds would give. A role that does not exist is refused, as by creds.
 
     vault read clanmeeting/check/support room=support-4711
     vault read clanmeeting/check/support room=billing

@@ -80,29 +80,30 @@ every token. Required when the configuration is created; no default.`,
 			Type: framework.TypeString,
 			Description: `The private key, cm-api-key.pem: an RSA key of 2048 to 8192 bits as a
 PEM, in PKCS#1, PKCS#8 or OpenSSH form, not encrypted. It becomes the
-next key version and signs from then on. It is never returned. No
-default.`,
+next key version, unless it is stored already, and signs from then on.
+It is never returned. No default.`,
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Private key", Sensitive: true, EditType: "file"},
 		},
 		fieldActiveKey: {
 			Type: framework.TypeInt,
 			Description: `The key version that signs, a number from 1. Set it to switch to a
 version that is stored already, or back. Default: the newest one that
-came in as private_key. Not together with private_key.`,
+came in as private_key. Not together with private_key. A read returns 0
+if no key is active; 0 is accepted only then.`,
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Active key version"},
 		},
 		fieldAudience: {
 			Type:    framework.TypeString,
 			Default: defaultAudience,
-			Description: `The aud claim of every token, 1 to 255 characters. Default, and what an
-empty value puts back: clanmeeting.`,
+			Description: `The aud claim of every token, 1 to 255 visible characters. Default, and
+what an empty value restores: clanmeeting.`,
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Audience"},
 		},
 		fieldIssuer: {
 			Type:    framework.TypeString,
 			Default: defaultIssuer,
-			Description: `The iss claim of every token, 1 to 255 characters. Default, and what an
-empty value puts back: production.`,
+			Description: `The iss claim of every token, 1 to 255 visible characters. Default, and
+what an empty value restores: production.`,
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Issuer"},
 		},
 		fieldDomain: {
@@ -120,8 +121,8 @@ func configResponseFields() map[string]*framework.FieldSchema {
 		fieldConsumerID:      {Type: framework.TypeString, Required: true, Description: "The consumer ID."},
 		fieldAudience:        {Type: framework.TypeString, Required: true, Description: "The aud claim of every token."},
 		fieldIssuer:          {Type: framework.TypeString, Required: true, Description: "The iss claim of every token."},
-		fieldDomain:          {Type: framework.TypeString, Required: true, Description: "The host name of the meetings; empty where none is set."},
-		fieldActiveKey:       {Type: framework.TypeInt, Required: true, Description: "The key version that signs; 0 where none does."},
+		fieldDomain:          {Type: framework.TypeString, Required: true, Description: "The host name of the meetings; empty if none is set."},
+		fieldActiveKey:       {Type: framework.TypeInt, Required: true, Description: "The key version that signs; 0 if none does."},
 		fieldPublicKey:       {Type: framework.TypeString, Description: "The public half of the active key, as a SubjectPublicKeyInfo PEM."},
 		fieldPublicKeySHA256: {Type: framework.TypeString, Description: "Hex of the SHA-256 of the public key in DER."},
 		fieldKeyBits:         {Type: framework.TypeInt, Description: "The size of the active key in bits."},
@@ -363,10 +364,17 @@ key. A delete removes the configuration and every key version; tokens that were
 signed before stay valid until they expire.
 
 Refused, with nothing stored: a first write without consumer_id; private_key and
-active_key in one write; a key version that is not there; a private key that is
-encrypted or damaged, not RSA, under 2048 bits or over 8192, or not alone in its
-PEM. A byte-order mark, CRLF, indentation and line breaks written as \n are
-mended.
+active_key in one write; a key version that does not exist; a private key that
+is encrypted or damaged, not RSA, under 2048 bits or over 8192, or not alone in
+its PEM. UTF-16, a byte-order mark, quotes, CRLF, indentation and line breaks written
+as \n are repaired.
+
+A private key is stored once: written again, it becomes the active one under the
+version that it has, and a warning says which version was active before. A mount
+keeps 100 key versions at the most.
+
+If an entry is corrupt, a delete still deletes everything. If it is the active
+key, write private_key, or stage another key and set active_key.
 
     vault write clanmeeting/config consumer_id=acme private_key=@cm-api-key.pem
     vault write clanmeeting/config domain=meet.example.com

@@ -30,8 +30,8 @@ func (b *backend) pathCreds() *framework.Path {
 	fields := withName(requestFields())
 	fields[fieldBatchInput] = &framework.FieldSchema{
 		Type: framework.TypeSlice,
-		Description: `On a write, in place of room, ttl and not_before: a list of 1 to 1,000
-objects that may each have these, and a reference, a text that comes
+		Description: `On a write, instead of room, ttl and not_before: a list of 1 to 1,000
+objects. Each may have these fields, and a reference, a text that comes
 back. Either all get a token or none does. Not for a role with
 generate_lease. Default: none, for a single token.`,
 	}
@@ -64,8 +64,8 @@ func requestFields() map[string]*framework.FieldSchema {
 			Type:  framework.TypeString,
 			Query: true,
 			Description: `The room to be the host of, one that the role allows: 1 to 255 of a-z,
-0-9, "_" and "-"; upper case is lowered. "*" is every room, where the
-role has allow_wildcard_room. Default: the role's default_room.`,
+0-9, "_" and "-"; upper case is lowered. "*" is every room, if the role
+has allow_wildcard_room. Default: the role's default_room.`,
 		},
 		fieldTTL: {
 			Type:  framework.TypeDurationSecond,
@@ -90,11 +90,12 @@ func credsResponseFields() map[string]*framework.FieldSchema {
 		fieldToken:      {Type: framework.TypeString, Required: true, Description: "The host token, a JWT."},
 		fieldRoom:       {Type: framework.TypeString, Required: true, Description: "The room that the token is for."},
 		fieldConsumerID: {Type: framework.TypeString, Required: true, Description: "The consumer that the room is of."},
+		fieldDomain:     {Type: framework.TypeString, Description: "The host name of the meetings, if the configuration has one."},
 		fieldNotBefore:  {Type: framework.TypeInt64, Required: true, Description: "When the token begins to be valid, in seconds since the epoch."},
 		fieldExpiration: {Type: framework.TypeInt64, Required: true, Description: "When the token expires, in seconds since the epoch."},
 		fieldTTL:        {Type: framework.TypeInt64, Required: true, Description: "Seconds from now until the token expires."},
 		fieldKeyVersion: {Type: framework.TypeInt, Required: true, Description: "The key version that signed."},
-		fieldMeetingURL: {Type: framework.TypeString, Description: "The link that opens the room as its host; where the configuration has a domain and the token is for one room."},
+		fieldMeetingURL: {Type: framework.TypeString, Description: "The link that opens the room as its host, if the configuration has a domain and the token is for one room."},
 	}
 }
 
@@ -106,19 +107,18 @@ func credsOrBatchResponseFields() map[string]*framework.FieldSchema {
 	}
 	fields[fieldBatchResults] = &framework.FieldSchema{
 		Type:        framework.TypeSlice,
-		Description: "Of a batch, and in its order: what a single answer's data would be, and the item's reference.",
+		Description: "The answers to a batch, in its order: what a single answer's data would be, and the item's reference.",
 	}
 	return fields
 }
 
-// secretToken is the lease on a token. There is no Renew, which makes it one that
-// can't be renewed.
+// secretToken is the lease on a token. Without a Renew it is not renewable.
 func (b *backend) secretToken() *framework.Secret {
 	return &framework.Secret{
 		Type:   secretTypeToken,
 		Fields: credsResponseFields(),
-		// A signed token can't be recalled: the lease goes, the token stays good
-		// until it expires.
+		// A signed token can't be recalled: the lease goes, the token works until it
+		// expires.
 		Revoke: func(context.Context, *logical.Request, *framework.FieldData) (*logical.Response, error) {
 			return nil, nil
 		},
@@ -200,14 +200,18 @@ role. A read takes room, ttl and not_before as query parameters, a write takes
 them as fields; the answer is the same. With batch_input, a write asks for up to
 1,000 tokens, by JSON from standard input or a file.
 
-Nothing is stored, and a token can't be recalled: it is good until it expires,
-so ask for one when it is needed.
+Nothing is stored, and a token can't be recalled: it works until it expires, so
+ask for one when it is needed. The meeting server checks it when the host
+connects, not for as long as the meeting lasts.
 
-Refused: a role that is not there; a room that the role does not allow, or none
-where it has no default_room; a not_before further ahead than the role's
+Refused: a role that does not exist; a room that the role does not allow, or none
+if it has no default_room; a not_before further ahead than the role's
 max_not_before, or in the past. A ttl over the role's max_ttl or the mount's
-maximum is cut, with a warning. To see why a request is refused, or by which
-rule it is not, make it of check/<name>.
+maximum is cut, with a warning. To see why a request is refused, or which rule
+allows it, send the same request to check/<name>.
+
+A batch is all or nothing: if an item is refused, the message names each refused
+one, up to 20, and no token is made.
 
     vault read clanmeeting/creds/support room=support-4711
     vault read -field=token clanmeeting/creds/support room=support-4711 ttl=2m

@@ -61,8 +61,10 @@ func TestMeetingURL(t *testing.T) {
 	m.mustWrite("config", map[string]any{fieldDomain: "meet.example.com"})
 	m.mustWrite("roles/all", map[string]any{fieldAllowedRooms: "*", fieldAllowWildcardRoom: true})
 	answer, _ := m.token("all", map[string]any{fieldRoom: "launch"})
+	require.Equal(t, "meet.example.com", answer[fieldDomain])
 	require.Equal(t, "https://meet.example.com/acme/launch?jwt="+answer[fieldToken].(string), answer[fieldMeetingURL])
 	answer, _ = m.token("all", map[string]any{fieldRoom: "*"})
+	require.Equal(t, "meet.example.com", answer[fieldDomain])
 	require.NotContains(t, answer, fieldMeetingURL)
 }
 

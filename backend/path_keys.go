@@ -156,7 +156,7 @@ func newKeyResponses() map[int][]framework.Response {
 func keyResponseFields() map[string]*framework.FieldSchema {
 	fields := newKeyResponseFields()
 	fields[fieldSource] = &framework.FieldSchema{Type: framework.TypeString, Required: true, Description: "How the key came into Vault: imported or generated."}
-	fields[fieldCreatedTime] = &framework.FieldSchema{Type: framework.TypeTime, Required: true, Description: "When it did, as RFC 3339."}
+	fields[fieldCreatedTime] = &framework.FieldSchema{Type: framework.TypeTime, Required: true, Description: "When it came into Vault, as RFC 3339."}
 	fields[fieldActive] = &framework.FieldSchema{Type: framework.TypeBool, Required: true, Description: "Whether it is the version that signs."}
 	return fields
 }
@@ -335,7 +335,8 @@ leaves Vault. Hand the public half to Clan Meeting, and when they have put it in
 place, make the version the active one (here 2; a list of keys shows which there
 are). To go back, set active_key back.
 
-Refused: any other size than 2048, 3072 or 4096 bits.
+Refused: any other size than 2048, 3072 or 4096 bits, and more than 100 versions.
+One key is generated at a time.
 
     vault write -field=public_key clanmeeting/keys/generate key_bits=2048 \
       > cm-public-key.pem
@@ -346,11 +347,12 @@ Refused: any other size than 2048, 3072 or 4096 bits.
 const keysImportHelpDescription = `
 Stores a private key as the next key version. It does not sign yet. The answer
 has its version; make that the active one (here 2) when Clan Meeting has put the
-public half in place. To have a key sign at once, write it to config instead.
+public half in place. To let a key sign at once, write it to config instead.
 
 Refused, with nothing stored: a key that is encrypted or damaged, not RSA, under
-2048 bits or over 8192, or not alone in its PEM. Importing the key that is
-active already stores nothing, and says so in a warning.
+2048 bits or over 8192, or not alone in its PEM; more than 100 versions. A key is
+stored once: if it is stored already, the answer has the version that it has, and
+a warning says so.
 
     vault write clanmeeting/keys/import private_key=@new-key.pem
     vault write clanmeeting/config active_key=2
@@ -361,9 +363,10 @@ A read returns the public half of a key version, its fingerprint and size, how
 and when it came into Vault, and whether it is the one that signs. No path
 returns the private half.
 
-A delete removes a key version. Its number is not used again, and tokens that it
-signed stay valid until they expire. Refused: deleting the active version; set
-active_key of config to another one first.
+A delete removes a key version. Its number is not used again. Tokens that it
+signed stay valid until they expire, or until Clan Meeting drops its public half.
+Refused: deleting the active version; set active_key of config to another one
+first.
 
     vault read clanmeeting/keys/1
     vault delete clanmeeting/keys/1

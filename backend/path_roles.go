@@ -113,7 +113,7 @@ func roleRoomFields() map[string]*framework.FieldSchema {
 			Description: `The rooms that a token may be for, separated by commas: names, and globs
 in which "*" stands for any part of a name, like support-*. "*" alone is
 any named room. Each has 1 to 255 of a-z, 0-9, "_", "-" and "*"; upper
-case is lowered. Default: none.`,
+case is lowered. At most 2,000 entries and 128 KiB. Default: none.`,
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Allowed rooms", Description: `Names of rooms, and globs in which "*" stands for any part of a name.`},
 		},
 		fieldAllowedRoomsTemplate: {
@@ -127,7 +127,7 @@ team-{{identity.entity.metadata.team}}-*. Default: false.`,
 		fieldDefaultRoom: {
 			Type: framework.TypeString,
 			Description: `The room of a token whose request names none: one room name, which must
-itself be allowed. Default: none, so that a request must name a room. An
+itself be allowed. Default: none, and a request must name a room. An
 empty value removes it.`,
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Default room"},
 		},
@@ -147,28 +147,31 @@ func roleTimeFields() map[string]*framework.FieldSchema {
 			Type:    framework.TypeDurationSecond,
 			Default: int(defaultTTL.Seconds()),
 			Description: `The life of a token whose request names none, in seconds or like 90s,
-15m, 1h; max_ttl at the most. Default, and what 0 puts back: 15m.`,
+15m, 1h; max_ttl at the most. Default, and what 0 restores: 15m, or
+max_ttl if that is less.`,
 			DisplayAttrs: &framework.DisplayAttributes{Name: "TTL"},
 		},
 		fieldMaxTTL: {
 			Type:    framework.TypeDurationSecond,
 			Default: int(defaultMaxTTL.Seconds()),
 			Description: `The longest life that a request can get, in seconds or like 90s, 15m,
-1h. The mount's maximum applies, too. Default, and what 0 puts back: 1h.`,
+1h; 3650d at the most. The mount's maximum applies, too. Default, and
+what 0 restores: 1h.`,
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Maximum TTL"},
 		},
 		fieldNotBeforeDuration: {
 			Type:    framework.TypeDurationSecond,
 			Default: int(defaultNotBeforeDuration.Seconds()),
-			Description: `How far nbf lies back on a token for use now, for meeting servers whose
-clock is behind, in seconds or like 90s, 15m. Default: 30s.`,
+			Description: `How far nbf is backdated on a token for use now, for meeting servers
+whose clock is behind, in seconds or like 90s, 15m; 24h at the most.
+Default: 30s.`,
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Not-before duration"},
 		},
 		fieldMaxNotBefore: {
 			Type:    framework.TypeDurationSecond,
 			Default: 0,
 			Description: `How far ahead not_before of a request may lie, in seconds or like 15m,
-24h, 7d. Default: 0, which refuses scheduling.`,
+24h, 7d; 3650d at the most. Default: 0, which refuses scheduling.`,
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Maximum not-before"},
 		},
 		fieldGenerateLease: {
@@ -328,7 +331,7 @@ func (r *role) warnings(mountMax time.Duration) []string {
 }
 
 const rolesHelpDescription = `
-Lists the names of the roles, sorted. Where there is none, no value is found.
+Lists the names of the roles, sorted. If there is none, no value is found.
 
     vault list clanmeeting/roles
 `
@@ -345,13 +348,14 @@ support-4711, not my-support-4711, and "*" alone allows any named room. A token
 for every room, room=*, needs allow_wildcard_room, whatever allowed_rooms says.
 
 With allowed_rooms_template, entries and default_room may hold the identity
-templates of Vault's policies. A value stands for one literal part of a name.
-Where the caller has no entity, no such value, or one with anything but a-z,
-0-9, "_" and "-" in it, the entry matches nothing.
+templates of Vault's policies. A value stands for one literal part of a name, in
+lower case. If the caller has no entity, no such value, or one with anything but
+a-z, 0-9, "_" and "-" in it, the entry matches nothing.
 
 Refused: a role that allows nothing, a ttl over max_ttl, a default_room that the
-role does not allow, a fraction of a second. A write warns of what is allowed
-but risky: allow_wildcard_room, and a max_ttl over 24h or the mount's maximum.
+role does not allow, a fraction of a second. A write warns about what is allowed
+but risky: allow_wildcard_room, a max_ttl over 24h or the mount's maximum, and a
+max_not_before over 90d.
 
     vault write clanmeeting/roles/support allowed_rooms='support-*' ttl=5m
     vault write clanmeeting/roles/support max_ttl=15m

@@ -24,26 +24,26 @@ func (b *backend) pathVerify() *framework.Path {
 			fieldToken: {
 				Type:     framework.TypeString,
 				Required: true,
-				Description: `The token that was presented: the JWT alone, which in a meeting's link
-follows jwt=. White space around it is skipped. Required.`,
+				Description: `The token that was presented: the JWT alone, which follows jwt= in a
+meeting's link. White space around it is ignored. Required.`,
 				DisplayAttrs: &framework.DisplayAttributes{Name: "Token", Sensitive: true},
 			},
 			fieldRoom: {
 				Type: framework.TypeString,
 				Description: `The room that it was presented for, 1 to 255 of a-z, 0-9, "_" and "-".
-Default: none, and the room is not compared.`,
+Default: none; the room is then not compared.`,
 			},
 		},
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.UpdateOperation: &framework.PathOperation{
 				Callback: b.pathVerifyWrite,
-				Summary:  "Tell why the meeting server would turn a token away.",
+				Summary:  "Say why the meeting server would refuse a token.",
 				Responses: map[int][]framework.Response{
 					http.StatusOK: {{Description: "OK", Fields: map[string]*framework.FieldSchema{
-						fieldValid:      {Type: framework.TypeBool, Required: true, Description: "Whether the meeting server would take the token now."},
-						fieldReason:     {Type: framework.TypeString, Description: "Why it would not."},
+						fieldValid:      {Type: framework.TypeBool, Required: true, Description: "Whether the meeting server would accept the token now."},
+						fieldReason:     {Type: framework.TypeString, Description: "The reason, if it would not."},
 						fieldClaims:     {Type: framework.TypeMap, Description: "The claims of the token, believed or not. A number that a float64 does not hold is given as text."},
-						fieldKeyVersion: {Type: framework.TypeInt, Description: "The key version that signed the token; if one did."},
+						fieldKeyVersion: {Type: framework.TypeInt, Description: "The key version that signed the token, if one did."},
 					}}},
 				},
 				DisplayAttrs: &framework.DisplayAttributes{OperationVerb: "verify", OperationSuffix: "token"},
@@ -113,18 +113,20 @@ func (b *backend) verify(ctx context.Context, token string, wanted room.Name, cf
 	return resp, nil
 }
 
-const verifyHelpSynopsis = `Tell why a host with a token was turned away.`
+const verifyHelpSynopsis = `Say why a host with a token was refused.`
 
 const verifyHelpDescription = `
-Looks at a token as the meeting server does, and says as valid whether the
-server would take it now and, if not, as reason why: it is malformed, signed by
-another key, expired, not valid yet, for another room, of the wrong audience,
-issuer or consumer. All key versions of this mount are tried. No algorithm but
-RS256 is accepted, whatever the token says of itself, and there is no leeway in
-time, as there is none on the server.
+Checks a token as the meeting server does. The answer says as valid whether the
+server would accept the token now. If not, reason says why: it is malformed,
+signed by another key, expired, not valid yet, for another room, or has the wrong
+audience, issuer or consumer. All key versions of this mount are tried. No
+algorithm but RS256 is accepted, whatever the token says, and there is no leeway
+in time, as there is none on the server.
 
-The claims are returned also of a token that is not valid. Refused: no token,
-and a mount that is not configured.
+The claims are returned for a token that is not valid, too. A warning says if an
+inactive key version signed the token: Vault can't know whether Clan Meeting still
+has that public half. Another warning names each version that can't be read.
+Refused: no token, and a mount that is not configured.
 
     vault read -field=token clanmeeting/creds/support room=support-1 > token.txt
     vault write clanmeeting/verify token=@token.txt room=support-1

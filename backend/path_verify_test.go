@@ -218,7 +218,7 @@ func TestVerifyAsTheServer(t *testing.T) {
 	require.Equal(t, []any{"1e999", "9007199254740993", 1.5}, large.Data[fieldClaims].(map[string]any)["x"], "as in the token")
 	require.Equal(t, []string{"the token has no exp: it never expires"},
 		m.verify(signedBy(t, key, goodHeader, without(fmt.Sprintf(`"exp":%d,`, now+60))), "").Warnings)
-	require.Equal(t, []string{"exp is in milliseconds, it seems, where seconds are due"},
+	require.Equal(t, []string{"exp seems to be in milliseconds; it must be in seconds"},
 		m.verify(signedBy(t, key, goodHeader, with("exp", fmt.Sprint(now*1000))), "").Warnings)
 }
 

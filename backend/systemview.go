@@ -11,13 +11,12 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// stateLife is how long a replication state is taken for the same.
+// stateLife is how long a replication state is cached.
 const stateLife = time.Second
 
-// A systemView remembers the replication state for a moment. The framework asks
-// Vault for it on every request, by a call of its own, to forward a write early;
-// where its answer is out of date, storage refuses the write, and Vault forwards it
-// then.
+// A systemView caches the replication state for a moment. The framework asks Vault
+// for it on every request, by a separate call, to forward a write early. If the
+// cached state is out of date, storage refuses the write, and Vault forwards it then.
 type systemView struct {
 	logical.SystemView
 	now func() time.Time
@@ -37,8 +36,8 @@ func (v *systemView) ReplicationState() consts.ReplicationState {
 	return v.state
 }
 
-// onPerformanceStandby tells whether this node answers reads only, and forwards
-// what writes. It asks Vault each time.
+// onPerformanceStandby reports whether this node answers only reads, and forwards
+// writes. It asks Vault each time.
 func (b *backend) onPerformanceStandby() bool {
 	return b.vault.ReplicationState().HasState(consts.ReplicationPerformanceStandby)
 }

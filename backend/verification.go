@@ -33,7 +33,7 @@ var compactPattern = regexp.MustCompile(`^[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-
 // manyDigits is a time in milliseconds: in seconds it would lie in the year 5138.
 const manyDigits = 100_000_000_000
 
-// A presentedToken is a token that somebody presents, decoded and not believed.
+// A presentedToken is a token that somebody presents: decoded, not verified.
 type presentedToken struct {
 	header    map[string]any
 	claims    map[string]any
@@ -43,7 +43,7 @@ type presentedToken struct {
 
 var errMalformed = errors.New("malformed")
 
-// decodeToken takes a token apart. Numbers are json.Number. The error tells what is
+// decodeToken takes a token apart. Numbers are json.Number. The error says what is
 // wrong with its form.
 func decodeToken(token string) (*presentedToken, error) {
 	if len(token) > maxTokenLength || !compactPattern.MatchString(token) {
@@ -53,17 +53,17 @@ func decodeToken(token string) (*presentedToken, error) {
 	t := &presentedToken{signed: parts[0] + "." + parts[1]}
 	var err error
 	if t.header, err = decodeSegment(parts[0]); err != nil {
-		return nil, fmt.Errorf("%w: its header is no JSON object", errMalformed)
+		return nil, fmt.Errorf("%w: its header is not a JSON object", errMalformed)
 	}
 	if t.claims, err = decodeSegment(parts[1]); err != nil {
-		return nil, fmt.Errorf("%w: its claims are no JSON object", errMalformed)
+		return nil, fmt.Errorf("%w: its claims are not a JSON object", errMalformed)
 	}
 	if nesting(t.claims) > maxNesting {
 		return nil, fmt.Errorf("%w: its claims are nested more than %d deep", errMalformed, maxNesting)
 	}
 	// Strict, or the last character could be changed without changing a byte.
 	if t.signature, err = base64.RawURLEncoding.Strict().DecodeString(parts[2]); err != nil {
-		return nil, fmt.Errorf("%w: its signature is no base64url", errMalformed)
+		return nil, fmt.Errorf("%w: its signature is not base64url", errMalformed)
 	}
 	return t, nil
 }
@@ -126,7 +126,7 @@ func (t *presentedToken) checkSignature(ctx context.Context, consumerID string, 
 	return 0, "signed by another key, or changed since: no key version of this mount verifies it", nil
 }
 
-// checkClaims tells all that the meeting server would have against the claims. An
+// checkClaims returns all that the meeting server would find wrong with the claims. An
 // empty room is any.
 func (t *presentedToken) checkClaims(cfg *config, wanted room.Name, now time.Time) []string {
 	var reasons []string
@@ -149,7 +149,7 @@ func (t *presentedToken) checkClaims(cfg *config, wanted room.Name, now time.Tim
 }
 
 // checkTimes allows no leeway, as the server: not valid when now >= exp or now < nbf.
-// A token without one of them it takes.
+// Like the server, it accepts a token without one of them.
 func (t *presentedToken) checkTimes(now int64) string {
 	for _, name := range []string{"exp", "nbf"} {
 		value, ok := t.claims[name]
@@ -169,8 +169,8 @@ func (t *presentedToken) checkTimes(now int64) string {
 	return ""
 }
 
-// distance is how far the second time lies after the first, as one says it. It may
-// be more than an int64 or a time.Duration holds.
+// distance is how far the second time lies after the first, in words. It may be more
+// than an int64 or a time.Duration holds.
 func distance(from, to int64) string {
 	const century = 100 * 365 * 24 * 60 * 60
 	if to-century > from || to-century > to {
@@ -201,7 +201,7 @@ func (t *presentedToken) checkRoom(wanted room.Name) string {
 	return fmt.Sprintf("for room %q, not %q", shorten(name), shorten(string(wanted)))
 }
 
-// remarks are what the server lets pass and a support engineer should know.
+// remarks are what the server accepts and a support engineer should know.
 func (t *presentedToken) remarks() []string {
 	var remarks []string
 	if _, ok := t.claims["exp"]; !ok {
@@ -209,7 +209,7 @@ func (t *presentedToken) remarks() []string {
 	}
 	for _, name := range []string{"exp", "nbf"} {
 		if at, err := numericDate(t.claims[name]); err == nil && at >= manyDigits {
-			remarks = append(remarks, name+" is in milliseconds, it seems, where seconds are due")
+			remarks = append(remarks, name+" seems to be in milliseconds; it must be in seconds")
 		}
 	}
 	return remarks
@@ -223,8 +223,7 @@ func numericDate(value any) (int64, error) {
 	return number.Int64()
 }
 
-// shown is a member of a header or of claims in a reason: as JSON, and no longer
-// than a line.
+// shown is a member of a header or of claims, as JSON, shortened for a reason.
 func shown(object map[string]any, name string) string {
 	value, ok := object[name]
 	if !ok {

@@ -122,7 +122,7 @@ func (r Rule) IsGlob() bool {
 	return false
 }
 
-// Values tells what a directive, like identity.entity.name, stands for. If the
+// Values returns what a directive, like identity.entity.name, stands for. If the
 // caller has no such value, its error is a [*NoValueError]; any other error is a
 // fault.
 type Values func(directive string) (string, error)
