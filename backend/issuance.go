@@ -136,37 +136,56 @@ func (i *issuance) defaultRoom() (string, error) {
 	return name, err
 }
 
-// grantTimes sets when the token begins and ends.
+// grantTimes sets when the token begins and ends. All times are in whole seconds.
 func (i *issuance) grantTimes(g *grant, start *time.Time, ttl time.Duration) error {
-	now := i.now.Truncate(time.Second)
-	if start == nil {
-		g.notBefore, g.expiration = now.Add(-i.role.NotBeforeDuration).Unix(), now.Add(ttl).Unix()
-		return nil
+	r, now := i.role, i.now.Truncate(time.Second)
+	if r.ended(now) {
+		return invalid("this role ended at %s, its %s; have that changed, or use another role", inWords(r.ValidUntil), fieldValidUntil)
 	}
-	if err := i.role.checkStart(*start, now); err != nil {
-		return err
+	begin, counted := now.Add(-r.NotBeforeDuration), now
+	switch {
+	case start != nil:
+		if err := r.checkStart(*start, now); err != nil {
+			return err
+		}
+		begin, counted = *start, *start
+	case now.Before(r.ValidFrom): // the role's writer chose the time
+		begin, counted = r.ValidFrom, r.ValidFrom
+	case begin.Before(r.ValidFrom):
+		begin = r.ValidFrom
 	}
-	g.notBefore, g.expiration = start.Unix(), start.Add(ttl).Unix()
-	switch life := g.expiration - now.Unix(); {
+	end := counted.Add(ttl)
+	if !r.ValidUntil.IsZero() && end.After(r.ValidUntil) {
+		end = r.ValidUntil
+		g.warnings = append(g.warnings, "the token ends with this role, at "+inWords(end)+", which is earlier than its TTL")
+	}
+	g.notBefore, g.expiration = begin.Unix(), end.Unix()
+	switch life := end.Sub(now); {
 	case life <= 0:
 		return invalid("%s lies so far back that the token would have expired already; leave it out for a token for now", fieldNotBefore)
-	case i.role.GenerateLease && life > int64(i.caller.maxTTL.Seconds()):
+	case r.GenerateLease && life > i.caller.maxTTL:
 		// Vault would cut the lease, which then ends before the token.
-		return invalid("%s is so far ahead that a lease to the token's end would be over the mount's maximum; ask nearer to the time, or use a role without %s", fieldNotBefore, fieldGenerateLease)
+		return invalid("the token would begin so far ahead that a lease to its end would be over the mount's maximum; ask nearer to the time, or use a role without %s", fieldGenerateLease)
 	}
 	return nil
 }
 
-// checkStart holds a scheduled start against the role's limits on either side of
-// now. All times are in whole seconds.
+// checkStart checks a scheduled start against the role's window, and against its
+// limits on either side of now. All times are in whole seconds.
 func (r *role) checkStart(start, now time.Time) error {
 	switch {
+	case !r.ValidFrom.IsZero() && start.Before(r.ValidFrom):
+		return invalid("%s is before this role's %s, %s", fieldNotBefore, fieldValidFrom, inWords(r.ValidFrom))
+	case r.ended(start):
+		return invalid("%s is not before this role's %s, %s", fieldNotBefore, fieldValidUntil, inWords(r.ValidUntil))
+	case start.Before(now.Add(-r.NotBeforeDuration)):
+		return invalid("%s is more than %s in the past; leave it out for a token for now", fieldNotBefore, r.NotBeforeDuration)
+	case r.hasWindow():
+		return nil
 	case start.After(now) && r.MaxNotBefore == 0:
 		return invalid("%s is in the future, and this role does not schedule; leave it out, or have %s set on the role", fieldNotBefore, fieldMaxNotBefore)
 	case start.After(now.Add(r.MaxNotBefore)):
 		return invalid("%s is further ahead than the %s of this role's %s; ask nearer to the time, and give a number in seconds, not milliseconds", fieldNotBefore, r.MaxNotBefore, fieldMaxNotBefore)
-	case start.Before(now.Add(-r.NotBeforeDuration)):
-		return invalid("%s is more than %s in the past; leave it out for a token for now", fieldNotBefore, r.NotBeforeDuration)
 	}
 	return nil
 }

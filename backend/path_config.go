@@ -366,8 +366,8 @@ signed before stay valid until they expire.
 Refused, with nothing stored: a first write without consumer_id; private_key and
 active_key in one write; a key version that does not exist; a private key that
 is encrypted or damaged, not RSA, under 2048 bits or over 8192, or not alone in
-its PEM. UTF-16, a byte-order mark, quotes, CRLF, indentation and line breaks written
-as \n are repaired.
+its PEM. UTF-16, a byte-order mark, quotes, CRLF, indentation and line breaks
+written as \n are repaired.
 
 A private key is stored once: written again, it becomes the active one under the
 version that it has, and a warning says which version was active before. A mount

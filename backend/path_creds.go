@@ -79,8 +79,8 @@ role's ttl.`,
 			Query: true,
 			Description: `When the token begins to be valid, for a scheduled meeting, as RFC 3339
 like 2030-01-31T09:00:00Z, or in seconds since the epoch. Its life
-counts from then. Not further ahead than the role's max_not_before.
-Default: now.`,
+counts from then. Not further ahead than the role's max_not_before, or
+within the role's window. Default: now, or the role's valid_from.`,
 		},
 	}
 }
@@ -206,9 +206,10 @@ connects, not for as long as the meeting lasts.
 
 Refused: a role that does not exist; a room that the role does not allow, or none
 if it has no default_room; a not_before further ahead than the role's
-max_not_before, or in the past. A ttl over the role's max_ttl or the mount's
-maximum is cut, with a warning. To see why a request is refused, or which rule
-allows it, send the same request to check/<name>.
+max_not_before, outside of its window, or in the past; a role that has ended. A
+ttl over the role's max_ttl or the mount's maximum is cut, with a warning. To see
+why a request is refused, or which rule allows it, send the same request to
+check/<name>.
 
 A batch is all or nothing: if an item is refused, the message names each refused
 one, up to 20, and no token is made.

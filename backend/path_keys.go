@@ -335,8 +335,8 @@ leaves Vault. Hand the public half to Clan Meeting, and when they have put it in
 place, make the version the active one (here 2; a list of keys shows which there
 are). To go back, set active_key back.
 
-Refused: any other size than 2048, 3072 or 4096 bits, and more than 100 versions.
-One key is generated at a time.
+Refused: any other size than 2048, 3072 or 4096 bits, and more than 100
+versions. One key is generated at a time.
 
     vault write -field=public_key clanmeeting/keys/generate key_bits=2048 \
       > cm-public-key.pem

@@ -26,6 +26,8 @@ const (
 	fieldMaxTTL               = "max_ttl"
 	fieldNotBeforeDuration    = "not_before_duration"
 	fieldMaxNotBefore         = "max_not_before"
+	fieldValidFrom            = "valid_from"
+	fieldValidUntil           = "valid_until"
 	fieldGenerateLease        = "generate_lease"
 )
 
@@ -103,6 +105,7 @@ and dots. Part of the path.`,
 func roleFields() map[string]*framework.FieldSchema {
 	fields := roleRoomFields()
 	maps.Copy(fields, roleTimeFields())
+	maps.Copy(fields, roleWindowFields())
 	return fields
 }
 
@@ -185,6 +188,28 @@ does not end the token. Default: false.`,
 	}
 }
 
+// roleWindowFields are texts and not framework.TypeTime, because an empty value means
+// something.
+func roleWindowFields() map[string]*framework.FieldSchema {
+	return map[string]*framework.FieldSchema{
+		fieldValidFrom: {
+			Type: framework.TypeString,
+			Description: `No token of this role is valid earlier, whatever a request asks for. A
+request before it gets a token that begins then. As RFC 3339, like
+2030-01-31T09:00:00Z, or in seconds since the epoch. Default: none. An
+empty value removes it.`,
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Valid from"},
+		},
+		fieldValidUntil: {
+			Type: framework.TypeString,
+			Description: `No token of this role is valid later, and none is given from then on.
+As RFC 3339, like 2030-01-31T18:00:00Z, or in seconds since the epoch.
+Default: none. An empty value removes it.`,
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Valid until"},
+		},
+	}
+}
+
 // roleResponseFields are the fields of a role as it is read: all of them, always.
 func roleResponseFields() map[string]*framework.FieldSchema {
 	fields := roleFields()
@@ -229,6 +254,8 @@ func (b *backend) pathRoleRead(ctx context.Context, req *logical.Request, d *fra
 		fieldMaxTTL:               int64(r.MaxTTL.Seconds()),
 		fieldNotBeforeDuration:    int64(r.NotBeforeDuration.Seconds()),
 		fieldMaxNotBefore:         int64(r.MaxNotBefore.Seconds()),
+		fieldValidFrom:            inWords(r.ValidFrom),
+		fieldValidUntil:           inWords(r.ValidUntil),
 		fieldGenerateLease:        r.GenerateLease,
 	}}, nil
 }
@@ -245,7 +272,7 @@ func (b *backend) pathRoleWrite(ctx context.Context, req *logical.Request, d *fr
 	}
 	b.sendEvent(ctx, req, eventRoleWrite, true, fieldName, name)
 	resp := &logical.Response{}
-	for _, warning := range r.warnings(b.System().MaxLeaseTTL()) {
+	for _, warning := range r.warnings(b.System().MaxLeaseTTL(), b.now()) {
 		resp.AddWarning(warning)
 	}
 	return resp, nil
@@ -261,9 +288,10 @@ func writeRole(ctx context.Context, s logical.Storage, name string, d *framework
 	if current != nil {
 		changed = current.storedRole
 	}
+	windowErr := changed.patchWindow(d)
 	changed.patch(d)
 	r, err := changed.compile()
-	if err != nil {
+	if err = errors.Join(windowErr, err); err != nil {
 		return nil, err
 	}
 	return r, store(ctx, s, rolePath(name), r.storedRole)
@@ -312,8 +340,29 @@ func (s *storedRole) patch(d *framework.FieldData) {
 	}
 }
 
+// patchWindow sets the ends of the window that the request names.
+func (s *storedRole) patchWindow(d *framework.FieldData) error {
+	var problems []error
+	for _, end := range []struct {
+		name   string
+		target *time.Time
+	}{{fieldValidFrom, &s.ValidFrom}, {fieldValidUntil, &s.ValidUntil}} {
+		text, ok := d.GetOk(end.name)
+		if !ok {
+			continue
+		}
+		t, err := parseDate(text.(string))
+		if err != nil {
+			problems = append(problems, invalid("%s must be %s; an empty value removes it", end.name, wanted(framework.TypeTime)))
+			continue
+		}
+		*end.target = t
+	}
+	return errors.Join(problems...)
+}
+
 // warnings are what a security team should know about the role that it wrote.
-func (r *role) warnings(mountMax time.Duration) []string {
+func (r *role) warnings(mountMax time.Duration, now time.Time) []string {
 	var warnings []string
 	if r.AllowWildcardRoom {
 		warnings = append(warnings, fieldAllowWildcardRoom+` lets this role issue tokens for room "*", which make their holder the host of every room of the consumer`)
@@ -323,6 +372,9 @@ func (r *role) warnings(mountMax time.Duration) []string {
 	}
 	if r.MaxTTL > mountMax {
 		warnings = append(warnings, fmt.Sprintf("%s of %s is over the mount's maximum of %s, which applies", fieldMaxTTL, r.MaxTTL, mountMax))
+	}
+	if r.ended(now) {
+		warnings = append(warnings, fmt.Sprintf("%s, %s, is in the past: this role gives no token", fieldValidUntil, inWords(r.ValidUntil)))
 	}
 	if r.MaxNotBefore > longMaxNotBefore {
 		warnings = append(warnings, fmt.Sprintf("%s of %s is over %s: a scheduled token stops working when its key is replaced", fieldMaxNotBefore, r.MaxNotBefore, inDays(longMaxNotBefore)))
@@ -352,14 +404,22 @@ templates of Vault's policies. A value stands for one literal part of a name, in
 lower case. If the caller has no entity, no such value, or one with anything but
 a-z, 0-9, "_" and "-" in it, the entry matches nothing.
 
+With valid_from and valid_until, the role itself keeps a host from starting
+early, and ends with its event. A request that comes before valid_from gets a
+token that begins then; a token that would outlive valid_until is cut, with a
+warning. If both are set, a request may name any not_before between them.
+
 Refused: a role that allows nothing, a ttl over max_ttl, a default_room that the
-role does not allow, a fraction of a second. A write warns about what is allowed
-but risky: allow_wildcard_room, a max_ttl over 24h or the mount's maximum, and a
-max_not_before over 90d.
+role does not allow, a valid_until that is not after valid_from, a fraction of a
+second. A write warns about what is allowed but risky: allow_wildcard_room, a
+max_ttl over 24h or the mount's maximum, a max_not_before over 90d, and a
+valid_until in the past.
 
     vault write clanmeeting/roles/support allowed_rooms='support-*' ttl=5m
     vault write clanmeeting/roles/support max_ttl=15m
     vault write clanmeeting/roles/webinar allowed_rooms=launch max_not_before=7d
+    vault write clanmeeting/roles/event-7 allowed_rooms=launch \
+      valid_from=2030-01-31T09:00:00Z valid_until=2030-01-31T11:00:00Z
     vault write clanmeeting/roles/me allowed_rooms_template=true \
       allowed_rooms='{{identity.entity.id}}' \
       default_room='{{identity.entity.id}}'

@@ -26,6 +26,8 @@ func roleDefaults(changes map[string]any) map[string]any {
 		fieldNotBeforeDuration:    float64(30),
 		fieldMaxNotBefore:         float64(0),
 		fieldGenerateLease:        false,
+		fieldValidFrom:            "",
+		fieldValidUntil:           "",
 	}
 	for k, v := range changes {
 		role[k] = v

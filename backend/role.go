@@ -64,6 +64,11 @@ type storedRole struct {
 	// MaxNotBefore is how far ahead a request may schedule; 0 for not at all.
 	MaxNotBefore time.Duration `json:"max_not_before"`
 
+	// ValidFrom and ValidUntil are the role's window, in whole seconds. No token is
+	// valid outside of it. A zero time leaves that end open.
+	ValidFrom  time.Time `json:"valid_from,omitzero"`
+	ValidUntil time.Time `json:"valid_until,omitzero"`
+
 	GenerateLease bool `json:"generate_lease"`
 }
 
@@ -118,6 +123,9 @@ func (s storedRole) compile() (*role, error) {
 		case d.value > d.most:
 			problems = append(problems, invalid("%s is too large: %s is the most", d.field, inDays(d.most)))
 		}
+	}
+	if !s.ValidFrom.IsZero() && !s.ValidUntil.IsZero() && !s.ValidFrom.Before(s.ValidUntil) {
+		problems = append(problems, invalid("%s must be after %s", fieldValidUntil, fieldValidFrom))
 	}
 	return r, errors.Join(problems...)
 }
@@ -216,6 +224,21 @@ func (r *role) match(ctx context.Context, name room.Name, matcher *room.Matcher)
 func (r *role) size() int {
 	const fixed = 1 << 10
 	return fixed + 4*len(r.DefaultRoom) + r.rules.Size()
+}
+
+// ended reports whether the role's window has closed.
+func (r *role) ended(now time.Time) bool { return !r.ValidUntil.IsZero() && !now.Before(r.ValidUntil) }
+
+// hasWindow reports whether both ends of the role's window are set, so that a request
+// may name any time in it.
+func (r *role) hasWindow() bool { return !r.ValidFrom.IsZero() && !r.ValidUntil.IsZero() }
+
+// inWords is a time as it is written and read, empty for the zero time.
+func inWords(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format(time.RFC3339)
 }
 
 // templateStart is text that only a template begins with.

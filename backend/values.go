@@ -323,6 +323,25 @@ func takeTime(raw any) (any, error) {
 	return n, err
 }
 
+// The dates that RFC 3339 can write, but for the zero time.
+const (
+	firstDate = -62_135_596_799
+	lastDate  = 253_402_300_799
+)
+
+// parseDate reads a time that is stored; an empty text is the zero time.
+func parseDate(text string) (time.Time, error) {
+	value, err := takeTime(text)
+	if err != nil || value == nil {
+		return time.Time{}, err
+	}
+	seconds := value.(int64)
+	if seconds < firstDate || seconds > lastDate {
+		return time.Time{}, errWrongType
+	}
+	return time.Unix(seconds, 0).UTC(), nil
+}
+
 // namePattern is what a field's name looks like, known or misspelt.
 var namePattern = regexp.MustCompile(`^[a-z][a-z0-9_-]{0,31}$`)
 

@@ -1,0 +1,247 @@
+// Copyright (c) The vault-plugin-secrets-clanmeeting authors
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"encoding/json"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/require"
+)
+
+// at is a time that lies some seconds from testNow, as it is written.
+func at(offset int64) string { return time.Unix(testNow.Unix()+offset, 0).UTC().Format(time.RFC3339) }
+
+// windowed writes the role event with a window, and other fields.
+func (m *testMount) windowed(from, until string, pairs ...any) {
+	m.t.Helper()
+	data := map[string]any{fieldAllowedRooms: "*", fieldTTL: "5m", fieldValidFrom: from, fieldValidUntil: until}
+	for i := 0; i < len(pairs); i += 2 {
+		data[pairs[i].(string)] = pairs[i+1]
+	}
+	m.mustWrite("roles/event", data)
+}
+
+// The role keeps a host from starting early, whatever the request asks for.
+func TestWindow(t *testing.T) {
+	m := configured(t)
+	now := testNow.Unix()
+	for name, test := range map[string]struct {
+		from, until string
+		role        []any
+		request     map[string]any
+		nbf, exp    int64 // from now
+		cut         bool
+	}{
+		"before it":                   {at(3600), at(7200), nil, nil, 3600, 3900, false},
+		"before it, ttl named":        {at(3600), at(7200), nil, map[string]any{fieldTTL: "1m"}, 3600, 3660, false},
+		"before it, open end":         {at(3600), "", nil, nil, 3600, 3900, false},
+		"far before it":               {at(86400 * 400), "", nil, nil, 86400 * 400, 86400*400 + 300, false},
+		"at its beginning":            {at(0), at(7200), nil, nil, 0, 300, false},
+		"a second after":              {at(-1), at(7200), nil, nil, -1, 300, false},
+		"backdated into it":           {at(-29), at(7200), nil, nil, -29, 300, false},
+		"well in it":                  {at(-3600), at(7200), nil, nil, -30, 300, false},
+		"near its end":                {at(-3600), at(299), nil, nil, -30, 299, true},
+		"ends with the token":         {at(-3600), at(300), nil, nil, -30, 300, false},
+		"in its last second":          {at(-3600), at(1), nil, nil, -30, 1, true},
+		"a window of one second":      {at(0), at(1), nil, nil, 0, 1, true},
+		"one second, ahead":           {at(60), at(61), nil, nil, 60, 61, true},
+		"shorter than the backdating": {at(-5), at(5), nil, nil, -5, 5, true},
+		"shorter than ttl, ahead":     {at(60), at(120), nil, nil, 60, 120, true},
+		"without a beginning":         {"", at(100), nil, nil, -30, 100, true},
+		"epoch seconds":               {fmt.Sprint(now + 60), fmt.Sprint(now + 120), nil, nil, 60, 120, true},
+		"scheduled in it":             {at(60), at(7200), nil, map[string]any{fieldNotBefore: now + 600}, 600, 900, false},
+		"scheduled at its beginning":  {at(60), at(7200), nil, map[string]any{fieldNotBefore: now + 60}, 60, 360, false},
+		"scheduled in its last":       {at(60), at(7200), nil, map[string]any{fieldNotBefore: now + 7199}, 7199, 7200, true},
+		"scheduled beyond max":        {at(-60), at(7200), []any{fieldMaxNotBefore, 60}, map[string]any{fieldNotBefore: now + 600}, 600, 900, false},
+		"max alone counts, from":      {at(-60), "", []any{fieldMaxNotBefore, 600}, map[string]any{fieldNotBefore: now + 600}, 600, 900, false},
+		"max alone counts, until":     {"", at(700), []any{fieldMaxNotBefore, 600}, map[string]any{fieldNotBefore: now + 600}, 600, 700, true},
+		"scheduled now":               {at(-60), at(7200), nil, map[string]any{fieldNotBefore: now}, 0, 300, false},
+	} {
+		m.windowed(test.from, test.until, test.role...)
+		request := map[string]any{fieldRoom: "launch"}
+		for field, value := range test.request {
+			request[field] = value
+		}
+		resp := m.must(m.call(logical.ReadOperation, "creds/event", request))
+		claims := verified(t, resp.Data[fieldToken].(string), testKey(t))
+		require.Equal(t, []any{json.Number(base10(now + test.nbf)), json.Number(base10(now + test.exp))}, []any{claims["nbf"], claims["exp"]}, name)
+		require.EqualValues(t, test.exp, resp.Data[fieldTTL], name)
+		require.Equal(t, test.cut, len(resp.Warnings) == 1, "%s: %v", name, resp.Warnings)
+		if test.cut {
+			require.Equal(t, "the token ends with this role, at "+at(test.exp)+", which is earlier than its TTL", resp.Warnings[0])
+		}
+		checked := m.must(m.call(logical.ReadOperation, "check/event", request))
+		require.EqualValues(t, now+test.nbf, checked.Data[fieldClaims].(map[string]any)["nbf"], name)
+		require.EqualValues(t, now+test.exp, checked.Data[fieldClaims].(map[string]any)["exp"], name)
+		require.Equal(t, resp.Warnings, checked.Warnings, name)
+		results := m.mustWrite("creds/event", map[string]any{fieldBatchInput: []any{request}}).Data[fieldBatchResults].([]any)
+		require.Equal(t, resp.Data, results[0], name)
+		m.mustDelete("roles/event")
+	}
+}
+
+func TestWindowRefusals(t *testing.T) {
+	m := configured(t)
+	now := testNow.Unix()
+	for name, test := range map[string]struct {
+		from, until string
+		request     map[string]any
+		want        string
+	}{
+		"at its end":        {at(-60), at(0), nil, "this role ended at 2030-01-31T09:00:00Z, its valid_until; have that changed, or use another role"},
+		"after its end":     {"", at(-86400), nil, "this role ended at 2030-01-30T09:00:00Z"},
+		"scheduled, ended":  {at(-60), at(-10), map[string]any{fieldNotBefore: now + 5}, "this role ended at"},
+		"starts before it":  {at(60), at(7200), map[string]any{fieldNotBefore: now + 59}, "not_before is before this role's valid_from, 2030-01-31T09:01:00Z"},
+		"now, before it":    {at(60), "", map[string]any{fieldNotBefore: now}, "not_before is before this role's valid_from"},
+		"starts at its end": {at(60), at(7200), map[string]any{fieldNotBefore: now + 7200}, "not_before is not before this role's valid_until, 2030-01-31T11:00:00Z"},
+		"starts after it":   {"", at(7200), map[string]any{fieldNotBefore: now + 9999}, "not_before is not before this role's valid_until"},
+		"in the past":       {at(-3600), at(7200), map[string]any{fieldNotBefore: now - 31}, "not_before is more than 30s in the past"},
+		"no schedule, from": {at(-60), "", map[string]any{fieldNotBefore: now + 60}, "this role does not schedule"},
+		"no schedule, end":  {"", at(7200), map[string]any{fieldNotBefore: now + 60}, "this role does not schedule"},
+		"its very begin":    {at(60), "", map[string]any{fieldNotBefore: now + 60}, "this role does not schedule"},
+	} {
+		m.windowed(test.from, test.until)
+		request := map[string]any{fieldRoom: "launch"}
+		for field, value := range test.request {
+			request[field] = value
+		}
+		message := m.refused(logical.ReadOperation, "creds/event", request)
+		require.Contains(t, message, test.want, name)
+		require.Equal(t, map[string]any{fieldAllowed: false, fieldReason: message}, m.mustRead("check/event", request), name)
+		require.Equal(t, "batch_input[0]: "+message, m.refused(logical.UpdateOperation, "creds/event", map[string]any{fieldBatchInput: []any{request}}), name)
+		m.mustDelete("roles/event")
+	}
+}
+
+// A clock that goes back, or on, over an end of the window.
+func TestWindowWhileTheClockMoves(t *testing.T) {
+	m := configured(t)
+	m.windowed(at(10), at(20))
+	begin := func() any { return m.mustRead("creds/event", map[string]any{fieldRoom: "launch"})[fieldNotBefore] }
+	first := float64(testNow.Unix() + 10)
+	require.Equal(t, first, begin())
+	m.advance(15 * time.Second)
+	require.Equal(t, first, begin())
+	m.advance(-10 * time.Second)
+	require.Equal(t, first, begin())
+	m.advance(-time.Hour)
+	require.Equal(t, first, begin())
+	m.advance(time.Hour + 15*time.Second)
+	require.Contains(t, m.refused(logical.ReadOperation, "creds/event", map[string]any{fieldRoom: "launch"}), "this role ended")
+	m.advance(-time.Second)
+	require.Equal(t, first, begin())
+}
+
+func TestWindowIsReadAndWritten(t *testing.T) {
+	m := configured(t)
+	m.mustWrite("roles/event", map[string]any{fieldAllowedRooms: "a"})
+	window := func() []any {
+		role := m.mustRead("roles/event", nil)
+		return []any{role[fieldValidFrom], role[fieldValidUntil]}
+	}
+	require.Equal(t, []any{"", ""}, window())
+	for _, from := range []any{testNow.Unix(), base10(testNow.Unix()), "2030-01-31T09:00:00Z", "2030-01-31t09:00:00.9z", "2030-01-31T11:00:00+02:00", "2030-01-31T11:00:00 02:00"} {
+		require.Nil(t, m.mustWrite("roles/event", map[string]any{fieldValidFrom: from, fieldValidUntil: testNow.Unix() + 60}))
+		require.Equal(t, []any{"2030-01-31T09:00:00Z", "2030-01-31T09:01:00Z"}, window(), "%v", from)
+		m.mustWrite("roles/event", m.mustRead("roles/event", nil)) // what is read can be written
+		require.Equal(t, []any{"2030-01-31T09:00:00Z", "2030-01-31T09:01:00Z"}, window())
+		m.mustWrite("roles/event", map[string]any{fieldTTL: "1m", fieldValidFrom: nil})
+		require.Equal(t, []any{"2030-01-31T09:00:00Z", "2030-01-31T09:01:00Z"}, window(), "an update keeps the rest")
+		m.mustWrite("roles/event", map[string]any{fieldValidFrom: "", fieldValidUntil: ""})
+		require.Equal(t, []any{"", ""}, window())
+	}
+	m.windowed(at(60), at(120))
+	for want, data := range map[string]map[string]any{
+		"valid_until must be after valid_from":  {fieldValidUntil: at(60)},
+		"valid_until must be after valid_from ": {fieldValidFrom: at(120)},
+		"valid_from must be RFC 3339, like 2030-01-31T09:00:00Z, or whole seconds since the epoch; an empty value removes it": {fieldValidFrom: "soon"},
+		"valid_until must be RFC 3339":  {fieldValidUntil: testNow.UnixMilli()},
+		"valid_from must be RFC 3339":   {fieldValidFrom: "0000-01-01T00:00:00Z"},
+		"valid_from must be one string": {fieldValidFrom: true},
+	} {
+		require.Contains(t, m.refused(logical.UpdateOperation, "roles/event", data)+" ", want)
+		require.Equal(t, []any{at(60), at(120)}, window())
+	}
+	m.mustWrite("roles/event", map[string]any{fieldValidFrom: at(120), fieldValidUntil: at(180)}) // both move at once
+	require.Equal(t, []string{"valid_until, 2030-01-31T09:00:00Z, is in the past: this role gives no token"},
+		m.mustWrite("roles/event", map[string]any{fieldValidFrom: "", fieldValidUntil: at(0)}).Warnings)
+}
+
+// Vault would cut a lease at the mount's maximum, so one that would reach further is
+// refused.
+func TestWindowWithALease(t *testing.T) {
+	m := configured(t)
+	m.system.MaxLeaseTTLVal = time.Hour
+	m.windowed(at(3300), "", fieldGenerateLease, true)
+	resp := m.must(m.call(logical.ReadOperation, "creds/event", map[string]any{fieldRoom: "launch"}))
+	require.Equal(t, time.Hour, resp.Secret.TTL)
+	m.windowed(at(3301), "", fieldGenerateLease, true)
+	require.Contains(t, m.refused(logical.ReadOperation, "creds/event", map[string]any{fieldRoom: "launch"}), "over the mount's maximum")
+	m.windowed(at(-10), at(20), fieldGenerateLease, true)
+	resp = m.must(m.call(logical.ReadOperation, "creds/event", map[string]any{fieldRoom: "launch"}))
+	require.Equal(t, 20*time.Second, resp.Secret.TTL)
+	require.Len(t, resp.Warnings, 1)
+}
+
+// For any role and any request: nbf is never before valid_from, exp never after
+// valid_until, a token has some life left, and check and creds agree.
+func FuzzWindow(f *testing.F) {
+	f.Add(int64(60), int64(120), int64(300), int64(30), int64(0), int64(-1), false)
+	f.Add(int64(-60), int64(1), int64(1), int64(86400), int64(600), int64(0), true)
+	f.Add(int64(0), int64(1), int64(3600), int64(0), int64(0), int64(30), false)
+	f.Add(int64(1<<40), int64(1<<41), int64(5), int64(5), int64(5), int64(1<<40), false)
+	f.Add(int64(-1<<40), int64(1<<33), int64(5), int64(5), int64(1<<28), int64(1<<28), true)
+	m := configured(f)
+	f.Fuzz(func(t *testing.T, from, until, ttl, back, ahead, start int64, lease bool) {
+		m.t = t
+		now := testNow.Unix()
+		role := map[string]any{
+			fieldAllowedRooms: "*", fieldTTL: ttl, fieldMaxTTL: max(ttl, 1), fieldNotBeforeDuration: back, fieldMaxNotBefore: ahead, fieldGenerateLease: lease,
+			fieldValidFrom: "", fieldValidUntil: "",
+		}
+		if from%7 != 0 {
+			role[fieldValidFrom] = fmt.Sprint(now + from%(1<<42))
+		}
+		if until%7 != 0 {
+			role[fieldValidUntil] = fmt.Sprint(now + until%(1<<42))
+		}
+		written, err := m.call(logical.UpdateOperation, "roles/window", role)
+		require.NoError(t, err)
+		if written.IsError() {
+			return
+		}
+		defer m.mustDelete("roles/window")
+		request := map[string]any{fieldRoom: "launch"}
+		if start >= 0 {
+			request[fieldNotBefore] = now + start%(1<<42)
+		}
+		resp, err := m.call(logical.ReadOperation, "creds/window", request)
+		require.NoError(t, err)
+		checked := m.mustRead("check/window", request)
+		require.Equal(t, !resp.IsError(), checked[fieldAllowed])
+		if resp.IsError() {
+			require.Equal(t, resp.Error().Error(), checked[fieldReason])
+			return
+		}
+		claims := verified(t, resp.Data[fieldToken].(string), testKey(t))
+		nbf, _ := claims["nbf"].(json.Number).Int64()
+		exp, _ := claims["exp"].(json.Number).Int64()
+		if from%7 != 0 {
+			require.GreaterOrEqual(t, nbf, now+from%(1<<42))
+		}
+		if until%7 != 0 {
+			require.LessOrEqual(t, exp, now+until%(1<<42))
+		}
+		require.Greater(t, exp, nbf)
+		require.Greater(t, exp, now)
+		require.EqualValues(t, nbf, checked[fieldClaims].(map[string]any)["nbf"])
+		require.EqualValues(t, exp, checked[fieldClaims].(map[string]any)["exp"])
+		// Not one second more than without the window.
+		require.LessOrEqual(t, exp-max(nbf, now), max(ttl, 1))
+	})
+}
