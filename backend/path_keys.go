@@ -350,9 +350,9 @@ has its version; make that the active one (here 2) when Clan Meeting has put the
 public half in place. To let a key sign at once, write it to config instead.
 
 Refused, with nothing stored: a key that is encrypted or damaged, not RSA, under
-2048 bits or over 8192, or not alone in its PEM; more than 100 versions. A key is
-stored once: if it is stored already, the answer has the version that it has, and
-a warning says so.
+2048 bits or over 8192, or not alone in its PEM; more than 100 versions. A key
+is stored once: if it is stored already, the answer has the version that it has,
+and a warning says so.
 
     vault write clanmeeting/keys/import private_key=@new-key.pem
     vault write clanmeeting/config active_key=2
