@@ -73,6 +73,10 @@ type reader struct {
 
 func newReader(t *testing.T) reader {
 	t.Helper()
+	for _, tool := range []string{"curl", "jq", "openssl"} {
+		_, err := exec.LookPath(tool)
+		require.NoError(t, err, "the documents' commands need %s", tool)
+	}
 	r := reader{t, t.TempDir()}
 	// "vault" is a file on the path: a shell's function would not see the variables that a
 	// command sets for it.
@@ -237,4 +241,106 @@ func TestContainerExample(t *testing.T) {
 	out, err = shell.CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	require.Contains(t, string(out), "https://meet.example.com/acme/support-4711?jwt=")
+}
+
+// The README is short, and its commands work as they are written: the first minute, and
+// the five that replace a key.
+func TestREADME(t *testing.T) {
+	text, err := os.ReadFile("../../README.md")
+	require.NoError(t, err)
+	require.LessOrEqual(t, strings.Count(string(text), "\n"), 200)
+	all := sections(t, "../../README.md")
+	_, minute, found := strings.Cut(indented(all["In a minute"]), "# A key for trying")
+	require.True(t, found)
+	r := newReader(t)
+	root(t).call(http.MethodDelete, "clanmeeting/config", nil)
+	out := r.sh(vault.RootToken, "# A key for trying"+minute)
+	require.Regexp(t, `(?m)^ttl +5m$`, out)
+	require.Regexp(t, `"meeting_url": "https://meet\.example\.com/acme/support-4711\?jwt=[^"]+",`, out)
+
+	before := root(t).read("clanmeeting/config")["public_key_sha256"]
+	r.sh(vault.RootToken, indented(all["Replace a key"]))
+	require.NotEqual(t, before, root(t).read("clanmeeting/config")["public_key_sha256"])
+	_, answer := root(t).get("clanmeeting/keys?list=true")
+	require.Len(t, answer.Data()["keys"], 1)
+}
+
+// Each link of a document to a file of the repository, or to a heading, leads there.
+func TestDocumentLinks(t *testing.T) {
+	var files []string
+	for _, pattern := range []string{"*.md", ".github/*.md", "docs/*.md", "examples/*.md", "examples/*/*.md"} {
+		found, err := filepath.Glob("../../" + pattern)
+		require.NoError(t, err)
+		require.NotEmpty(t, found, pattern)
+		files = append(files, found...)
+	}
+	link := regexp.MustCompile(`\]\(([^)\s:]+)\)`)
+	fence := regexp.MustCompile("(?ms)^ *```.*?^ *```")
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		require.NoError(t, err)
+		for _, match := range link.FindAllStringSubmatch(fence.ReplaceAllString(string(text), ""), -1) {
+			path, heading, _ := strings.Cut(match[1], "#")
+			target := file
+			if path != "" {
+				target = filepath.Join(filepath.Dir(file), path)
+			}
+			info, err := os.Stat(target)
+			require.NoError(t, err, "%s: %s", file, match[1])
+			if heading == "" {
+				continue
+			}
+			if info.IsDir() {
+				target = filepath.Join(target, "README.md")
+			}
+			require.Contains(t, anchors(t, target), heading, "%s: %s", file, match[1])
+		}
+	}
+}
+
+// anchors are the names that GitHub gives to the headings of a document.
+func anchors(t *testing.T, file string) []string {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	require.NoError(t, err)
+	var all []string
+	for _, heading := range regexp.MustCompile(`(?m)^#+ (.+)$`).FindAllStringSubmatch(string(text), -1) {
+		name := regexp.MustCompile(`[^\pL\pN_ -]`).ReplaceAllString(strings.ToLower(heading[1]), "")
+		all = append(all, strings.ReplaceAll(name, " ", "-"))
+	}
+	return all
+}
+
+// A key that was sent as a form is in the audit log, as Vault writes it: the operator's guide
+// finds it there and takes it out.
+func TestKeyInTheAuditLog(t *testing.T) {
+	r := newReader(t)
+	log := filepath.Join(r.dir, "audit.log")
+	root(t).write("sys/audit/form", map[string]any{"type": "file", "options": map[string]any{"file_path": log}})
+	t.Cleanup(func() { root(t).call(http.MethodDelete, "sys/audit/form", nil) })
+	_, private := newKey(t)
+	require.NoError(t, os.WriteFile(filepath.Join(r.dir, "cm-api-key.pem"), []byte(private), 0o600))
+	r.sh(vault.RootToken, `curl -s -H "X-Vault-Token: $VAULT_TOKEN" --data-binary @cm-api-key.pem "$VAULT_ADDR/v1/clanmeeting/config"`)
+
+	section := sections(t, "../../docs/operations.md")["A key reached the audit log"]
+	section = strings.ReplaceAll(section, "/var/log/vault/", r.dir+"/")
+	fenced := regexp.MustCompile("(?ms)^ *```sh\n(.*?)^ *```").FindAllStringSubmatch(section, -1)
+	require.Len(t, fenced, 3)
+	right, find, remove := fenced[0][1], fenced[1][1], fenced[2][1]
+	require.Regexp(t, `audit\.log\n.*\tclanmeeting/config\t127\.0\.0\.1\t`, r.sh(vault.RootToken, find))
+
+	before, err := os.ReadFile(log)
+	require.NoError(t, err)
+	// There are other Vaults on a developer's machine, which a test must not signal.
+	r.sh(vault.RootToken, "pidof() { :; }; kill() { :; }\n"+remove)
+	after, err := os.ReadFile(log + ".1")
+	require.NoError(t, err)
+	require.Equal(t, strings.Count(string(before), "\n"), strings.Count(string(after), "\n"))
+	requests := r.sh(vault.RootToken, "jq -c .request '"+log+".1'")
+	require.Contains(t, requests, `"removed":"a private key"`)
+	require.NotContains(t, requests, "PRIVATE KEY")
+
+	active := root(t).read("clanmeeting/config")["active_key"]
+	r.sh(vault.RootToken, right)
+	require.NotEqual(t, active, root(t).read("clanmeeting/config")["active_key"], "the key that was sent as JSON signs")
 }
