@@ -226,7 +226,7 @@ func TestExamplesRefused(t *testing.T) {
 			require.Contains(t, said, "error: Vault's answer has no meeting_url")
 			_, said, status = run(t, append(m.env, "VAULT_ADDR=localhost:8200"), lang.example, "support-1")
 			require.Equal(t, 1, status)
-			require.Contains(t, said, "error: localhost:8200 is no address of a Vault")
+			require.Contains(t, said, "error: localhost:8200 is not the address of a Vault")
 		})
 	}
 }

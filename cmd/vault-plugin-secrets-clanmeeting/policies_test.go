@@ -60,6 +60,7 @@ func TestPolicies(t *testing.T) {
 		{http.MethodDelete, mount + "/config", nil, []string{"key-custodian"}},
 		{http.MethodPost, "sys/audit-hash/file", map[string]any{"input": "support-1"}, []string{"auditor"}},
 		{http.MethodGet, "sys/mounts", nil, []string{"operator"}},
+		{http.MethodGet, "sys/plugins/catalog", nil, []string{"operator"}},
 		{http.MethodGet, tune, nil, []string{"operator", "key-custodian", "auditor"}},
 		{http.MethodPost, tune, map[string]any{"max_lease_ttl": "24h"}, []string{"operator"}},
 		// The audit log would have the key, and every token.
@@ -83,7 +84,7 @@ func TestPolicies(t *testing.T) {
 	}
 }
 
-// The traps of allowed_parameters that the README tells of.
+// The traps of policy parameters that docs/security.md names.
 func TestPolicyParameters(t *testing.T) {
 	mount, _ := configured(t)
 	root(t).write(mount+"/roles/any", map[string]any{"allowed_rooms": "*", "default_room": "lobby"})

@@ -8,7 +8,7 @@ auto_auth {
     config = {
       role_id_file_path                   = "role-id"
       secret_id_file_path                 = "secret-id"
-      remove_secret_id_file_after_reading = false # lest a restart find none
+      remove_secret_id_file_after_reading = false # a restarted agent needs it again
     }
   }
 }

@@ -1,4 +1,4 @@
-# Keeps the file host-token with a valid token, by the lease of a role with generate_lease.
+# Keeps a valid token in the file host-token, for a role with generate_lease.
 #
 #   vault agent -config=leased.hcl
 
@@ -8,14 +8,14 @@ auto_auth {
     config = {
       role_id_file_path                   = "role-id"
       secret_id_file_path                 = "secret-id"
-      remove_secret_id_file_after_reading = false # lest a restart find none
+      remove_secret_id_file_after_reading = false # a restarted agent needs it again
     }
   }
 }
 
 template_config {
-  # The agent reads again after this part of the lease, give or take 5 % of the lease.
-  # What is left must be longer than Vault may be away: a failover takes 15 s.
+  # The agent reads again after this part of the lease, plus or minus 5 % of the lease.
+  # What is left must outlast any Vault outage: a failover takes 15 s.
   lease_renewal_threshold = 0.66
 }
 

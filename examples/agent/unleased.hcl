@@ -1,4 +1,4 @@
-# Keeps the file host-token with a valid token, by the clock: for a role without leases.
+# Keeps a valid token in the file host-token, for a role without leases.
 #
 #   vault agent -config=unleased.hcl
 
@@ -8,14 +8,14 @@ auto_auth {
     config = {
       role_id_file_path                   = "role-id"
       secret_id_file_path                 = "secret-id"
-      remove_secret_id_file_after_reading = false # lest a restart find none
+      remove_secret_id_file_after_reading = false # a restarted agent needs it again
     }
   }
 }
 
 template_config {
-  # The agent reads again after 85 to 95 % of this. Without it, it would after some
-  # 4.5 minutes, whenever the token expires. The role's ttl is a minute.
+  # The agent reads again after 85 to 95 % of this. Without this line it would read again after
+  # about 4.5 minutes, even if the token expires earlier. The role's ttl is one minute.
   static_secret_render_interval = "40s"
 }
 

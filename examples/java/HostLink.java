@@ -21,7 +21,7 @@ import java.util.stream.Collectors;
 import java.util.stream.StreamSupport;
 
 /**
- * Prints the link that opens a room as its host; with --keep, a new one each time before
+ * Prints the link that opens a room as its host. With --keep, prints a new one before
  * the last expires.
  *
  * <pre>java -cp gson.jar HostLink.java [--keep] ROOM</pre>
@@ -29,7 +29,7 @@ import java.util.stream.StreamSupport;
 public final class HostLink {
     private static final System.Logger LOGGER = System.getLogger(HostLink.class.getName());
 
-    /** Vault said no, and would again: the room, the policy or the login is wrong. */
+    /** Vault refused, and would refuse again: the room, the policy or the login is wrong. */
     public static final class Refused extends Exception {
         Refused(String message) {
             super(message);
@@ -46,13 +46,13 @@ public final class HostLink {
     /** @param ttl seconds from now */
     public record Link(String url, long ttl) {}
 
-    /** Host links from Vault. One object serves a whole application. */
+    /** Host links from Vault. Use one object for the whole application. */
     public static final class HostLinks {
         private static final Duration REQUEST_TIMEOUT = Duration.ofSeconds(5);
         /** A failover of Vault takes 15 seconds. */
         private static final Duration RETRY_FOR = Duration.ofSeconds(25);
 
-        /** Follows no redirect: the token, and the secret ID, are not handed to another host. */
+        /** Follows no redirects: they would hand the token or the secret ID to another host. */
         private final HttpClient http = HttpClient.newBuilder().connectTimeout(REQUEST_TIMEOUT).build();
 
         private final String base;
@@ -64,7 +64,7 @@ public final class HostLink {
         /** @param credsPath the mount and the role, such as clanmeeting/creds/support */
         public HostLinks(String addr, String roleId, String secretId, String credsPath) throws Refused {
             if (!addr.startsWith("https://") && !addr.startsWith("http://")) {
-                throw new Refused(addr + " is no address of a Vault: it must begin with https:// or http://");
+                throw new Refused(addr + " is not the address of a Vault: it must begin with https:// or http://");
             }
             this.base = addr.replaceAll("/+$", "") + "/v1/";
             this.roleId = roleId;
@@ -72,7 +72,7 @@ public final class HostLink {
             this.credsPath = credsPath;
         }
 
-        /** A new link, which makes whoever opens it the host of the room. */
+        /** A new link. Whoever opens it is the host of the room. */
         public Link get(String room) throws Refused, Unavailable, InterruptedException {
             long deadline = System.nanoTime() + RETRY_FOR.toNanos();
             for (long delay = 500; ; delay = Math.min(delay * 2, 4_000)) {
@@ -93,17 +93,17 @@ public final class HostLink {
             String token = login(null);
             HttpResponse<String> response = call(request(path).header("X-Vault-Token", token).GET());
             if (response.statusCode() == 403) {
-                // The login may have expired. With a new one, 403 is the policy's last word.
+                // The login may have expired. If a new login gets 403 too, the policy refuses.
                 response = call(request(path).header("X-Vault-Token", login(token)).GET());
             }
             JsonObject data = answer(response, credsPath, "data");
             if (!data.has("meeting_url")) {
-                throw new Refused("Vault's answer has no meeting_url: the engine's config needs domain, and room * has no link");
+                throw new Refused("Vault's answer has no meeting_url: the engine's config needs a domain, and room * has no link");
             }
             return new Link(data.get("meeting_url").getAsString(), data.get("ttl").getAsLong());
         }
 
-        /** The Vault token, but for the one that has expired; one login for all threads. */
+        /** The Vault token, or a new one if this one has expired. All threads share one login. */
         private synchronized String login(String expired) throws Refused, Unavailable, InterruptedException {
             if (Objects.equals(vaultToken, expired)) {
                 JsonObject body = new JsonObject();
@@ -125,12 +125,12 @@ public final class HostLink {
         private HttpResponse<String> call(HttpRequest.Builder request) throws Unavailable, InterruptedException {
             try {
                 return http.send(request.build(), BodyHandlers.ofString());
-            } catch (IOException | IllegalArgumentException e) { // the latter by a Content-Length that is no number
+            } catch (IOException | IllegalArgumentException e) { // the latter if Content-Length is not a number
                 throw new Unavailable("Vault can't be reached at " + base + ": " + e);
             }
         }
 
-        /** The part of what Vault answered to a request of the path. */
+        /** One part of the answer to a request of the path. */
         private static JsonObject answer(HttpResponse<String> response, String path, String part) throws Refused, Unavailable {
             JsonObject body = parse(response.body());
             int status = response.statusCode();
@@ -147,7 +147,7 @@ public final class HostLink {
             throw new Refused(message);
         }
 
-        /** A proxy before Vault answers in HTML: that is as good as empty. */
+        /** A proxy in front of Vault may answer with HTML, which counts as an empty answer. */
         private static JsonObject parse(String body) {
             try {
                 return JsonParser.parseString(body).getAsJsonObject();

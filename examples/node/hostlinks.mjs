@@ -6,13 +6,13 @@ import { setTimeout as sleep } from 'node:timers/promises';
 const REQUEST_TIMEOUT = 5_000; // milliseconds
 const RETRY_FOR = 25_000; // milliseconds; a failover of Vault takes 15 seconds
 
-/** Vault said no, and would again: the room, the policy or the login is wrong. */
+/** Vault refused, and would refuse again: the room, the policy or the login is wrong. */
 export class Refused extends Error {}
 
 /** Vault is sealed, changing leaders, overloaded or out of reach. */
 export class Unavailable extends Error {}
 
-/** Host links from Vault. One object serves a whole application. */
+/** Host links from Vault. Use one object for the whole application. */
 export class HostLinks {
   #base;
   #options;
@@ -25,14 +25,14 @@ export class HostLinks {
    */
   constructor(options) {
     if (!/^https?:\/\//.test(options.addr)) {
-      throw new Refused(`${options.addr} is no address of a Vault: it must begin with https:// or http://`);
+      throw new Refused(`${options.addr} is not the address of a Vault: it must begin with https:// or http://`);
     }
     this.#base = `${options.addr.replace(/\/+$/, '')}/v1/`;
     this.#options = options;
   }
 
   /**
-   * A new link, which makes whoever opens it the host of the room.
+   * A new link. Whoever opens it is the host of the room.
    * @returns {Promise<{url: string, ttl: number}>} ttl in seconds from now
    */
   async get(room) {
@@ -53,17 +53,17 @@ export class HostLinks {
     const token = await this.#login();
     let response = await this.#call('GET', path, { token });
     if (response.status === 403) {
-      // The login may have expired. With a new one, 403 is the policy's last word.
+      // The login may have expired. If a new login gets 403 too, the policy refuses.
       response = await this.#call('GET', path, { token: await this.#login(token) });
     }
     const data = answer(response, this.#options.credsPath, 'data');
     if (!data.meeting_url) {
-      throw new Refused("Vault's answer has no meeting_url: the engine's config needs domain, and room * has no link");
+      throw new Refused("Vault's answer has no meeting_url: the engine's config needs a domain, and room * has no link");
     }
     return { url: data.meeting_url, ttl: data.ttl };
   }
 
-  /** The Vault token, but for the one that has expired; one login for all who wait. */
+  /** The Vault token, or a new one if this one has expired. All callers that wait share one login. */
   async #login(expired) {
     if (this.#vaultToken === expired) {
       this.#loggingIn ??= this.#newToken().finally(() => {
@@ -86,7 +86,7 @@ export class HostLinks {
         method,
         headers: { ...(token && { 'X-Vault-Token': token }), ...(body && { 'Content-Type': 'application/json' }) },
         body: body && JSON.stringify(body),
-        redirect: 'manual', // not to hand the token, or the secret ID, to another host
+        redirect: 'manual', // a redirect would hand the token or the secret ID to another host
         signal: AbortSignal.timeout(REQUEST_TIMEOUT),
       });
       return { status: response.status, text: await response.text() };
@@ -96,13 +96,13 @@ export class HostLinks {
   }
 }
 
-/** The part of what Vault answered to a request of the path. */
+/** One part of the answer to a request of the path. */
 function answer({ status, text }, path, part) {
   let body;
   try {
     body = JSON.parse(text);
   } catch {
-    // A proxy before Vault answers in HTML.
+    // A proxy in front of Vault may answer with HTML.
   }
   if (status === 200 && body?.[part]) return body[part];
   const message = Array.isArray(body?.errors)

@@ -7,7 +7,7 @@ declare(strict_types=1);
 
 namespace ClanMeeting;
 
-/** Vault said no, and would again: the room, the policy or the login is wrong. */
+/** Vault refused, and would refuse again: the room, the policy or the login is wrong. */
 final class Refused extends \RuntimeException
 {
 }
@@ -26,8 +26,8 @@ final class Link
 }
 
 /**
- * Host links from Vault. A PHP application makes one per request; a worker that stays up
- * keeps one, which remembers its login.
+ * Host links from Vault. A PHP application makes one object per request. A worker that stays
+ * up keeps one object, which remembers its login.
  */
 final class HostLinks
 {
@@ -45,12 +45,12 @@ final class HostLinks
         private readonly string $credsPath,
     ) {
         if (!preg_match('#^https?://#', $addr)) {
-            throw new Refused("{$addr} is no address of a Vault: it must begin with https:// or http://");
+            throw new Refused("{$addr} is not the address of a Vault: it must begin with https:// or http://");
         }
         $this->base = rtrim($addr, '/') . '/v1/';
     }
 
-    /** A new link, which makes whoever opens it the host of the room. */
+    /** A new link. Whoever opens it is the host of the room. */
     public function get(string $room): Link
     {
         $deadline = self::now() + self::RETRY_FOR;
@@ -78,13 +78,13 @@ final class HostLinks
         $this->vaultToken ??= $this->login();
         [$status, $body] = $this->call('GET', $path);
         if ($status === 403) {
-            // The login may have expired. With a new one, 403 is the policy's last word.
+            // The login may have expired. If a new login gets 403 too, the policy refuses.
             $this->vaultToken = $this->login();
             [$status, $body] = $this->call('GET', $path);
         }
         $data = $this->answer($status, $body, $this->credsPath, 'data');
         if (!isset($data['meeting_url'])) {
-            throw new Refused("Vault's answer has no meeting_url: the engine's config needs domain, and room * has no link");
+            throw new Refused("Vault's answer has no meeting_url: the engine's config needs a domain, and room * has no link");
         }
         return new Link($data['meeting_url'], $data['ttl']);
     }
@@ -98,8 +98,8 @@ final class HostLinks
     }
 
     /**
-     * curl follows no redirect unless it is told to: the token, and the secret ID, are not
-     * handed to another host.
+     * curl follows no redirects by default. They would hand the token or the secret ID to another
+     * host.
      *
      * @return array{int, string} status and body
      */
@@ -124,7 +124,7 @@ final class HostLinks
         return [curl_getinfo($curl, CURLINFO_RESPONSE_CODE), $text];
     }
 
-    /** The part of what Vault answered to a request of the path; a proxy answers in HTML. */
+    /** One part of the answer to a request of the path. A proxy in front of Vault may answer with HTML. */
     private function answer(int $status, string $body, string $path, string $part): array
     {
         $answer = json_decode($body, true);

@@ -3,7 +3,7 @@
 // Copyright (c) The vault-plugin-secrets-clanmeeting authors
 // SPDX-License-Identifier: MPL-2.0
 
-// Prints the link that opens a room as its host; with --keep, a new one each time
+// Prints the link that opens a room as its host. With --keep, prints a new one
 // before the last expires.
 //
 //   php host-link.php [--keep] ROOM

@@ -1,5 +1,5 @@
-# An auditor: reads every setting, and finds a known room or token in the audit log of the
-# device "file" by its HMAC. Makes no token, and changes nothing.
+# An auditor: reads every setting. Finds a known room or token in the log of the audit device
+# "file" by its HMAC. Can't get a token or change anything.
 
 path "clanmeeting/config" {
   capabilities = ["read"]
@@ -25,7 +25,8 @@ path "sys/audit-hash/file" {
   capabilities = ["update"]
 }
 
-# What the audit log has as it is: audit_non_hmac_request_keys, and of the response.
+# Shows which fields the audit log has in clear: audit_non_hmac_request_keys and
+# audit_non_hmac_response_keys.
 path "sys/mounts/clanmeeting/tune" {
   capabilities = ["read"]
 }

@@ -1,4 +1,4 @@
-# The custodian of the key: brings it in, replaces it, and can't get it out.
+# The custodian of the key: brings it in and replaces it. Can't get it out.
 
 path "clanmeeting/config" {
   capabilities = ["create", "update", "read", "delete"]
@@ -12,8 +12,8 @@ path "clanmeeting/keys/*" {
   capabilities = ["update", "read", "delete", "list"]
 }
 
-# To look, before a key comes in, that the audit log will not have it as it is: that there is
-# no audit_non_hmac_request_keys with private_key in it.
+# Before a key comes in, the custodian checks that the audit log will not have it in clear:
+# that audit_non_hmac_request_keys does not name private_key.
 path "sys/mounts/clanmeeting/tune" {
   capabilities = ["read"]
 }

@@ -1,11 +1,20 @@
-# An operator: installs, upgrades and watches the engine, limits its rate, and backs Vault
-# up. Reaches no setting, and makes no token. Who may write the plugin's folder besides can
-# have another program run in the plugin's place, and so the key: let those be two people.
+# An operator: installs, upgrades and watches the engine, limits its rate, and backs up Vault.
+# Can't read or change a setting, and can't get a token. Whoever may also write the plugin's
+# folder can run another program in the plugin's place, and so get the key: let those be two
+# people.
+#
+# Vault 1.21 logs a warning about denied_parameters once: it compares lists in another way now.
+# The lists below are empty, which denies every value, so nothing changes for this policy.
+
+# For "vault plugin list secret".
+path "sys/plugins/catalog" {
+  capabilities = ["read"]
+}
 
 path "sys/plugins/catalog/secret/vault-plugin-secrets-clanmeeting" {
   capabilities = ["create", "update", "read", "delete", "sudo"]
-  # What runs is a file of the plugin's folder: no image of somebody's choice, and nothing
-  # in its environment.
+  # Only a file of the plugin's folder can run: no container image, and no added environment
+  # variables.
   denied_parameters = {
     "env"       = []
     "oci_image" = []
@@ -29,15 +38,15 @@ path "sys/mounts" {
   capabilities = ["read"]
 }
 
-# Whoever enables the engine can set what is denied below: the custodian looks before a key
-# comes in.
+# Whoever enables the engine can set the parameters that are denied below. So the custodian
+# looks at the tuning before a key comes in.
 path "sys/mounts/clanmeeting" {
   capabilities = ["create", "update", "read"]
 }
 
 path "sys/mounts/clanmeeting/tune" {
   capabilities = ["update", "read"]
-  # They would have the audit log write keys and tokens as they are.
+  # They would make the audit log write keys and tokens in clear.
   denied_parameters = {
     "audit_non_hmac_request_keys"  = []
     "audit_non_hmac_response_keys" = []

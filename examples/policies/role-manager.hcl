@@ -1,4 +1,4 @@
-# The security team: who may be the host of what, and nothing of the key.
+# The security team: decides who may be the host of which rooms. Can't reach the key.
 
 path "clanmeeting/roles" {
   capabilities = ["list"]
@@ -8,7 +8,7 @@ path "clanmeeting/roles/*" {
   capabilities = ["create", "update", "read", "delete"]
 }
 
-# Trying a role without making a token.
+# Trying a role without getting a token.
 path "clanmeeting/check/*" {
   capabilities = ["read"]
 }

@@ -1,4 +1,4 @@
-# Support: why a host was turned away.
+# Support: finds out why a token was refused.
 
 path "clanmeeting/verify" {
   capabilities = ["update"]

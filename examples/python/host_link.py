@@ -1,7 +1,7 @@
 # Copyright (c) The vault-plugin-secrets-clanmeeting authors
 # SPDX-License-Identifier: MPL-2.0
 
-"""Prints the link that opens a room as its host; with --keep, a new one each time
+"""Prints the link that opens a room as its host. With --keep, prints a new one
 before the last expires."""
 
 import argparse
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 class Refused(Exception):
-    """Vault said no, and would again: the room, the policy or the login is wrong."""
+    """Vault refused, and would refuse again: the room, the policy or the login is wrong."""
 
 
 class Unavailable(Exception):
@@ -37,23 +37,23 @@ class Link:
 
 
 class HostLinks:
-    """Host links from Vault. Each thread has its own: requests, which is below hvac, does
-    not promise to be shared."""
+    """Host links from Vault. Use one object per thread: the library requests, which hvac
+    uses, does not promise that threads can share it."""
 
     def __init__(self, addr, role_id, secret_id, creds_path):
         """creds_path is the mount and the role, such as clanmeeting/creds/support."""
         if not addr.startswith(("https://", "http://")):
-            raise Refused(f"{addr} is no address of a Vault: it must begin with https:// or http://")
+            raise Refused(f"{addr} is not the address of a Vault: it must begin with https:// or http://")
         # A redirect would hand the token, or the secret ID, to another host.
         self._client = hvac.Client(url=addr, timeout=REQUEST_TIMEOUT, allow_redirects=False)
-        # hvac takes VAULT_TOKEN and ~/.vault-token by itself; the application logs in.
+        # hvac would use VAULT_TOKEN or ~/.vault-token by itself; the application logs in instead.
         self._client.token = None
         self._role_id = role_id
         self._secret_id = secret_id
         self._creds_path = creds_path
 
     def get(self, room):
-        """A new link, which makes whoever opens it the host of the room.
+        """A new link. Whoever opens it is the host of the room.
 
         Raises Refused, and Unavailable once the retries are used up."""
         deadline = time.monotonic() + RETRY_FOR
@@ -79,10 +79,10 @@ class HostLinks:
         except requests.RequestException as error:
             raise Unavailable(f"Vault can't be reached: {error}") from error
         except (AttributeError, KeyError, TypeError) as error:
-            # A redirect, or the page of a proxy: hvac passes on what is not Vault's.
+            # A redirect, or a proxy's page: hvac returns answers that are not Vault's.
             raise Unavailable("what answered is not Vault") from error
         if not url:
-            raise Refused("Vault's answer has no meeting_url: the engine's config needs domain, and room * has no link")
+            raise Refused("Vault's answer has no meeting_url: the engine's config needs a domain, and room * has no link")
         return Link(url, data["ttl"])
 
     def _creds(self, room):
@@ -91,7 +91,7 @@ class HostLinks:
         try:
             return self._get(room)
         except exceptions.Forbidden:
-            # The login may have expired. With a new one, this is the policy's last word.
+            # The login may have expired. If a new login gets this too, the policy refuses.
             self._login()
             return self._get(room)
 

@@ -3,7 +3,7 @@
 # Copyright (c) The vault-plugin-secrets-clanmeeting authors
 # SPDX-License-Identifier: MPL-2.0
 
-# Prints the link that opens a room as its host; with --keep, a new one each time
+# Prints the link that opens a room as its host. With --keep, prints a new one
 # before the last expires.
 #
 #   ruby host_link.rb [--keep] ROOM
@@ -12,15 +12,15 @@ require 'json'
 require 'net/http'
 require 'openssl'
 
-# Host links from Vault. One object serves a whole application.
+# Host links from Vault. Use one object for the whole application.
 class HostLinks
   REQUEST_TIMEOUT = 5 # seconds
   RETRY_FOR = 25 # seconds; a failover of Vault takes 15
 
-  # Vault said no, and would again: the room, the policy or the login is wrong.
+  # Vault refused, and would refuse again: the room, the policy or the login is wrong.
   class Refused < StandardError; end
 
-  # The same by 403, which a new login may change.
+  # Refused with 403, which a new login may change.
   class Forbidden < Refused; end
 
   # Vault is sealed, changing leaders, overloaded or out of reach.
@@ -31,7 +31,7 @@ class HostLinks
   # creds_path is the mount and the role, such as clanmeeting/creds/support.
   def initialize(addr:, role_id:, secret_id:, creds_path:)
     unless addr.start_with?('https://', 'http://')
-      raise Refused, "#{addr} is no address of a Vault: it must begin with https:// or http://"
+      raise Refused, "#{addr} is not the address of a Vault: it must begin with https:// or http://"
     end
 
     @base = URI("#{addr.sub(%r{/+\z}, '')}/v1/")
@@ -41,7 +41,7 @@ class HostLinks
     @lock = Mutex.new
   end
 
-  # A new link, which makes whoever opens it the host of the room.
+  # A new link. Whoever opens it is the host of the room.
   def get(room)
     deadline = now + RETRY_FOR
     delay = 0.5
@@ -64,17 +64,17 @@ class HostLinks
     begin
       data = creds(room, token)
     rescue Forbidden
-      # The login may have expired. With a new one, this is the policy's last word.
+      # The login may have expired. If a new login gets this too, the policy refuses.
       data = creds(room, login(token))
     end
     unless data['meeting_url']
-      raise Refused, "Vault's answer has no meeting_url: the engine's config needs domain, and room * has no link"
+      raise Refused, "Vault's answer has no meeting_url: the engine's config needs a domain, and room * has no link"
     end
 
     Link.new(data['meeting_url'], data['ttl'])
   end
 
-  # The Vault token, but for the one that has expired; one login for all threads.
+  # The Vault token, or a new one if this one has expired. All threads share one login.
   def login(expired = nil)
     @lock.synchronize do
       @vault_token = new_token if @vault_token == expired
@@ -105,8 +105,8 @@ class HostLinks
     raise Unavailable, "Vault can't be reached at #{@base}: #{e.message}"
   end
 
-  # The part of what Vault answered to a request of the path. A redirect is not followed:
-  # it would hand the token, or the secret ID, to another host.
+  # One part of the answer to a request of the path. Redirects are not followed:
+  # they would hand the token or the secret ID to another host.
   def answer(response, path, part)
     body = parse(response.body)
     return body[part] if response.is_a?(Net::HTTPOK) && body[part].is_a?(Hash)
@@ -123,7 +123,7 @@ class HostLinks
     end
   end
 
-  # A proxy before Vault answers in HTML.
+  # A proxy in front of Vault may answer with HTML.
   def parse(text)
     body = JSON.parse(text)
     body.is_a?(Hash) ? body : {}

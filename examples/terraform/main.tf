@@ -8,10 +8,10 @@ terraform {
   }
 }
 
-# Which Vault, and who asks: VAULT_ADDR and VAULT_TOKEN.
+# Takes the address and the token from VAULT_ADDR and VAULT_TOKEN.
 provider "vault" {}
 
-# Registers a file that is in the plugin_directory of every Vault server already.
+# Registers a file that must already be in the plugin_directory of every Vault server.
 resource "vault_plugin" "clanmeeting" {
   type    = "secret"
   name    = "vault-plugin-secrets-clanmeeting"
@@ -19,13 +19,13 @@ resource "vault_plugin" "clanmeeting" {
   command = "vault-plugin-secrets-clanmeeting_${var.plugin_version}"
   sha256  = var.plugin_sha256
 
-  # An upgrade registers the new version, tunes the mount to it, then removes the old.
+  # An upgrade registers the new version, tunes the mount to it, then removes the old one.
   lifecycle {
     create_before_destroy = true
   }
 }
 
-# The keys are in the mount, and end with it: add prevent_destroy in production.
+# The keys are in the mount and are deleted with it. In production, add prevent_destroy.
 resource "vault_mount" "clanmeeting" {
   path           = "clanmeeting"
   type           = vault_plugin.clanmeeting.name
@@ -33,7 +33,7 @@ resource "vault_mount" "clanmeeting" {
   description    = "Host tokens for Clan Meeting"
 }
 
-# All settings but the keys, which are the custodian's: see README.md.
+# All settings except the keys, which the custodian manages: see README.md.
 resource "vault_generic_endpoint" "config" {
   path = "${vault_mount.clanmeeting.path}/config"
   data_json = jsonencode({
@@ -51,8 +51,8 @@ resource "vault_generic_endpoint" "config" {
 }
 
 locals {
-  # Every field of a role. A write leaves a field that it does not name as it is, so one
-  # that was only taken out of a role below would stay in Vault, unseen by a plan.
+  # Every field of a role. A write leaves a field that it does not name unchanged. So a field
+  # that is only removed from a role below would stay in Vault, and no plan would show it.
   role_defaults = {
     allowed_rooms          = []
     allowed_rooms_template = false
@@ -100,7 +100,7 @@ resource "vault_auth_backend" "approle" {
   type = "approle"
 }
 
-# The support desk reads tokens of the role "support", and renews its own token.
+# The support desk reads tokens of the role "support", and renews its own Vault token.
 resource "vault_approle_auth_backend_role" "support_desk" {
   backend                 = vault_auth_backend.approle.path
   role_name               = "support-desk"

@@ -4,13 +4,13 @@ variable "consumer_id" {
 }
 
 variable "domain" {
-  description = "The host name of the meetings. With it, creds also returns the meeting's URL."
+  description = "The host name of the meetings. If it is set, creds also returns domain and meeting_url."
   type        = string
   default     = ""
 }
 
 variable "plugin_version" {
-  description = "The version of the plugin, as it was built."
+  description = "The version with which the plugin was built."
   type        = string
   default     = "v0.1.0"
 }

@@ -1,0 +1,346 @@
+// Copyright (c) The vault-plugin-secrets-clanmeeting authors
+// SPDX-License-Identifier: MPL-2.0
+
+package main
+
+import (
+	"context"
+	"debug/elf"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/scripts/devvault"
+)
+
+// A block of commands in a document, and the answer that the document shows after it.
+type block struct {
+	commands, answer string
+}
+
+// blocks are the commands of a text, which are indented by four spaces or more, each with
+// the fenced answer that follows. Commands without an answer of their own belong to the
+// next that has one.
+func blocks(text string) []block {
+	var all []block
+	var commands, answer strings.Builder
+	fenced := false
+	for line := range strings.Lines(text) {
+		command, found := strings.CutPrefix(line, "    ")
+		switch {
+		case strings.HasPrefix(strings.TrimSpace(line), "```"):
+			fenced = !fenced
+			if !fenced {
+				all = append(all, block{commands.String(), answer.String()})
+				commands.Reset()
+				answer.Reset()
+			}
+		case fenced:
+			answer.WriteString(line)
+		case found:
+			commands.WriteString(command)
+		}
+	}
+	return append(all, block{commands: commands.String()})
+}
+
+// sections are the parts of a document below its headings of the second level.
+func sections(t *testing.T, file string) map[string]string {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	require.NoError(t, err)
+	all := map[string]string{}
+	for _, section := range strings.Split(string(text), "\n## ")[1:] {
+		name, rest, _ := strings.Cut(section, "\n")
+		all[name] = rest
+	}
+	return all
+}
+
+// reader is somebody who follows a document, in an empty folder, with a mount at
+// clanmeeting/ as after the README's first minute.
+type reader struct {
+	t   *testing.T
+	dir string
+}
+
+func newReader(t *testing.T) reader {
+	t.Helper()
+	for _, tool := range []string{"curl", "jq", "openssl"} {
+		_, err := exec.LookPath(tool)
+		require.NoError(t, err, "the documents' commands need %s", tool)
+	}
+	r := reader{t, t.TempDir()}
+	// "vault" is a file on the path: a shell's function would not see the variables that a
+	// command sets for it.
+	require.NoError(t, os.Symlink(vault.Command(t.Context(), "").Path, filepath.Join(r.dir, "vault")))
+	mountClanMeeting(t)
+	_, private := newKey(t)
+	root(t).write("clanmeeting/config", map[string]any{"consumer_id": "acme", "private_key": private, "domain": "meet.example.com"})
+	return r
+}
+
+// mountClanMeeting enables the engine at the path that the documents name. What they
+// create besides goes with it.
+func mountClanMeeting(t *testing.T) {
+	t.Helper()
+	remove := func() {
+		for _, path := range []string{"sys/mounts/clanmeeting", "sys/auth/approle", "sys/auth/userpass", "identity/entity/name/ann"} {
+			_, _, err := vault.Call(context.Background(), vault.RootToken, http.MethodDelete, path, nil)
+			require.NoError(t, err)
+		}
+	}
+	remove()
+	t.Cleanup(remove)
+	root(t).write("sys/mounts/clanmeeting", map[string]any{"type": devvault.PluginName})
+}
+
+// sh runs commands as the holder of a token, and returns what they print.
+func (r reader) sh(token, commands string) string {
+	r.t.Helper()
+	shell := exec.CommandContext(r.t.Context(), "sh", "-ec", commands)
+	shell.Dir = r.dir
+	shell.Env = append(vault.Command(r.t.Context(), token).Env, "ROOT="+vault.RootToken, "PATH="+r.dir+string(os.PathListSeparator)+os.Getenv("PATH"))
+	out, err := shell.CombinedOutput()
+	require.NoError(r.t, err, "%s\n%s", commands, out)
+	return string(out)
+}
+
+// follow runs the commands of a section in one shell, as they stand there, and compares
+// what each block prints last with the answer that the document shows. "…" in an answer
+// stands for any text.
+func (r reader) follow(token, section string) {
+	r.t.Helper()
+	const end = "=== end of block %d ===\n"
+	all := blocks(section)
+	var script strings.Builder
+	for i, b := range all {
+		script.WriteString(b.commands)
+		fmt.Fprintf(&script, "echo '%s'\n", strings.TrimSpace(fmt.Sprintf(end, i)))
+	}
+	out := r.sh(token, script.String())
+	compared := 0
+	for i, b := range all {
+		var printed string
+		var found bool
+		printed, out, found = strings.Cut(out, fmt.Sprintf(end, i))
+		require.True(r.t, found, "%s\n%s", b.commands, out)
+		if b.answer == "" {
+			continue
+		}
+		compared++
+		// Words may change; what an answer says may not.
+		want := strings.ReplaceAll(regexp.QuoteMeta(normal(b.answer)), "…", `[^\n]*`)
+		require.Regexp(r.t, want+`$`, normal(printed), b.commands)
+	}
+	require.NotZero(r.t, compared, "no answer was compared")
+}
+
+// normal is a text without the indentation that a list gives it.
+func normal(text string) string {
+	lines := strings.Split(strings.TrimSpace(text), "\n")
+	for i, line := range lines {
+		lines[i] = strings.TrimSpace(line)
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Each recipe works as it is written: its role, its policy, its request and its refusals.
+func TestRecipes(t *testing.T) {
+	all := sections(t, "../../docs/recipes.md")
+	require.Len(t, all, 6)
+	for name, section := range all {
+		t.Run(name, func(t *testing.T) { newReader(t).follow(vault.RootToken, section) })
+	}
+}
+
+// docs/keys.md works as it is written, with the policies that it names. A token of the old
+// key is valid, with a warning, until that key is deleted.
+func TestKeysGuide(t *testing.T) {
+	r := newReader(t)
+	root(t).write("clanmeeting/roles/support", map[string]any{"allowed_rooms": "support-*", "ttl": "5m", "max_ttl": "5m"})
+	token := root(t).read("clanmeeting/creds/support", "room", "support-4711")["token"].(string)
+	require.NoError(t, os.WriteFile(filepath.Join(r.dir, "token.txt"), []byte(token), 0o600))
+	var policies strings.Builder
+	for _, name := range []string{"key-custodian", "support"} {
+		text, err := os.ReadFile("../../examples/policies/" + name + ".hcl")
+		require.NoError(t, err)
+		policies.Write(text)
+	}
+	steps := indented(sections(t, "../../docs/keys.md")["The steps"])
+	require.Contains(t, steps, "clanmeeting/verify")
+	out := r.sh(root(t).as(policies.String()).token, steps)
+	require.Contains(t, out, "old=1 new=2\n")
+	require.Regexp(t, `key_version +1\n`, out)
+	require.Regexp(t, `valid +true\n`, out)
+
+	data := root(t).read("clanmeeting/config")
+	sum := data["public_key_sha256"].(string)
+	require.Equal(t, 2, strings.Count(out, sum), "openssl and the engine print the same fingerprint: %s", out)
+	public, err := os.ReadFile(filepath.Join(r.dir, "cm-public-key.pem"))
+	require.NoError(t, err)
+	require.Equal(t, strings.TrimSpace(data["public_key"].(string)), strings.TrimSpace(string(public)))
+	status, _ := root(t).get("clanmeeting/keys/1")
+	require.Equal(t, http.StatusNotFound, status)
+}
+
+// What can be tested of examples/docker without a container engine.
+func TestContainerExample(t *testing.T) {
+	read := func(name string) string {
+		text, err := os.ReadFile("../../examples/docker/" + name)
+		require.NoError(t, err)
+		return string(text)
+	}
+	dockerfile, compose, readme := read("Dockerfile"), read("compose.yaml"), read("README.md")
+	version := regexp.MustCompile(`VERSION: (v\S+)`).FindStringSubmatch(compose)[1]
+	require.Contains(t, dockerfile, "ARG VERSION="+version+"\n")
+	require.Contains(t, compose, `{"plugin_directory": "/vault/plugins"}`)
+	require.Contains(t, dockerfile, "ENV PLUGIN_DIRECTORY=/vault/plugins PLUGIN_VERSION=$VERSION\n")
+	require.Contains(t, dockerfile, " /vault/plugins/"+devvault.PluginName+"_$VERSION\n")
+	require.Contains(t, dockerfile, "/bin/plugins/"+devvault.PluginName+" ", "what make build makes")
+	require.Contains(t, readme, "/vault/plugins/"+devvault.PluginName+"_"+version)
+
+	// As in the image: a folder with the plugin under a name with its version.
+	plugins := t.TempDir()
+	file := filepath.Join(plugins, devvault.PluginName+"_"+version)
+	build := exec.Command("go", "build", "-ldflags", "-X main.version="+version, "-o", file, ".")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux")
+	out, err := build.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	binary, err := elf.Open(file)
+	require.NoError(t, err)
+	defer binary.Close()
+	for _, program := range binary.Progs {
+		require.NotEqual(t, elf.PT_INTERP, program.Type, "the plugin needs a dynamic linker, which Alpine does not have")
+	}
+
+	server, err := devvault.Start(t.Context(), devvault.Options{VaultBin: os.Getenv("VAULT_BIN"), PluginDir: plugins})
+	require.NoError(t, err)
+	t.Cleanup(server.Stop)
+	own := client{t, server, server.RootToken}
+	for _, want := range []string{"Success! Enabled the " + devvault.PluginName, "clanmeeting/ is enabled already"} {
+		cli := server.Command(t.Context(), server.RootToken)
+		shell := exec.CommandContext(t.Context(), "sh", "-ec", withVault(cli, read("enable.sh")))
+		shell.Env = append(cli.Env, "PLUGIN_DIRECTORY="+plugins, "PLUGIN_VERSION="+version)
+		out, err := shell.CombinedOutput()
+		require.NoError(t, err, "%s", out)
+		require.Contains(t, string(out), want)
+	}
+	require.Equal(t, version, own.read("sys/mounts/clanmeeting")["running_plugin_version"])
+
+	cli := server.Command(t.Context(), server.RootToken)
+	shell := exec.CommandContext(t.Context(), "sh", "-ec", withVault(cli, indented(readme)))
+	shell.Env = cli.Env
+	out, err = shell.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	require.Contains(t, string(out), "https://meet.example.com/acme/support-4711?jwt=")
+}
+
+// The README is short, and its commands work as they are written: the first minute, and
+// the five that replace a key.
+func TestREADME(t *testing.T) {
+	text, err := os.ReadFile("../../README.md")
+	require.NoError(t, err)
+	require.LessOrEqual(t, strings.Count(string(text), "\n"), 200)
+	all := sections(t, "../../README.md")
+	_, minute, found := strings.Cut(indented(all["In a minute"]), "# A key for trying")
+	require.True(t, found)
+	r := newReader(t)
+	root(t).call(http.MethodDelete, "clanmeeting/config", nil)
+	out := r.sh(vault.RootToken, "# A key for trying"+minute)
+	require.Regexp(t, `(?m)^ttl +5m$`, out)
+	require.Regexp(t, `"meeting_url": "https://meet\.example\.com/acme/support-4711\?jwt=[^"]+",`, out)
+
+	before := root(t).read("clanmeeting/config")["public_key_sha256"]
+	r.sh(vault.RootToken, indented(all["Replace a key"]))
+	require.NotEqual(t, before, root(t).read("clanmeeting/config")["public_key_sha256"])
+	_, answer := root(t).get("clanmeeting/keys?list=true")
+	require.Len(t, answer.Data()["keys"], 1)
+}
+
+// Each link of a document to a file of the repository, or to a heading, leads there.
+func TestDocumentLinks(t *testing.T) {
+	var files []string
+	for _, pattern := range []string{"*.md", ".github/*.md", "docs/*.md", "examples/*.md", "examples/*/*.md"} {
+		found, err := filepath.Glob("../../" + pattern)
+		require.NoError(t, err)
+		require.NotEmpty(t, found, pattern)
+		files = append(files, found...)
+	}
+	link := regexp.MustCompile(`\]\(([^)\s:]+)\)`)
+	fence := regexp.MustCompile("(?ms)^ *```.*?^ *```")
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		require.NoError(t, err)
+		for _, match := range link.FindAllStringSubmatch(fence.ReplaceAllString(string(text), ""), -1) {
+			path, heading, _ := strings.Cut(match[1], "#")
+			target := file
+			if path != "" {
+				target = filepath.Join(filepath.Dir(file), path)
+			}
+			info, err := os.Stat(target)
+			require.NoError(t, err, "%s: %s", file, match[1])
+			if heading == "" {
+				continue
+			}
+			if info.IsDir() {
+				target = filepath.Join(target, "README.md")
+			}
+			require.Contains(t, anchors(t, target), heading, "%s: %s", file, match[1])
+		}
+	}
+}
+
+// anchors are the names that GitHub gives to the headings of a document.
+func anchors(t *testing.T, file string) []string {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	require.NoError(t, err)
+	var all []string
+	for _, heading := range regexp.MustCompile(`(?m)^#+ (.+)$`).FindAllStringSubmatch(string(text), -1) {
+		name := regexp.MustCompile(`[^\pL\pN_ -]`).ReplaceAllString(strings.ToLower(heading[1]), "")
+		all = append(all, strings.ReplaceAll(name, " ", "-"))
+	}
+	return all
+}
+
+// A key that was sent as a form is in the audit log, as Vault writes it: the operator's guide
+// finds it there and takes it out.
+func TestKeyInTheAuditLog(t *testing.T) {
+	r := newReader(t)
+	log := filepath.Join(r.dir, "audit.log")
+	root(t).write("sys/audit/form", map[string]any{"type": "file", "options": map[string]any{"file_path": log}})
+	t.Cleanup(func() { root(t).call(http.MethodDelete, "sys/audit/form", nil) })
+	_, private := newKey(t)
+	require.NoError(t, os.WriteFile(filepath.Join(r.dir, "cm-api-key.pem"), []byte(private), 0o600))
+	r.sh(vault.RootToken, `curl -s -H "X-Vault-Token: $VAULT_TOKEN" --data-binary @cm-api-key.pem "$VAULT_ADDR/v1/clanmeeting/config"`)
+
+	section := sections(t, "../../docs/operations.md")["A key reached the audit log"]
+	section = strings.ReplaceAll(section, "/var/log/vault/", r.dir+"/")
+	fenced := regexp.MustCompile("(?ms)^ *```sh\n(.*?)^ *```").FindAllStringSubmatch(section, -1)
+	require.Len(t, fenced, 3)
+	right, find, remove := fenced[0][1], fenced[1][1], fenced[2][1]
+	require.Regexp(t, `audit\.log\n.*\tclanmeeting/config\t127\.0\.0\.1\t`, r.sh(vault.RootToken, find))
+
+	before, err := os.ReadFile(log)
+	require.NoError(t, err)
+	// There are other Vaults on a developer's machine, which a test must not signal.
+	r.sh(vault.RootToken, "pidof() { :; }; kill() { :; }\n"+remove)
+	after, err := os.ReadFile(log + ".1")
+	require.NoError(t, err)
+	require.Equal(t, strings.Count(string(before), "\n"), strings.Count(string(after), "\n"))
+	requests := r.sh(vault.RootToken, "jq -c .request '"+log+".1'")
+	require.Contains(t, requests, `"removed":"a private key"`)
+	require.NotContains(t, requests, "PRIVATE KEY")
+
+	active := root(t).read("clanmeeting/config")["active_key"]
+	r.sh(vault.RootToken, right)
+	require.NotEqual(t, active, root(t).read("clanmeeting/config")["active_key"], "the key that was sent as JSON signs")
+}
