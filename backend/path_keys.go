@@ -364,9 +364,9 @@ and when it came into Vault, and whether it is the one that signs. No path
 returns the private half.
 
 A delete removes a key version. Its number is not used again. Tokens that it
-signed stay valid until they expire, or until Clan Meeting drops its public half.
-Refused: deleting the active version; set active_key of config to another one
-first.
+signed stay valid until they expire, or until Clan Meeting drops its public
+half. Refused: deleting the active version; set active_key of config to another
+one first.
 
     vault read clanmeeting/keys/1
     vault delete clanmeeting/keys/1
