@@ -18,7 +18,9 @@ export VERSION
 GOTEST := CGO_ENABLED=1 go test -race -shuffle=on -parallel=8 -timeout 30m
 
 # Which Vault: make test VAULT=oldest takes the oldest that we support, VAULT=newest the
-# newest, which make builds once; empty is VAULT_BIN, or the one on PATH, or the newest.
+# newest, VAULT=released the newest that HashiCorp has released; empty is VAULT_BIN, or the
+# one on PATH, or the newest that we support. What is missing is downloaded, or built if
+# the download site can't be reached: scripts/vault.sh.
 export VAULT :=
 
 # need,COMMAND,WHY
@@ -51,7 +53,7 @@ release-test: cc ## Two releases for all systems, compared; the second compiles 
 	$(GOTEST) -count=1 -timeout 60m -v -run '^TestRelease$$' ./scripts/release -all
 
 .PHONY: vault
-vault: go ## Make sure there is a Vault: VAULT_BIN, PATH, or built once; print its path
+vault: go ## Make sure there is a Vault: VAULT_BIN, PATH, downloaded, or built once; print its path
 	@scripts/vault.sh
 
 # demo and dev are built and run, not "go run": that would not pass a signal on.
@@ -111,6 +113,7 @@ examples: cc ## The examples of five languages in a real Vault, their tokens ver
 
 .PHONY: test
 test: cc ## All tests, the acceptance tests in a real Vault included
+	cd scripts/vault-download && $(GOTEST) ./...
 	@vault=$$(scripts/vault.sh) && VAULT_BIN="$$vault" $(GOTEST) $(PACKAGES)
 
 .PHONY: tools
@@ -125,6 +128,7 @@ hooks: ## Have git check what is committed: .githooks/pre-commit
 .PHONY: lint
 lint: tools ## golangci-lint, gofumpt included
 	$(TOOLS)/golangci-lint run
+	cd scripts/vault-download && ../../$(TOOLS)/golangci-lint run
 
 .PHONY: fmt
 fmt: tools ## Format the code with gofumpt
@@ -133,6 +137,7 @@ fmt: tools ## Format the code with gofumpt
 .PHONY: vet
 vet: go ## go vet, and that the plugin builds for the other systems
 	go vet -tags examples $(PACKAGES)
+	cd scripts/vault-download && go vet ./...
 	GOOS=darwin CGO_ENABLED=0 go build -o /dev/null ./cmd/...
 	GOOS=windows CGO_ENABLED=0 go build -o /dev/null ./cmd/...
 
