@@ -28,7 +28,7 @@ need = @command -v $(1) >/dev/null || { echo "error: $(1) is needed: $(2)" >&2; 
 
 .PHONY: help
 help: ## Print this help
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: go
 go:
@@ -111,6 +111,13 @@ cluster-test: cc ## A cluster of three Vaults that lose a node, lose a plugin, a
 examples: cc ## The examples of five languages in a real Vault, their tokens verified by each language's library
 	@scripts/examples.sh
 
+.PHONY: monitoring-test
+monitoring-test: cc ## Every alert of examples/monitoring brought about, in a real Prometheus
+	$(call need,prometheus,Debian and Ubuntu have it in the package prometheus)
+	$(call need,promtool,Debian and Ubuntu have it in the package prometheus)
+	$(call need,prometheus-process-exporter,Debian and Ubuntu have it in the package of this name)
+	@vault=$$(scripts/vault.sh) && VAULT_BIN="$$vault" $(GOTEST) -count=1 -v -tags monitoring -run '^TestMonitoring$$' ./cmd/...
+
 .PHONY: test
 test: cc ## All tests, the acceptance tests in a real Vault included
 	cd scripts/vault-download && $(GOTEST) ./...
@@ -136,7 +143,7 @@ fmt: tools ## Format the code with gofumpt
 
 .PHONY: vet
 vet: go ## go vet, and that the plugin builds for the other systems
-	go vet -tags examples $(PACKAGES)
+	go vet -tags examples,monitoring $(PACKAGES)
 	cd scripts/vault-download && go vet ./...
 	GOOS=darwin CGO_ENABLED=0 go build -o /dev/null ./cmd/...
 	GOOS=windows CGO_ENABLED=0 go build -o /dev/null ./cmd/...
