@@ -18,7 +18,9 @@ export VERSION
 GOTEST := CGO_ENABLED=1 go test -race -shuffle=on -parallel=8 -timeout 30m
 
 # Which Vault: make test VAULT=oldest takes the oldest that we support, VAULT=newest the
-# newest, which make builds once; empty is VAULT_BIN, or the one on PATH, or the newest.
+# newest, VAULT=released the newest that HashiCorp has released; empty is VAULT_BIN, or the
+# one on PATH, or the newest that we support. What is missing is downloaded, or built if
+# the download site can't be reached: scripts/vault.sh.
 export VAULT :=
 
 # need,COMMAND,WHY
@@ -26,7 +28,7 @@ need = @command -v $(1) >/dev/null || { echo "error: $(1) is needed: $(2)" >&2; 
 
 .PHONY: help
 help: ## Print this help
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: go
 go:
@@ -51,7 +53,7 @@ release-test: cc ## Two releases for all systems, compared; the second compiles 
 	$(GOTEST) -count=1 -timeout 60m -v -run '^TestRelease$$' ./scripts/release -all
 
 .PHONY: vault
-vault: go ## Make sure there is a Vault: VAULT_BIN, PATH, or built once; print its path
+vault: go ## Make sure there is a Vault: VAULT_BIN, PATH, downloaded, or built once; print its path
 	@scripts/vault.sh
 
 # demo and dev are built and run, not "go run": that would not pass a signal on.
@@ -109,8 +111,16 @@ cluster-test: cc ## A cluster of three Vaults that lose a node, lose a plugin, a
 examples: cc ## The examples of five languages in a real Vault, their tokens verified by each language's library
 	@scripts/examples.sh
 
+.PHONY: monitoring-test
+monitoring-test: cc ## Every alert of examples/monitoring brought about, in a real Prometheus
+	$(call need,prometheus,Debian and Ubuntu have it in the package prometheus)
+	$(call need,promtool,Debian and Ubuntu have it in the package prometheus)
+	$(call need,prometheus-process-exporter,Debian and Ubuntu have it in the package of this name)
+	@vault=$$(scripts/vault.sh) && VAULT_BIN="$$vault" $(GOTEST) -count=1 -v -tags monitoring -run '^TestMonitoring$$' ./cmd/...
+
 .PHONY: test
 test: cc ## All tests, the acceptance tests in a real Vault included
+	cd scripts/vault-download && $(GOTEST) ./...
 	@vault=$$(scripts/vault.sh) && VAULT_BIN="$$vault" $(GOTEST) $(PACKAGES)
 
 .PHONY: tools
@@ -125,6 +135,7 @@ hooks: ## Have git check what is committed: .githooks/pre-commit
 .PHONY: lint
 lint: tools ## golangci-lint, gofumpt included
 	$(TOOLS)/golangci-lint run
+	cd scripts/vault-download && ../../$(TOOLS)/golangci-lint run
 
 .PHONY: fmt
 fmt: tools ## Format the code with gofumpt
@@ -132,7 +143,8 @@ fmt: tools ## Format the code with gofumpt
 
 .PHONY: vet
 vet: go ## go vet, and that the plugin builds for the other systems
-	go vet -tags examples $(PACKAGES)
+	go vet -tags examples,monitoring $(PACKAGES)
+	cd scripts/vault-download && go vet ./...
 	GOOS=darwin CGO_ENABLED=0 go build -o /dev/null ./cmd/...
 	GOOS=windows CGO_ENABLED=0 go build -o /dev/null ./cmd/...
 

@@ -1,10 +1,15 @@
 #!/bin/sh
 # Makes sure that there is a Vault binary and prints its path as the last line:
-# the one that VAULT_BIN names, else the one on PATH, else one built from the Go
-# module that scripts/vault/go.mod pins, unmodified. VAULT=newest in the environment is
-# that one whatever else there is, VAULT=oldest the one that scripts/vault/oldest/go.mod
-# pins. Upstream's build tag "minimal" leaves out the plugins that nothing here uses.
-# What is built is kept below .cache, by version.
+# the one that VAULT_BIN names, else the one on PATH, else the version that
+# scripts/vault/go.mod pins. VAULT=newest in the environment is that version whatever else
+# there is, VAULT=oldest the one that scripts/vault/oldest/go.mod pins, VAULT=released the
+# newest that HashiCorp has released.
+#
+# A pinned version comes from .cache, or it is downloaded from HashiCorp, or, if the
+# download site can't be reached, built from source, unmodified. Upstream's build tag
+# "minimal" leaves out the plugins that nothing here uses. VAULT_DOWNLOAD=off builds
+# without trying the download. VAULT_DOWNLOAD_FLAGS are more flags for
+# scripts/vault-download: "-url https://…" names a mirror.
 set -eu
 
 say() { echo "$*" >&2; }
@@ -14,9 +19,9 @@ runs() { "$1" version 2>/dev/null | grep -q '^Vault v'; }
 
 pinned=${VAULT:-}
 case $pinned in
-"" | newest) module=scripts/vault ;;
+"" | newest | released) module=scripts/vault ;;
 oldest) module=scripts/vault/oldest ;;
-*) fail "VAULT is $pinned, and may be oldest or newest; VAULT_BIN names a Vault of your own" ;;
+*) fail "VAULT is $pinned, and may be oldest, newest or released; VAULT_BIN names a Vault of your own" ;;
 esac
 if [ -z "$pinned" ] && [ -n "${VAULT_BIN:-}" ]; then
 	runs "$VAULT_BIN" || fail "VAULT_BIN is $VAULT_BIN, which is no Vault that runs here"
@@ -37,8 +42,25 @@ fi
 
 top=$(cd "$(dirname "$0")/.." && pwd)
 cd "$top/$module"
-command -v go >/dev/null || fail "go is needed to build Vault; see https://go.dev/doc/install"
+command -v go >/dev/null || fail "go is needed to download or build Vault; see https://go.dev/doc/install"
 version=$(awk '$1 == "github.com/hashicorp/vault" { print $2; exit }' go.mod)
+part=
+downloader=$top/.cache/vault-download.$$
+trap 'rm -f "$part" "$downloader"' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+# It is built and run, not "go run": that would turn every exit status into 1.
+download() {
+	if ! [ -x "$downloader" ]; then
+		mkdir -p "$top/.cache"
+		(cd "$top/scripts/vault-download" && go build -o "$downloader" .) || return 3
+	fi
+	# shellcheck disable=SC2086 # several flags
+	"$downloader" "$@" ${VAULT_DOWNLOAD_FLAGS:-}
+}
+if [ "$pinned" = released ]; then
+	version=$(download -newest) || fail "the newest Vault is not known; the line above says why"
+fi
 cache=$top/.cache/vault-$version-$(go env GOOS)-$(go env GOARCH)
 if [ -x "$cache/vault" ]; then
 	say "Vault from the cache: $("$cache/vault" version)"
@@ -46,13 +68,26 @@ if [ -x "$cache/vault" ]; then
 	exit
 fi
 
+mkdir -p "$cache"
+if [ "${VAULT_DOWNLOAD:-}" != off ]; then
+	say "Downloading Vault $version from HashiCorp, once, some 160 MB"
+	status=0
+	download -version "$version" -dir "$cache" >&2 || status=$?
+	case $status in
+	0)
+		say "Downloaded $("$cache/vault" version)"
+		echo "$cache/vault"
+		exit
+		;;
+	3) ;; # it has said why
+	*) fail "downloading Vault $version failed, and is not replaced by a build; VAULT_DOWNLOAD=off builds it" ;;
+	esac
+fi
+[ "$pinned" != released ] || fail "only a pinned Vault is built from source"
+
 say "Building Vault $version, once. It takes 5 to 15 minutes on two cores, 500 MB of"
 say "downloads and up to 4 GB of memory. Set VAULT_BIN to use one that you have."
-mkdir -p "$cache"
 part=$cache/vault.$$
-trap 'rm -f "$part"' EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
 # -v names each package as it is compiled; whatever else comes is an error.
 go build -v -trimpath -tags minimal -ldflags '-s -w' -o "$part" github.com/hashicorp/vault 2>&1 |
 	awk '

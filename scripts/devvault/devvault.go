@@ -44,6 +44,7 @@ type Options struct {
 	VaultBin  string // the binary
 	PluginDir string // a folder that holds plugins and nothing else
 	LogLevel  string // as vault server -log-level; empty is its default
+	Config    string // in dev mode, a file with more of the configuration; empty is none
 }
 
 // Server is a running Vault.
@@ -104,6 +105,9 @@ func start(ctx context.Context, o Options) (*Server, error) {
 	args := []string{
 		"server", "-dev", "-dev-no-store-token", "-dev-root-token-id=root",
 		"-dev-listen-address=" + addr, "-dev-plugin-dir=" + o.PluginDir,
+	}
+	if o.Config != "" {
+		args = append(args, "-config="+o.Config)
 	}
 	if o.LogLevel != "" {
 		args = append(args, "-log-level="+o.LogLevel)

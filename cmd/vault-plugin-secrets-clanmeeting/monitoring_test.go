@@ -1,0 +1,437 @@
+// Copyright (c) The vault-plugin-secrets-clanmeeting authors
+// SPDX-License-Identifier: MPL-2.0
+
+//go:build monitoring
+
+// examples/monitoring in a real Prometheus, which "make monitoring-test" makes sure is
+// there.
+
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/scripts/devvault"
+)
+
+const (
+	monitoringExample = "../../examples/monitoring"
+	// monitoringPatience is how long to wait for what Prometheus is to see. It takes
+	// seconds.
+	monitoringPatience = 3 * time.Minute
+	processExporter    = "prometheus-process-exporter"
+)
+
+// monitored is a Vault with the engine, under load, and what watches it.
+type monitored struct {
+	client
+
+	dir        string // the example's files, with what a test must change
+	prometheus string // base URL
+	reload     func()
+	stopLoad   func()
+}
+
+// Every alert of the example is silent while all is well, and fires when what it watches
+// for is done on purpose.
+func TestMonitoring(t *testing.T) {
+	m := newMonitored(t)
+	t.Run("rules", m.testRules)
+	m.becomesTrue("no alert fires under load", func() bool { return len(m.firing()) == 0 && len(m.query("vault_route_read_clanmeeting__count")) == 1 })
+	// An hour and a day ago, see [shortened], there must have been something.
+	m.becomesTrue("there is an hour ago", func() bool { return len(m.query("sum(vault_expire_num_leases offset 1m)")) > 0 })
+	m.becomesTrue("no alert fires under load, still", func() bool { return len(m.firing()) == 0 })
+
+	m.brings("ClanMeetingLeasesGrow", m.takeLeases)
+	m.brings("ClanMeetingServerErrors", m.breakRole())
+	m.brings("ClanMeetingRateLimited", m.exceedQuota())
+	m.brings("ClanMeetingSlowTokens", m.stopPlugin)
+	m.brings("ClanMeetingPluginRestarts", m.killPlugin)
+	m.brings("ClanMeetingPluginMemory", sync.OnceFunc(m.lowerMemoryLimit))
+	t.Run("metrics", m.testMetrics)
+	m.brings("ClanMeetingTokensStopped", m.stopLoad)
+	require.NotContains(t, m.firing(), "ClanMeetingNoActiveVault")
+	m.brings("ClanMeetingVaultSealed", sync.OnceFunc(func() { m.write("sys/seal", nil) }))
+	m.becomesTrue("no Vault is active", func() bool { return slices.Contains(m.firing(), "ClanMeetingNoActiveVault") })
+	m.brings("ClanMeetingVaultDown", m.vault.Stop)
+	require.ElementsMatch(t, m.alerts(), m.fired(), "every alert has fired")
+}
+
+func newMonitored(t *testing.T) *monitored {
+	t.Helper()
+	for _, tool := range []string{"prometheus", "promtool", processExporter} {
+		_, err := exec.LookPath(tool)
+		require.NoError(t, err, "%s is needed; Debian and Ubuntu have it in the packages prometheus and prometheus-process-exporter", tool)
+	}
+	m := &monitored{dir: t.TempDir()}
+	metrics, processes, prometheus := freeAddress(t), freeAddress(t), freeAddress(t)
+	m.prometheus = "http://" + prometheus
+	plugins := filepath.Join(m.dir, "plugins")
+	m.copyExample(t, "vault.hcl", func(text string) string {
+		// To write what is corrupt; no operator needs it.
+		return "raw_storage_endpoint = true\n" + replaceOnce(t, text, "127.0.0.1:8202", metrics)
+	})
+	m.copyExample(t, "process-exporter.yml", func(text string) string {
+		// Not the plugins of some other Vault on this machine.
+		return replaceOnce(t, text, `^\S*/`, "^"+regexp.QuoteMeta(plugins)+"/")
+	})
+	m.copyExample(t, "alerts.yml", func(text string) string { return shortened(t, text) })
+	m.copyExample(t, "prometheus.yml", func(text string) string {
+		text = replaceOnce(t, text, "127.0.0.1:8202", metrics)
+		text = replaceOnce(t, text, "127.0.0.1:9256", processes)
+		return strings.ReplaceAll(text, "_interval: 15s", "_interval: 1s")
+	})
+
+	m.client = startMonitored(t, plugins, filepath.Join(m.dir, "vault.hcl"))
+	m.start(processExporter, "-config.path="+filepath.Join(m.dir, "process-exporter.yml"), "-web.listen-address="+processes)
+	process := m.start("prometheus", "--config.file="+filepath.Join(m.dir, "prometheus.yml"),
+		"--storage.tsdb.path="+filepath.Join(m.dir, "data"), "--web.listen-address="+prometheus)
+	m.reload = func() { require.NoError(t, process.Signal(syscall.SIGHUP)) }
+	m.becomesTrue("Prometheus sees both", func() bool { return len(m.query("up == 1")) == 2 })
+	m.load()
+	return m
+}
+
+// startMonitored is a Vault with the engine as an operator installs it: without the race
+// detector, which makes it slow and large.
+func startMonitored(t *testing.T, plugins, config string) client {
+	t.Helper()
+	out, err := exec.Command("go", "build", "-o", filepath.Join(plugins, devvault.PluginName), ".").CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	server, err := devvault.Start(t.Context(), devvault.Options{VaultBin: os.Getenv("VAULT_BIN"), PluginDir: plugins, Config: config})
+	require.NoError(t, err)
+	t.Cleanup(server.Stop)
+	c := client{t, server, server.RootToken}
+	_, private := newKey(t)
+	c.write("sys/mounts/clanmeeting", map[string]any{"type": devvault.PluginName})
+	c.write("clanmeeting/config", map[string]any{"consumer_id": "acme", "private_key": private})
+	c.write("clanmeeting/roles/support", map[string]any{"allowed_rooms": "support-*"})
+	c.write("clanmeeting/roles/leased", map[string]any{"allowed_rooms": "*", "generate_lease": true})
+	return c
+}
+
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	return l.Addr().String()
+}
+
+func replaceOnce(t testing.TB, text, from, to string) string {
+	t.Helper()
+	require.Equal(t, 1, strings.Count(text, from), from)
+	return strings.Replace(text, from, to, 1)
+}
+
+func (m *monitored) copyExample(t testing.TB, name string, change func(string) string) {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(monitoringExample, name))
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(filepath.Join(m.dir, name), []byte(change(string(text))), 0o600))
+}
+
+// shortened are rules with short times in place of minutes, an hour and a day. No
+// threshold is changed.
+func shortened(t testing.TB, rules string) string {
+	t.Helper()
+	windows := map[string]string{"[5m]": "[15s]", "[15m]": "[20s]", "offset 1h": "offset 1m", "offset 1d": "offset 1m"}
+	times := regexp.MustCompile(`\[\w+\]|offset \w+|for: \w+`)
+	return times.ReplaceAllStringFunc(rules, func(found string) string {
+		if strings.HasPrefix(found, "for: ") {
+			return "for: 1s"
+		}
+		require.Contains(t, windows, found)
+		return windows[found]
+	})
+}
+
+// start runs a program until the test ends.
+func (m *monitored) start(name string, args ...string) *os.Process {
+	m.t.Helper()
+	log, err := os.Create(filepath.Join(m.dir, name+".log"))
+	require.NoError(m.t, err)
+	cmd := exec.Command(name, args...)
+	cmd.Stdout, cmd.Stderr = log, log
+	require.NoError(m.t, cmd.Start())
+	m.t.Cleanup(func() {
+		_ = cmd.Process.Kill() // fails if it has ended
+		_ = cmd.Wait()
+		text, err := os.ReadFile(log.Name())
+		if m.t.Failed() && err == nil {
+			m.t.Logf("%s:\n%.4000s", name, text)
+		}
+	})
+	return cmd.Process
+}
+
+// load reads tokens, some 50 a second, and writes for a batch, until stopLoad.
+func (m *monitored) load() {
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				case <-time.After(80 * time.Millisecond):
+				}
+				// An error is what a test brings about.
+				_, _, _ = m.vault.Call(m.t.Context(), m.token, http.MethodGet, "clanmeeting/creds/support?room=support-1", nil)
+			}
+		})
+	}
+	m.post("clanmeeting/creds/support", map[string]any{"batch_input": []map[string]any{{"room": "support-1"}}})
+	m.stopLoad = sync.OnceFunc(func() { close(done); wg.Wait() })
+	m.t.Cleanup(m.stopLoad)
+}
+
+// api reads an answer of Prometheus's HTTP API into data.
+func (m *monitored) api(path string, data any) error {
+	resp, err := http.Get(m.prometheus + "/api/v1/" + path)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	raw, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return err
+	}
+	answer := struct {
+		Status, Error string
+		Data          any
+	}{Data: data}
+	if err := json.Unmarshal(raw, &answer); err != nil {
+		return fmt.Errorf("%s: %w", raw, err)
+	}
+	if answer.Status != "success" {
+		return errors.New(answer.Error)
+	}
+	return nil
+}
+
+// query is how many series an expression has now; none if Prometheus does not answer.
+func (m *monitored) query(expr string) []any {
+	var data struct{ Result []any }
+	if err := m.api("query?query="+url.QueryEscape(expr), &data); err != nil {
+		m.t.Logf("%s: %v", expr, err)
+	}
+	return data.Result
+}
+
+// firing are the names of the alerts that fire now.
+func (m *monitored) firing() []string {
+	return m.names(`ALERTS{alertstate="firing"}`)
+}
+
+// fired are the names of those that have fired at any time.
+func (m *monitored) fired() []string {
+	return m.names(`max by (alertname) (max_over_time(ALERTS{alertstate="firing"}[1h]))`)
+}
+
+func (m *monitored) names(expr string) []string {
+	var names []string
+	for _, series := range m.query(expr) {
+		name, _ := series.(map[string]any)["metric"].(map[string]any)["alertname"].(string)
+		names = append(names, name)
+	}
+	return names
+}
+
+// alerts are the names of all.
+func (m *monitored) alerts() []string {
+	var data struct {
+		Groups []struct{ Rules []struct{ Name string } }
+	}
+	require.NoError(m.t, m.api("rules?type=alert", &data))
+	var names []string
+	for _, group := range data.Groups {
+		for _, rule := range group.Rules {
+			names = append(names, rule.Name)
+		}
+	}
+	return names
+}
+
+func (m *monitored) becomesTrue(what string, ready func() bool) {
+	m.t.Helper()
+	began := time.Now()
+	for !ready() {
+		if time.Since(began) > monitoringPatience {
+			require.FailNow(m.t, what+": it is not so", "firing: %v", m.firing())
+		}
+		time.Sleep(200 * time.Millisecond)
+	}
+	m.t.Logf("%s, after %s", what, time.Since(began).Round(time.Second))
+}
+
+// brings does something until the alert fires, which it must not do before.
+func (m *monitored) brings(alert string, cause func()) {
+	m.t.Helper()
+	require.NotContains(m.t, m.firing(), alert, "before it was brought about")
+	m.becomesTrue(alert+" fires", func() bool {
+		cause()
+		return slices.Contains(m.firing(), alert)
+	})
+}
+
+// takeLeases leaves leases behind, in the end more than the alert lets pass.
+func (m *monitored) takeLeases() {
+	for range 200 {
+		m.read("clanmeeting/creds/leased", "room", "x")
+	}
+}
+
+// breakRole makes requests for a role that is corrupt in storage.
+func (m *monitored) breakRole() func() {
+	uuid := m.read("sys/mounts/clanmeeting")["uuid"]
+	m.write(fmt.Sprintf("sys/raw/logical/%s/roles/broken", uuid), map[string]any{"value": "x"})
+	return func() {
+		status, _ := m.get("clanmeeting/creds/broken", "room", "x")
+		require.Equal(m.t, http.StatusInternalServerError, status)
+	}
+}
+
+// exceedQuota makes requests above a limit of one a second.
+func (m *monitored) exceedQuota() func() {
+	m.write("clanmeeting/roles/limited", map[string]any{"allowed_rooms": "x"})
+	m.write("sys/quotas/rate-limit/limited", map[string]any{"path": "clanmeeting/creds/limited", "rate": 1})
+	return func() {
+		for range 5 {
+			m.get("clanmeeting/creds/limited", "room", "x")
+		}
+	}
+}
+
+func (m *monitored) plugin() int {
+	m.t.Helper()
+	plugins := children(m.t, m.vault.PID())
+	require.Len(m.t, plugins, 1)
+	return plugins[0]
+}
+
+// stopPlugin has requests wait for the plugin for more than half a second.
+func (m *monitored) stopPlugin() {
+	plugin := m.plugin()
+	require.NoError(m.t, syscall.Kill(plugin, syscall.SIGSTOP))
+	time.Sleep(800 * time.Millisecond)
+	require.NoError(m.t, syscall.Kill(plugin, syscall.SIGCONT))
+}
+
+// killPlugin ends a plugin, and waits until Vault has another and Prometheus has seen it.
+func (m *monitored) killPlugin() {
+	killed := m.plugin()
+	kill(m.t, killed)
+	m.becomesTrue("another plugin runs", func() bool {
+		plugins := children(m.t, m.vault.PID())
+		return len(plugins) == 1 && plugins[0] != killed && running(plugins[0])
+	})
+	time.Sleep(2 * time.Second)
+}
+
+// lowerMemoryLimit changes the one threshold that nothing here can reach: the plugin does
+// not grow.
+func (m *monitored) lowerMemoryLimit() {
+	m.copyExample(m.t, "alerts.yml", func(text string) string { return shortened(m.t, replaceOnce(m.t, text, "200e6", "2e6")) })
+	m.reload()
+}
+
+func (m *monitored) testRules(t *testing.T) {
+	readme, err := os.ReadFile(filepath.Join(monitoringExample, "README.md"))
+	require.NoError(t, err)
+	commands := indented(string(readme))
+	require.Equal(t, 2, strings.Count(commands, "promtool "), commands)
+	shell := exec.CommandContext(t.Context(), "sh", "-exc", commands+"promtool check config prometheus.yml\n")
+	shell.Dir = monitoringExample
+	out, err := shell.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	for _, alert := range m.alerts() {
+		require.Contains(t, string(readme), "| `"+alert+"` |", "the README says what to do")
+	}
+}
+
+// promWords are the words of the example's expressions that name no metric: functions and
+// operators, then labels.
+var promWords = []string{
+	"absent", "and", "by", "changes", "count", "ignoring", "increase", "max", "offset", "on", "or", "rate", "sum", "unless", "vector",
+	"alertname", "code", "groupname", "instance", "job", "memtype", "name", "quantile",
+}
+
+// Every metric that rules and dashboard name is there, and every panel shows something.
+func (m *monitored) testMetrics(t *testing.T) {
+	var metrics []string
+	require.NoError(t, m.api("label/__name__/values", &metrics))
+	panels := dashboardExpressions(t)
+	require.Greater(t, len(panels), 15)
+	rules := m.expressions()
+	require.Len(t, rules, len(m.alerts()))
+
+	quoted := regexp.MustCompile(`"[^"]*"|\[[^]]*\]|offset \w+|\b\d\w*`)
+	word := regexp.MustCompile(`[a-zA-Z_:][a-zA-Z0-9_:]*`)
+	for _, expr := range append(rules, panels...) {
+		for _, name := range word.FindAllString(quoted.ReplaceAllString(expr, ""), -1) {
+			if !slices.Contains(promWords, name) {
+				require.Contains(t, metrics, name, expr)
+			}
+		}
+	}
+	for _, expr := range panels {
+		require.NotEmpty(t, m.query(expr), "no data: %s", expr)
+	}
+}
+
+// expressions are those of all rules, as Prometheus has read them.
+func (m *monitored) expressions() []string {
+	var data struct {
+		Groups []struct{ Rules []struct{ Query string } }
+	}
+	require.NoError(m.t, m.api("rules?type=alert", &data))
+	var found []string
+	for _, group := range data.Groups {
+		for _, rule := range group.Rules {
+			found = append(found, rule.Query)
+		}
+	}
+	return found
+}
+
+// dashboardExpressions are those of all panels, with what Grafana puts in.
+func dashboardExpressions(t *testing.T) []string {
+	t.Helper()
+	raw, err := os.ReadFile(filepath.Join(monitoringExample, "dashboard.json"))
+	require.NoError(t, err)
+	var dashboard struct {
+		Panels []struct {
+			Title   string
+			Targets []struct{ Expr string }
+		}
+	}
+	require.NoError(t, json.Unmarshal(raw, &dashboard))
+	var found []string
+	for _, panel := range dashboard.Panels {
+		require.NotEmpty(t, panel.Targets, panel.Title)
+		for _, target := range panel.Targets {
+			found = append(found, strings.ReplaceAll(target.Expr, "$__rate_interval", "1m"))
+		}
+	}
+	return found
+}

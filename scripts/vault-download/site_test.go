@@ -1,0 +1,383 @@
+// Copyright (c) The vault-plugin-secrets-clanmeeting authors
+// SPDX-License-Identifier: MPL-2.0
+
+package main
+
+import (
+	"archive/zip"
+	"bytes"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/ProtonMail/go-crypto/openpgp"
+	"github.com/ProtonMail/go-crypto/openpgp/armor"
+	"github.com/ProtonMail/go-crypto/openpgp/packet"
+	"github.com/stretchr/testify/require"
+)
+
+// release is a release site on loopback, laid out as HashiCorp's, with one version of a
+// Vault that is a shell script.
+type release struct {
+	*httptest.Server
+
+	key     string            // armored
+	files   map[string][]byte // by URL path
+	answers map[string]http.HandlerFunc
+
+	mu    sync.Mutex
+	asked map[string]int // by URL path; empty is all of them
+}
+
+const (
+	folder  = "/vault/1.21.2/"
+	sums    = folder + "vault_1.21.2_SHA256SUMS"
+	sumsSig = sums + ".sig"
+)
+
+var archive = folder + archiveName()
+
+func archiveName() string { return "vault_1.21.2_" + runtime.GOOS + "_" + runtime.GOARCH + ".zip" }
+
+func newRelease(t *testing.T) *release {
+	t.Helper()
+	return releaseOf(t, "Vault v1.21.2 (loopback)")
+}
+
+// releaseOf has a Vault that says that of itself.
+func releaseOf(t *testing.T, said string) *release {
+	t.Helper()
+	r := &release{files: map[string][]byte{}, answers: map[string]http.HandlerFunc{}, asked: map[string]int{}}
+	index := map[string]any{
+		"name": "vault", "version": "1.21.2",
+		"shasums": filepath.Base(sums), "shasums_signature": filepath.Base(sumsSig), "shasums_signatures": []string{filepath.Base(sumsSig)},
+		"builds": []map[string]any{{
+			"name": "vault", "version": "1.21.2", "os": runtime.GOOS, "arch": runtime.GOARCH,
+			"filename": archiveName(), "url": "https://releases.hashicorp.com" + archive,
+		}},
+	}
+	r.files[folder+"index.json"] = toJSON(t, index)
+	versions := map[string]any{}
+	for _, v := range []string{"1.9.10", "1.21.2", "1.21.2+ent", "1.22.0-rc1", "1.21.10+ent.hsm"} {
+		versions[v] = map[string]any{"name": "vault", "version": v}
+	}
+	r.files["/vault/index.json"] = toJSON(t, map[string]any{"name": "vault", "versions": versions})
+	r.files[archive] = zipped(t, "#!/bin/sh\necho '"+said+"'\n")
+	r.files[sums] = fmt.Appendf(nil, "%x  %s\n%064d  vault_1.21.2_plan9_mips.zip\n", sha256.Sum256(r.files[archive]), archiveName(), 0)
+
+	signer := newSigner(t)
+	r.key = publicKey(t, signer)
+	r.files[sumsSig] = signature(t, signer, r.files[sums])
+	r.Server = httptest.NewServer(r)
+	t.Cleanup(r.Close)
+	return r
+}
+
+func (r *release) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	r.mu.Lock()
+	r.asked[req.URL.Path]++
+	r.asked[""]++
+	r.mu.Unlock()
+	if answer := r.answers[req.URL.Path]; answer != nil {
+		answer(w, req)
+		return
+	}
+	content, found := r.files[req.URL.Path]
+	if !found {
+		http.NotFound(w, req)
+		return
+	}
+	switch filepath.Ext(req.URL.Path) {
+	case ".json":
+		w.Header().Set("Content-Type", "application/json")
+	case ".zip":
+		w.Header().Set("Content-Type", "application/zip")
+	}
+	w.Header().Set("Content-Length", fmt.Sprint(len(content)))
+	_, _ = w.Write(content) // a client that went away is the client's matter
+}
+
+// requests is how often that path was asked for; empty is any.
+func (r *release) requests(path string) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.asked[path]
+}
+
+func toJSON(t *testing.T, v any) []byte {
+	t.Helper()
+	raw, err := json.Marshal(v)
+	require.NoError(t, err)
+	return raw
+}
+
+// zipped is an archive as HashiCorp's, stored without compression.
+func zipped(t *testing.T, vault string) []byte {
+	t.Helper()
+	var buf bytes.Buffer
+	w := zip.NewWriter(&buf)
+	for name, content := range map[string]string{"vault": vault, "LICENSE.txt": "a licence"} {
+		f, err := w.CreateHeader(&zip.FileHeader{Name: name, Method: zip.Store})
+		require.NoError(t, err)
+		_, err = f.Write([]byte(content))
+		require.NoError(t, err)
+	}
+	require.NoError(t, w.Close())
+	return buf.Bytes()
+}
+
+func newSigner(t *testing.T) *openpgp.Entity {
+	t.Helper()
+	signer, err := openpgp.NewEntity("loopback", "", "", &packet.Config{Algorithm: packet.PubKeyAlgoEdDSA})
+	require.NoError(t, err)
+	return signer
+}
+
+func publicKey(t *testing.T, signer *openpgp.Entity) string {
+	t.Helper()
+	var buf bytes.Buffer
+	w, err := armor.Encode(&buf, openpgp.PublicKeyType, nil)
+	require.NoError(t, err)
+	require.NoError(t, signer.Serialize(w))
+	require.NoError(t, w.Close())
+	return buf.String()
+}
+
+func signature(t *testing.T, signer *openpgp.Entity, content []byte) []byte {
+	t.Helper()
+	var buf bytes.Buffer
+	require.NoError(t, openpgp.DetachSign(&buf, signer, bytes.NewReader(content), nil))
+	return buf.Bytes()
+}
+
+// breaksOff sends half of the archive, and the other half the given number of requests
+// later.
+func (r *release) breaksOff(requests int) {
+	r.answers[archive] = func(w http.ResponseWriter, _ *http.Request) {
+		content := r.files[archive]
+		w.Header().Set("Content-Type", "application/zip")
+		w.Header().Set("Content-Length", fmt.Sprint(len(content)))
+		if r.requests(archive) <= requests {
+			content = content[:len(content)/2]
+		}
+		_, _ = w.Write(content) // the server closes the connection if that was too little
+	}
+}
+
+// download runs the program. It returns what it printed, on both outputs.
+func download(t *testing.T, url, key, dir string) (status int, stdout, stderr string) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "key.asc")
+	require.NoError(t, os.WriteFile(file, []byte(key), 0o600))
+	var out, said bytes.Buffer
+	status = run(t.Context(), []string{"-version", "v1.21.2", "-dir", dir, "-url", url, "-key", file}, &out, &said)
+	return status, out.String(), said.String()
+}
+
+func requireEmpty(t *testing.T, dir string) {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	require.Empty(t, entries, "what was not verified must not stay")
+}
+
+func TestGoodDownload(t *testing.T) {
+	r, dir := newRelease(t), t.TempDir()
+	status, stdout, stderr := download(t, r.URL, r.key, dir)
+	require.Zero(t, status, stderr)
+	require.Equal(t, filepath.Join(dir, "vault")+"\n", stdout)
+	out, err := exec.Command(filepath.Join(dir, "vault"), "version").Output()
+	require.NoError(t, err)
+	require.Equal(t, "Vault v1.21.2 (loopback)\n", string(out))
+	entries, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	require.Len(t, entries, 1, "nothing but the file stays")
+}
+
+func TestProgress(t *testing.T) {
+	large := releaseOf(t, "Vault v1.21.2 (loopback)'; exit # "+strings.Repeat("x", 12_000_000))
+	status, _, stderr := download(t, large.URL, large.key, t.TempDir())
+	require.Zero(t, status, stderr)
+	require.Equal(t, 5, strings.Count(stderr, " of 12 MB\n"), stderr)
+	require.True(t, strings.HasSuffix(stderr, "  12 of 12 MB\n"), stderr)
+}
+
+// What the site sent is wrong: that is no reason to build quietly.
+func TestWrongDownloads(t *testing.T) {
+	for name, test := range map[string]struct {
+		spoil func(*testing.T, *release)
+		want  string
+	}{
+		"checksum": {func(_ *testing.T, r *release) {
+			content := bytes.Clone(r.files[archive])
+			content[len(content)/3] ^= 1
+			r.files[archive] = content
+		}, "error: checksum does not match for \"" + archiveName()},
+		"checksum of another file": {func(t *testing.T, r *release) {
+			r.files[archive] = zipped(t, "#!/bin/sh\necho 'Vault v1.21.2 (another)'\n")
+		}, "error: checksum does not match for \"" + archiveName()},
+		"signature of another key": {func(t *testing.T, r *release) {
+			r.files[sumsSig] = signature(t, newSigner(t), r.files[sums])
+		}, "error: unable to verify checksums signature"},
+		"signature of other checksums": {func(_ *testing.T, r *release) {
+			r.files[sums] = bytes.Replace(r.files[sums], []byte("plan9"), []byte("plan8"), 1)
+		}, "error: unable to verify checksums signature"},
+		"signature empty": {func(_ *testing.T, r *release) {
+			r.files[sumsSig] = nil
+		}, "error: unable to verify checksums signature"},
+		"checksum missing": {func(t *testing.T, r *release) {
+			signer := newSigner(t)
+			r.files[sums] = fmt.Appendf(nil, "%064d  vault_1.21.2_plan9_mips.zip\n", 0)
+			r.files[sumsSig], r.key = signature(t, signer, r.files[sums]), publicKey(t, signer)
+		}, "error: no checksum found for"},
+		"another version": {func(t *testing.T, r *release) {
+			other := releaseOf(t, "Vault v1.2.3 (loopback)")
+			r.files, r.key = other.files, other.key
+		}, "error: the release site sent Vault 1.2.3 instead of 1.21.2"},
+		"no Vault": {func(t *testing.T, r *release) {
+			other := releaseOf(t, "teapot")
+			r.files, r.key = other.files, other.key
+		}, "error: the downloaded Vault does not run"},
+		"length not announced": {func(_ *testing.T, r *release) {
+			r.answers[archive] = func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Content-Type", "application/zip")
+				w.(http.Flusher).Flush()
+				_, _ = w.Write(r.files[archive])
+			}
+		}, "; the log of hc-install:\n"},
+		"a page to log in": {func(_ *testing.T, r *release) {
+			r.answers[folder+"index.json"] = func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>") }
+		}, "error: unexpected Content-Type"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, dir := newRelease(t), t.TempDir()
+			test.spoil(t, r)
+			status, stdout, stderr := download(t, r.URL, r.key, dir)
+			require.Equal(t, statusFailed, status, stderr)
+			require.Empty(t, stdout)
+			require.Contains(t, stderr, test.want)
+			requireEmpty(t, dir)
+		})
+	}
+}
+
+// HashiCorp's key is the one that counts where no other is named.
+func TestDefaultKey(t *testing.T) {
+	r, dir := newRelease(t), t.TempDir()
+	var stdout, stderr bytes.Buffer
+	status := run(t.Context(), []string{"-version", "v1.21.2", "-dir", dir, "-url", r.URL}, &stdout, &stderr)
+	require.Equal(t, statusFailed, status, &stderr)
+	require.Contains(t, stderr.String(), "error: unable to verify checksums signature")
+	require.Zero(t, r.requests(archive))
+	requireEmpty(t, dir)
+}
+
+func TestInterruptedDownload(t *testing.T) {
+	t.Run("twice", func(t *testing.T) {
+		r, dir := newRelease(t), t.TempDir()
+		r.breaksOff(attempts - 1)
+		status, stdout, stderr := download(t, r.URL, r.key, dir)
+		require.Zero(t, status, stderr)
+		require.Equal(t, filepath.Join(dir, "vault")+"\n", stdout)
+		require.Equal(t, attempts-1, strings.Count(stderr, "broke off"), stderr)
+	})
+	t.Run("always", func(t *testing.T) {
+		r, dir := newRelease(t), t.TempDir()
+		r.breaksOff(100)
+		status, stdout, stderr := download(t, r.URL, r.key, dir)
+		require.Equal(t, statusFailed, status, stderr)
+		require.Empty(t, stdout)
+		require.Contains(t, stderr, "error: the download broke off: unexpected EOF; 3 attempts failed")
+		require.Equal(t, attempts, r.requests(archive))
+		requireEmpty(t, dir)
+	})
+	t.Run("stalled", func(t *testing.T) {
+		r, dir := newRelease(t), t.TempDir()
+		r.answers[archive] = func(w http.ResponseWriter, req *http.Request) {
+			w.Header().Set("Content-Type", "application/zip")
+			_, _ = w.Write(r.files[archive][:100])
+			w.(http.Flusher).Flush()
+			<-req.Context().Done()
+		}
+		s := site{url: r.URL, key: r.key, connect: time.Minute, answer: time.Minute, stall: 200 * time.Millisecond, progress: t.Output()}
+		_, err := s.download(t.Context(), "v1.21.2", dir)
+		require.ErrorContains(t, err, "the download broke off: no data for 200ms; 3 attempts failed")
+		requireEmpty(t, dir)
+	})
+}
+
+func TestUnreachable(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	nobody := "http://" + l.Addr().String()
+	require.NoError(t, l.Close())
+	tls := httptest.NewTLSServer(http.NotFoundHandler()) // with a certificate that nobody knows
+	t.Cleanup(tls.Close)
+	refusing := newRelease(t)
+	refusing.answers[folder+"index.json"] = func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusForbidden) }
+	half := newRelease(t)
+	delete(half.files, sumsSig)
+	for name, test := range map[string]struct{ url, want string }{
+		"no network":   {nobody, "connection refused"},
+		"no such name": {"http://releases.invalid", "releases.invalid"},
+		"no such site": {tls.URL, "certificate"},
+		"refused":      {refusing.URL, "answers 403 Forbidden"},
+		"no signature": {half.URL, "answers 404 Not Found"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			status, stdout, stderr := download(t, test.url, half.key, dir)
+			require.Equal(t, statusUnreachable, status, stderr)
+			require.Empty(t, stdout)
+			require.True(t, strings.HasPrefix(stderr, "the release site can't be reached: "), stderr)
+			require.Contains(t, stderr, test.want)
+			require.Equal(t, 1, strings.Count(stderr, "\n"), "one line: %s", stderr)
+			requireEmpty(t, dir)
+		})
+	}
+	t.Run("no answer", func(t *testing.T) {
+		silent := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, req *http.Request) { <-req.Context().Done() }))
+		t.Cleanup(silent.Close)
+		s := site{url: silent.URL, connect: time.Minute, answer: 200 * time.Millisecond, stall: time.Minute, progress: t.Output()}
+		_, err := s.download(t.Context(), "v1.21.2", t.TempDir())
+		var unreachable *unreachableError
+		require.ErrorAs(t, err, &unreachable)
+	})
+}
+
+func TestNewest(t *testing.T) {
+	r := newRelease(t)
+	var stdout, stderr bytes.Buffer
+	require.Zero(t, run(t.Context(), []string{"-newest", "-url", r.URL}, &stdout, &stderr), &stderr)
+	require.Equal(t, "v1.21.2\n", stdout.String())
+
+	delete(r.files, "/vault/index.json")
+	require.Equal(t, statusUnreachable, run(t.Context(), []string{"-newest", "-url", r.URL}, &stdout, &stderr))
+}
+
+func TestUsage(t *testing.T) {
+	for _, args := range [][]string{
+		{},
+		{"-version", "v1.21.2"},
+		{"-dir", "x"},
+		{"-newest", "-dir", "x"},
+		{"-nothing"},
+		{"-version", "v1.21.2", "-dir", "x", "-key", "missing.asc"},
+	} {
+		var stdout, stderr bytes.Buffer
+		require.Equal(t, statusUsage, run(t.Context(), args, &stdout, &stderr), args)
+		require.Empty(t, stdout.String())
+		require.NotEmpty(t, stderr.String())
+	}
+}
