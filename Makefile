@@ -26,7 +26,7 @@ need = @command -v $(1) >/dev/null || { echo "error: $(1) is needed: $(2)" >&2; 
 
 .PHONY: help
 help: ## Print this help
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: go
 go:
@@ -109,6 +109,10 @@ cluster-test: cc ## A cluster of three Vaults that lose a node, lose a plugin, a
 examples: cc ## The examples of five languages in a real Vault, their tokens verified by each language's library
 	@scripts/examples.sh
 
+.PHONY: kubernetes-test
+kubernetes-test: cc ## examples/kubernetes with a real Kubernetes API and External Secrets, which are built once
+	@vault=$$(scripts/vault.sh) && dirs=$$(scripts/kubernetes.sh) && VAULT_BIN="$$vault" KUBERNETES_DIRS="$$dirs" $(GOTEST) -count=1 -v -tags kubernetes -run '^TestKubernetes$$' ./cmd/...
+
 .PHONY: test
 test: cc ## All tests, the acceptance tests in a real Vault included
 	@vault=$$(scripts/vault.sh) && VAULT_BIN="$$vault" $(GOTEST) $(PACKAGES)
@@ -132,7 +136,7 @@ fmt: tools ## Format the code with gofumpt
 
 .PHONY: vet
 vet: go ## go vet, and that the plugin builds for the other systems
-	go vet -tags examples $(PACKAGES)
+	go vet -tags examples,kubernetes $(PACKAGES)
 	GOOS=darwin CGO_ENABLED=0 go build -o /dev/null ./cmd/...
 	GOOS=windows CGO_ENABLED=0 go build -o /dev/null ./cmd/...
 
