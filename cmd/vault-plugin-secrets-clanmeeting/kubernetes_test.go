@@ -370,8 +370,8 @@ func (k *kubernetes) synced(name string) bool {
 	return generation == fmt.Sprint(answer["metadata"].(map[string]any)["generation"])
 }
 
-// outage stops Vault until the token of one Secret has expired. That of the other, which is
-// watched, lives longer than Vault is away.
+// outage stops Vault until the token of one Secret has expired, and a renewal of the other's
+// has failed. That other one is watched, and lives longer than Vault is away.
 func (k *kubernetes) outage(w *watch, forceSync string) {
 	k.t.Helper()
 	// A changed specification is read for at once, and then, with this one, not for an hour.
@@ -382,6 +382,9 @@ func (k *kubernetes) outage(w *watch, forceSync string) {
 	require.LessOrEqual(k.t, time.Until(last.expiration), 15*time.Second)
 
 	k.node().Stop()
+	k.eventually("no Event tells that Vault is away", func() bool {
+		return strings.Contains(k.run("kubectl events --for externalsecret/host-token"), "connection refused")
+	})
 	k.eventually("the short token does not expire", func() bool { return time.Now().After(last.expiration) })
 	require.Equal(k.t, last, k.mustSecret("meeting-room"), "the expired token is kept")
 	require.NoError(k.t, k.node().Start(k.t.Context()))
@@ -427,7 +430,7 @@ func (k *kubernetes) injectedAgent() {
 	type object = map[string]any
 	config, err := json.Marshal(object{
 		"auto_auth": object{"method": []object{{
-			"type": "kubernetes", "mount_path": annotation("auth-path"),
+			"type": "kubernetes", "mount_path": annotation("auth-path"), "max_backoff": annotation("auth-max-backoff"),
 			"config": object{"role": annotation("role"), "token_path": login},
 		}}},
 		"template":        []object{{"contents": annotation("agent-inject-template-host-token"), "destination": file}},
