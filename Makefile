@@ -118,6 +118,10 @@ monitoring-test: cc ## Every alert of examples/monitoring brought about, in a re
 	$(call need,prometheus-process-exporter,Debian and Ubuntu have it in the package of this name)
 	@vault=$$(scripts/vault.sh) && VAULT_BIN="$$vault" $(GOTEST) -count=1 -v -tags monitoring -run '^TestMonitoring$$' ./cmd/...
 
+.PHONY: kubernetes-test
+kubernetes-test: cc ## examples/kubernetes with a real Kubernetes API and External Secrets, which are built once
+	@vault=$$(scripts/vault.sh) && dirs=$$(scripts/kubernetes.sh) && VAULT_BIN="$$vault" KUBERNETES_DIRS="$$dirs" $(GOTEST) -count=1 -v -tags kubernetes -run '^TestKubernetes$$' ./cmd/...
+
 .PHONY: test
 test: cc ## All tests, the acceptance tests in a real Vault included
 	cd scripts/vault-download && $(GOTEST) ./...
@@ -143,7 +147,7 @@ fmt: tools ## Format the code with gofumpt
 
 .PHONY: vet
 vet: go ## go vet, and that the plugin builds for the other systems
-	go vet -tags examples,monitoring $(PACKAGES)
+	go vet -tags examples,kubernetes,monitoring $(PACKAGES)
 	cd scripts/vault-download && go vet ./...
 	GOOS=darwin CGO_ENABLED=0 go build -o /dev/null ./cmd/...
 	GOOS=windows CGO_ENABLED=0 go build -o /dev/null ./cmd/...

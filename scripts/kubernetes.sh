@@ -1,0 +1,78 @@
+#!/bin/sh
+# Makes sure that there are a Kubernetes API server (with etcd and kubectl) and External
+# Secrets, and prints the folders that they are in, one a line. Each is built once from the
+# Go modules that the go.mod files below scripts/kubernetes pin, unmodified. What is built
+# is kept below .cache, by version.
+set -eu
+
+say() { echo "$*" >&2; }
+fail() { say "error: $*"; exit 1; }
+
+top=$(cd "$(dirname "$0")/.." && pwd)
+command -v go >/dev/null || fail "go is needed to build Kubernetes' API server; see https://go.dev/doc/install"
+system=$(go env GOOS)-$(go env GOARCH)
+part=
+trap '[ -z "$part" ] || rm -rf "$part"' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+# pinned MODULE: its version in the go.mod of this folder
+pinned() { go list -m -f '{{.Version}}' "$1"; }
+
+# build FILE PACKAGE LDFLAGS
+build() {
+	# -v names each package as it is compiled; whatever else comes is an error.
+	go build -v -trimpath -ldflags "-s -w $3" -o "$1" "$2" 2>&1 |
+		awk '
+			function tell() { printf "  %d modules downloaded, %d packages compiled of about 2000\n", modules, packages; fflush() }
+			/^go: downloading / { if (++modules % 100 == 0) tell(); next }
+			/^[A-Za-z0-9._~\/-]+$/ { if (++packages % 100 == 0) tell(); next }
+			{ print; fflush() }
+		' >&2
+	[ -x "$1" ] || fail "building $2 failed; the lines above say why"
+}
+
+cd "$top/scripts/kubernetes/apiserver"
+kubernetes=$(pinned k8s.io/kubernetes)
+etcd=$(pinned go.etcd.io/etcd/server/v3)
+apiserver=$top/.cache/kubernetes-$kubernetes-etcd-$etcd-$system
+if [ ! -d "$apiserver" ]; then
+	say "Building Kubernetes' API server $kubernetes, kubectl, and etcd $etcd, once. It takes 3 to 10"
+	say "minutes on two cores, 100 MB of downloads and 2 GB of memory."
+	part=$apiserver.$$
+	mkdir -p "$part"
+	# Without its version the API server does not start.
+	minor=${kubernetes#v*.}
+	major=${kubernetes%%.*}
+	stamp=k8s.io/component-base/version
+	stamps="-X $stamp.gitVersion=$kubernetes -X $stamp.gitMajor=${major#v} -X $stamp.gitMinor=${minor%%.*}"
+	build "$part/kube-apiserver" k8s.io/kubernetes/cmd/kube-apiserver "$stamps"
+	build "$part/kubectl" k8s.io/kubernetes/cmd/kubectl "$stamps"
+	build "$part/etcd" go.etcd.io/etcd/server/v3 ""
+	[ "$("$part/kube-apiserver" --version)" = "Kubernetes $kubernetes" ] || fail "the API server that was built is not $kubernetes"
+	"$part/etcd" --version | grep -q "${etcd#v}" || fail "the etcd that was built is not $etcd"
+	mv "$part" "$apiserver"
+	part=
+fi
+say "Kubernetes' API server $kubernetes and etcd $etcd: $apiserver"
+
+cd "$top/scripts/kubernetes/external-secrets"
+module=github.com/external-secrets/external-secrets
+version=$(pinned $module)
+secrets=$top/.cache/external-secrets-$version-$system
+if [ ! -d "$secrets" ]; then
+	say "Building External Secrets $version, once. It takes 3 to 10 minutes on two cores,"
+	say "330 MB of downloads and 3 GB of memory."
+	part=$secrets.$$
+	mkdir -p "$part/crds"
+	build "$part/external-secrets" $module ""
+	"$part/external-secrets" --help >/dev/null || fail "the External Secrets that was built does not run"
+	cp "$(go list -m -f '{{.Dir}}' $module)"/config/crds/bases/*secrets.io_*.yaml "$part/crds"
+	chmod -R u+w "$part/crds" # the module cache is read-only
+	mv "$part" "$secrets"
+	part=
+fi
+say "External Secrets $version: $secrets"
+
+echo "$apiserver"
+echo "$secrets"
