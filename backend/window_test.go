@@ -6,6 +6,7 @@ package backend
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"testing"
 	"time"
 
@@ -17,12 +18,10 @@ import (
 func at(offset int64) string { return time.Unix(testNow.Unix()+offset, 0).UTC().Format(time.RFC3339) }
 
 // windowed writes the role event with a window, and other fields.
-func (m *testMount) windowed(from, until string, pairs ...any) {
+func (m *testMount) windowed(from, until string, others map[string]any) {
 	m.t.Helper()
 	data := map[string]any{fieldAllowedRooms: "*", fieldTTL: "5m", fieldValidFrom: from, fieldValidUntil: until}
-	for i := 0; i < len(pairs); i += 2 {
-		data[pairs[i].(string)] = pairs[i+1]
-	}
+	maps.Copy(data, others)
 	m.mustWrite("roles/event", data)
 }
 
@@ -32,7 +31,7 @@ func TestWindow(t *testing.T) {
 	now := testNow.Unix()
 	for name, test := range map[string]struct {
 		from, until string
-		role        []any
+		role        map[string]any
 		request     map[string]any
 		nbf, exp    int64 // from now
 		cut         bool
@@ -57,12 +56,12 @@ func TestWindow(t *testing.T) {
 		"scheduled in it":             {at(60), at(7200), nil, map[string]any{fieldNotBefore: now + 600}, 600, 900, false},
 		"scheduled at its beginning":  {at(60), at(7200), nil, map[string]any{fieldNotBefore: now + 60}, 60, 360, false},
 		"scheduled in its last":       {at(60), at(7200), nil, map[string]any{fieldNotBefore: now + 7199}, 7199, 7200, true},
-		"scheduled beyond max":        {at(-60), at(7200), []any{fieldMaxNotBefore, 60}, map[string]any{fieldNotBefore: now + 600}, 600, 900, false},
-		"max alone counts, from":      {at(-60), "", []any{fieldMaxNotBefore, 600}, map[string]any{fieldNotBefore: now + 600}, 600, 900, false},
-		"max alone counts, until":     {"", at(700), []any{fieldMaxNotBefore, 600}, map[string]any{fieldNotBefore: now + 600}, 600, 700, true},
+		"scheduled beyond max":        {at(-60), at(7200), map[string]any{fieldMaxNotBefore: 60}, map[string]any{fieldNotBefore: now + 600}, 600, 900, false},
+		"max alone counts, from":      {at(-60), "", map[string]any{fieldMaxNotBefore: 600}, map[string]any{fieldNotBefore: now + 600}, 600, 900, false},
+		"max alone counts, until":     {"", at(700), map[string]any{fieldMaxNotBefore: 600}, map[string]any{fieldNotBefore: now + 600}, 600, 700, true},
 		"scheduled now":               {at(-60), at(7200), nil, map[string]any{fieldNotBefore: now}, 0, 300, false},
 	} {
-		m.windowed(test.from, test.until, test.role...)
+		m.windowed(test.from, test.until, test.role)
 		request := map[string]any{fieldRoom: "launch"}
 		for field, value := range test.request {
 			request[field] = value
@@ -105,7 +104,7 @@ func TestWindowRefusals(t *testing.T) {
 		"no schedule, end":  {"", at(7200), map[string]any{fieldNotBefore: now + 60}, "this role does not schedule"},
 		"its very begin":    {at(60), "", map[string]any{fieldNotBefore: now + 60}, "this role does not schedule"},
 	} {
-		m.windowed(test.from, test.until)
+		m.windowed(test.from, test.until, nil)
 		request := map[string]any{fieldRoom: "launch"}
 		for field, value := range test.request {
 			request[field] = value
@@ -121,7 +120,7 @@ func TestWindowRefusals(t *testing.T) {
 // A clock that goes back, or on, over an end of the window.
 func TestWindowWhileTheClockMoves(t *testing.T) {
 	m := configured(t)
-	m.windowed(at(10), at(20))
+	m.windowed(at(10), at(20), nil)
 	begin := func() any { return m.mustRead("creds/event", map[string]any{fieldRoom: "launch"})[fieldNotBefore] }
 	first := float64(testNow.Unix() + 10)
 	require.Equal(t, first, begin())
@@ -155,7 +154,7 @@ func TestWindowIsReadAndWritten(t *testing.T) {
 		m.mustWrite("roles/event", map[string]any{fieldValidFrom: "", fieldValidUntil: ""})
 		require.Equal(t, []any{"", ""}, window())
 	}
-	m.windowed(at(60), at(120))
+	m.windowed(at(60), at(120), nil)
 	for want, data := range map[string]map[string]any{
 		"valid_until must be after valid_from":  {fieldValidUntil: at(60)},
 		"valid_until must be after valid_from ": {fieldValidFrom: at(120)},
@@ -177,12 +176,12 @@ func TestWindowIsReadAndWritten(t *testing.T) {
 func TestWindowWithALease(t *testing.T) {
 	m := configured(t)
 	m.system.MaxLeaseTTLVal = time.Hour
-	m.windowed(at(3300), "", fieldGenerateLease, true)
+	m.windowed(at(3300), "", map[string]any{fieldGenerateLease: true})
 	resp := m.must(m.call(logical.ReadOperation, "creds/event", map[string]any{fieldRoom: "launch"}))
 	require.Equal(t, time.Hour, resp.Secret.TTL)
-	m.windowed(at(3301), "", fieldGenerateLease, true)
+	m.windowed(at(3301), "", map[string]any{fieldGenerateLease: true})
 	require.Contains(t, m.refused(logical.ReadOperation, "creds/event", map[string]any{fieldRoom: "launch"}), "over the mount's maximum")
-	m.windowed(at(-10), at(20), fieldGenerateLease, true)
+	m.windowed(at(-10), at(20), map[string]any{fieldGenerateLease: true})
 	resp = m.must(m.call(logical.ReadOperation, "creds/event", map[string]any{fieldRoom: "launch"}))
 	require.Equal(t, 20*time.Second, resp.Secret.TTL)
 	require.Len(t, resp.Warnings, 1)
