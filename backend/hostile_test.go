@@ -378,6 +378,19 @@ func TestFence(t *testing.T) {
 	require.ErrorIs(t, f.pass(func() error { return errors.New("never run") }), errChanged)
 }
 
+// What changes nothing that tokens depend on does not make a batch start again.
+func TestUnchangedSignerStaysInUse(t *testing.T) {
+	m := configured(t)
+	m.mustWrite("keys/import", map[string]any{fieldPrivateKey: readTestdata(t, "rsa2048.openssh.pem")})
+	m.mustRead("creds/support", map[string]any{fieldRoom: "support-1"})
+	before := m.inside.cached.Load()
+	m.refused(logical.UpdateOperation, "config", map[string]any{fieldIssuer: " "})
+	m.refused(logical.UpdateOperation, "config", map[string]any{fieldActiveKey: 9})
+	m.mustWrite("keys/import", map[string]any{fieldPrivateKey: readKey(t, "accepted/exponent-3.pem")})
+	m.mustDelete("keys/2")
+	require.Same(t, before, m.inside.cached.Load())
+}
+
 // There is one signer at a time: a second one would escape the fence.
 func TestOneSignerAtATime(t *testing.T) {
 	m := configured(t)

@@ -172,8 +172,6 @@ func (b *backend) pathConfigWrite(ctx context.Context, req *logical.Request, d *
 	}
 	b.configLock.Lock()
 	defer b.configLock.Unlock()
-	// Whatever becomes of the write, the next read loads what storage holds.
-	defer b.forget()
 
 	current, err := loadConfig(ctx, req.Storage)
 	if err != nil {
@@ -188,6 +186,8 @@ func (b *backend) pathConfigWrite(ctx context.Context, req *logical.Request, d *
 			return refuse(err)
 		}
 	}
+	// Whatever becomes of the write, the next read loads what storage holds.
+	defer b.forget()
 	resp := &logical.Response{}
 	if given != nil {
 		if err := b.activate(ctx, req, given, current, changed, resp); err != nil {

@@ -298,7 +298,6 @@ func (b *backend) pathKeyRead(ctx context.Context, req *logical.Request, d *fram
 func (b *backend) pathKeyDelete(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	b.configLock.Lock()
 	defer b.configLock.Unlock()
-	defer b.forget()
 	version := d.Get(fieldVersion).(int)
 	cfg, err := loadConfig(ctx, req.Storage)
 	if err != nil {
@@ -314,6 +313,8 @@ func (b *backend) pathKeyDelete(ctx context.Context, req *logical.Request, d *fr
 	if !slices.Contains(stored, version) {
 		return &logical.Response{}, nil
 	}
+	// The signer has another key, and stays in use.
+	defer b.ring.Store(nil)
 	if err := remove(ctx, req.Storage, keyPath(version)); err != nil {
 		return nil, err
 	}
