@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/require"
@@ -129,6 +130,7 @@ func writeReleasedStorage(t *testing.T, version string) {
 	m.mustWrite("roles/every-field", map[string]any{
 		fieldAllowedRooms: "launch,support-*", fieldDefaultRoom: "launch", fieldAllowWildcardRoom: true,
 		fieldTTL: "5m", fieldMaxTTL: "2h", fieldNotBeforeDuration: "10s", fieldMaxNotBefore: "24h", fieldGenerateLease: true,
+		fieldValidFrom: testNow.Add(-time.Minute).Unix(), fieldValidUntil: testNow.Add(time.Hour).Unix(),
 	})
 	m.mustWrite("roles/defaults", map[string]any{fieldAllowedRooms: "*"})
 	m.mustWrite("roles/personal", map[string]any{fieldAllowedRooms: "{{identity.entity.id}}", fieldAllowedRoomsTemplate: true})

@@ -204,11 +204,11 @@ Nothing is stored, and a token can't be recalled: it works until it expires, so
 ask for one when it is needed. The meeting server checks it when the host
 connects, not for as long as the meeting lasts.
 
-Refused: a role that does not exist; a room that the role does not allow, or none
-if it has no default_room; a not_before further ahead than the role's
-max_not_before, outside of its window, or in the past; a role that has ended. A
-ttl over the role's max_ttl or the mount's maximum is cut, with a warning. To see
-why a request is refused, or which rule allows it, send the same request to
+Refused: a role that does not exist or has ended; a room that the role does not
+allow, or none if it has no default_room; a not_before further ahead than the
+role's max_not_before, outside of its window, or in the past. A ttl over the
+role's max_ttl or the mount's maximum is cut, with a warning. To see why a
+request is refused, or which rule allows it, send the same request to
 check/<name>.
 
 A batch is all or nothing: if an item is refused, the message names each refused

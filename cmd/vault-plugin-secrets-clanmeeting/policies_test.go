@@ -29,7 +29,7 @@ func TestPolicies(t *testing.T) {
 		own := strings.NewReplacer(`"clanmeeting/`, `"`+mount+`/`, `"sys/mounts/clanmeeting`, `"sys/mounts/`+mount)
 		holders[strings.TrimSuffix(filepath.Base(file), ".hcl")] = root(t).as(own.Replace(string(policy)))
 	}
-	require.Len(t, holders, 6)
+	require.Len(t, holders, 7)
 	// The device that the auditor's policy names.
 	root(t).write("sys/audit/file", map[string]any{"type": "file", "options": map[string]any{"file_path": filepath.Join(t.TempDir(), "audit.log")}})
 	t.Cleanup(func() { root(t).call(http.MethodDelete, "sys/audit/file", nil) })
@@ -50,6 +50,12 @@ func TestPolicies(t *testing.T) {
 		{http.MethodPost, mount + "/roles/support", map[string]any{"ttl": "1m"}, []string{"role-manager"}},
 		{http.MethodPost, mount + "/roles/other", map[string]any{"allowed_rooms": "x"}, []string{"role-manager"}},
 		{http.MethodDelete, mount + "/roles/other", nil, []string{"role-manager"}},
+		{http.MethodPost, mount + "/roles/event-7", map[string]any{"allowed_rooms": "x", "valid_from": 2_000_000_000}, []string{"role-manager", "event-manager"}},
+		{http.MethodGet, mount + "/roles/event-7", nil, []string{"role-manager", "event-manager", "auditor"}},
+		{http.MethodGet, mount + "/check/event-7?room=x", nil, []string{"role-manager", "event-manager"}},
+		{http.MethodGet, mount + "/creds/event-7?room=x", nil, nil},
+		{http.MethodPost, mount + "/roles/eventual", map[string]any{"allowed_rooms": "x"}, []string{"role-manager"}},
+		{http.MethodDelete, mount + "/roles/event-7", nil, []string{"role-manager", "event-manager"}},
 		{http.MethodGet, mount + "/config", nil, []string{"key-custodian", "auditor"}},
 		{http.MethodPost, mount + "/config", map[string]any{"issuer": "production"}, []string{"key-custodian"}},
 		{http.MethodGet, mount + "/keys?list=true", nil, []string{"key-custodian", "auditor"}},

@@ -5,10 +5,12 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"maps"
 	"net/http"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -37,6 +39,16 @@ func durations(zero string) forms {
 	return forms{
 		`300`: `300`, `"300"`: `300`, `"5m"`: `300`, `"300s"`: `300`, `"0.5h"`: `1800`, `"1h30m"`: `5400`, `"1d"`: `86400`, `3e2`: `300`,
 		`0`: zero, `"0"`: zero, `"0s"`: zero,
+	}
+}
+
+// times takes the hour of a time in UTC, and its seconds since the epoch.
+func times(hour string, epoch int) forms {
+	read := fmt.Sprintf(`"%s:00:00Z"`, hour)
+	return forms{
+		read: read, fmt.Sprint(epoch): read, fmt.Sprintf(`"%d"`, epoch): read, `""`: `""`,
+		strings.ToLower(read): read, fmt.Sprintf(`"%s:00:00.9Z"`, hour): read,
+		fmt.Sprintf(`"%s:30:00+00:30"`, hour): read, fmt.Sprintf(`"%s:30:00 00:30"`, hour): read,
 	}
 }
 
@@ -71,7 +83,7 @@ func TestReadBack(t *testing.T) {
 		{
 			"/roles/declared", "ClanMeetingWriteRoleRequest",
 			`{"allow_wildcard_room":true,"allowed_rooms":["b","a-*"],"allowed_rooms_template":true,"default_room":"","generate_lease":true,` +
-				`"max_not_before":3600,"max_ttl":172800,"not_before_duration":10,"ttl":60}`,
+				`"max_not_before":3600,"max_ttl":172800,"not_before_duration":10,"ttl":60,"valid_from":"2030-01-31T09:00:00Z","valid_until":"2030-01-31T11:00:00Z"}`,
 			nil,
 			map[string]forms{
 				"allow_wildcard_room": booleans(),
@@ -87,6 +99,8 @@ func TestReadBack(t *testing.T) {
 				"max_ttl":                durations(`3600`),
 				"not_before_duration":    durations(`0`),
 				"ttl":                    durations(`900`),
+				"valid_from":             times("2030-01-31T10", 1896084000),
+				"valid_until":            times("2030-01-31T12", 1896091200),
 			},
 		},
 	} {

@@ -62,6 +62,8 @@ locals {
     max_ttl                = 3600
     not_before_duration    = 30
     max_not_before         = 0
+    valid_from             = ""
+    valid_until            = ""
     generate_lease         = false
   }
 
