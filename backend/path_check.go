@@ -102,9 +102,10 @@ const checkHelpSynopsis = `Say whether a role would give a token, and why not, w
 const checkHelpDescription = `
 Takes room, ttl and not_before as creds/<name> does, makes the same decision for
 the same caller, and signs nothing. If creds would give a token, the answer has
-allowed=true, the entry of the role that allows the room as matched_rule, and the
-claims that would be signed. If not, it has allowed=false, and as reason the
-message that creds would give. A role that does not exist is refused, as by creds.
+allowed=true, the entry of the role that allows the room as matched_rule, and
+the claims that would be signed. If not, it has allowed=false, and as reason the
+message that creds would give. A role that does not exist is refused, as by
+creds.
 
     vault read clanmeeting/check/support room=support-4711
     vault read clanmeeting/check/support room=billing

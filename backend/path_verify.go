@@ -118,15 +118,15 @@ const verifyHelpSynopsis = `Say why a host with a token was refused.`
 const verifyHelpDescription = `
 Checks a token as the meeting server does. The answer says as valid whether the
 server would accept the token now. If not, reason says why: it is malformed,
-signed by another key, expired, not valid yet, for another room, or has the wrong
-audience, issuer or consumer. All key versions of this mount are tried. No
+signed by another key, expired, not valid yet, for another room, or has the
+wrong audience, issuer or consumer. All key versions of this mount are tried. No
 algorithm but RS256 is accepted, whatever the token says, and there is no leeway
 in time, as there is none on the server.
 
 The claims are returned for a token that is not valid, too. A warning says if an
-inactive key version signed the token: Vault can't know whether Clan Meeting still
-has that public half. Another warning names each version that can't be read.
-Refused: no token, and a mount that is not configured.
+inactive key version signed the token: Vault can't know whether Clan Meeting
+still has that public half. Another warning names each version that can't be
+read. Refused: no token, and a mount that is not configured.
 
     vault read -field=token clanmeeting/creds/support room=support-1 > token.txt
     vault write clanmeeting/verify token=@token.txt room=support-1
