@@ -8,8 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
+	"unsafe"
 
 	"github.com/stretchr/testify/require"
 )
@@ -33,6 +35,7 @@ func TestParseRule(t *testing.T) {
 	for text, want := range map[string]string{
 		"Support-*":                       "support-*",
 		"*":                               "*",
+		strings.Repeat("A", 255):          strings.Repeat("a", 255),
 		"{{identity.entity.id}}":          "{{identity.entity.id}}",
 		"A-{{ identity.entity.name }}-B*": "a-{{ identity.entity.name }}-b*",
 		"{{identity.groups.ids.0b1c.ns1.metadata.Room}}":                    "{{identity.groups.ids.0b1c.ns1.metadata.Room}}",
@@ -87,12 +90,16 @@ func TestNewRules(t *testing.T) {
 	require.ErrorAs(t, err, new(*ListError))
 	_, err = NewRules(many(MaxRulesLength/128, strings.Repeat("x", 129)), false)
 	require.EqualError(t, err, "has 132096 bytes in all; 131072 are allowed")
+	_, err = NewRules(append(many(MaxRulesLength/128, strings.Repeat("x", 128)), "x"), false)
+	require.EqualError(t, err, "has 131073 bytes in all; 131072 are allowed")
 	_, err = NewRules([]string{"a", "a b"}, false)
 	entry := new(EntryError)
 	require.ErrorAs(t, err, &entry)
 	require.Equal(t, 2, entry.Number)
 	require.ErrorAs(t, err, new(*RuleError))
 	require.EqualError(t, err, "entry 2 is neither a name nor a glob")
+	_, err = NewRules([]string{"a", "b", strings.Repeat("x", 2*MaxRulesLength)}, false)
+	require.EqualError(t, err, "entry 3 is longer than 1024 characters", "rather than the list")
 }
 
 // values are those of one caller; the count is how often each was asked for.
@@ -141,6 +148,46 @@ func TestMatch(t *testing.T) {
 	require.Equal(t, map[string]int{"identity.entity.name": 1, "identity.entity.id": 1, "identity.entity.metadata.team": 1}, ann.asked, "each template is rendered once")
 }
 
+// A glob matches a name whole, at either end and with its parts in their order.
+func TestMatchIsWhole(t *testing.T) {
+	t.Parallel()
+	for glob, names := range map[string]map[Name]bool{
+		"a*b":   {"ab": true, "axb": true, "abab": true, "abx": false, "xab": false, "b": false, "aba": false},
+		"*b":    {"b": true, "ab": true, "bx": false, "abx": false},
+		"a*":    {"a": true, "ab": true, "xa": false},
+		"*m*":   {"m": true, "amb": true, "ab": false},
+		"a*a":   {"aa": true, "aba": true, "a": false},
+		"a*b*c": {"abc": true, "axbyc": true, "acb": false, "ac": false, "abcx": false},
+		"*b*b":  {"bb": true, "bab": true, "b": false, "bba": false},
+	} {
+		rules, err := NewRules([]string{glob}, false)
+		require.NoError(t, err)
+		for name, want := range names {
+			rule, err := rules.Matcher(nil).Match(t.Context(), name)
+			require.NoError(t, err)
+			require.Equal(t, want, rule == glob, "%s %s", glob, name)
+		}
+	}
+}
+
+// A context that ends while rules are compared is seen soon.
+func TestMatchEndsWithItsContext(t *testing.T) {
+	t.Parallel()
+	rules, err := NewRules(slices.Repeat([]string{"{{identity.entity.name}}"}, MaxRules), true)
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	asked := 0
+	m := rules.Matcher(func(string) (string, error) {
+		if asked++; asked == 10 {
+			cancel()
+		}
+		return "x", nil
+	})
+	_, err = m.Match(ctx, "b")
+	require.ErrorIs(t, err, context.Canceled)
+	require.Less(t, asked, 10+2*checkEvery)
+}
+
 func TestMatchFaults(t *testing.T) {
 	t.Parallel()
 	rules, err := NewRules([]string{"{{identity.entity.name}}", "a"}, true)
@@ -170,6 +217,27 @@ func TestRenderedRuleThatIsTooLong(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "{{identity.entity.name}}*", rule)
 	require.Empty(t, m.rendered[0].glob, "what can match nothing is not kept")
+
+	// 255 characters are a name, with a "*" or without.
+	for _, text := range []string{"{{identity.entity.name}}" + strings.Repeat("a", 55), "*{{identity.entity.name}}" + strings.Repeat("a", 55)} {
+		rules, err = NewRules([]string{text}, true)
+		require.NoError(t, err)
+		rule, err = rules.Matcher(long.get).Match(t.Context(), Name(strings.Repeat("a", 255)))
+		require.NoError(t, err)
+		require.Equal(t, text, rule)
+	}
+}
+
+// Size counts each part of a rule, which takes memory of its own.
+func TestSizeCountsTheParts(t *testing.T) {
+	t.Parallel()
+	const directive = "{{identity.entity.name}}"
+	one, err := NewRules([]string{directive}, true)
+	require.NoError(t, err)
+	many, err := NewRules([]string{strings.Repeat(directive, 40)}, true)
+	require.NoError(t, err)
+	pieces := len(many.others[0].pieces)
+	require.Greater(t, many.Size()-one.Size(), pieces*int(unsafe.Sizeof(piece{}))/2+2*39*len(directive))
 }
 
 func TestShorten(t *testing.T) {

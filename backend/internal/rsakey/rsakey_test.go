@@ -22,6 +22,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/crypto/ssh"
 )
 
 func readFile(t testing.TB, name string) string {
@@ -103,23 +104,26 @@ func mended(t testing.TB, plain string) map[string]string {
 	t.Helper()
 	oneLine := strings.ReplaceAll(strings.TrimSpace(plain), "\n", `\n`)
 	return map[string]string{
-		"CRLF":                   strings.ReplaceAll(plain, "\n", "\r\n"),
-		"CR":                     strings.ReplaceAll(plain, "\n", "\r"),
-		"byte-order mark":        "\ufeff" + plain,
-		"indented":               "  " + strings.ReplaceAll(plain, "\n", "\n\t  "),
-		`literal \n`:             strings.ReplaceAll(plain, "\n", `\n`),
-		`literal \r\n`:           strings.ReplaceAll(plain, "\n", `\r\n`),
-		"no last line end":       strings.TrimSpace(plain),
-		"blank lines around":     "\n\n" + plain + "\n \n",
-		"double quotes":          `"` + plain + `"`,
-		"single quotes":          "'" + strings.TrimSpace(plain) + "'\n",
-		"a JSON string":          `"` + oneLine + `"`,
-		"UTF-16":                 byJSON(t, inUTF16(plain, false)),
-		"UTF-16, big endian":     byJSON(t, inUTF16(plain, true)),
-		"UTF-16, not by JSON":    string(inUTF16(plain, false)),
-		"UTF-16 without a mark":  byJSON(t, inUTF16(plain, false)[2:]),
-		"UTF-16 in quotes":       byJSON(t, inUTF16(`"`+plain+`"`, false)),
-		"all but UTF-16 at once": "\ufeff '" + strings.ReplaceAll(strings.TrimSpace(plain), "\n", "  \r\n  ") + `\n'`,
+		"CRLF":                    strings.ReplaceAll(plain, "\n", "\r\n"),
+		"CR":                      strings.ReplaceAll(plain, "\n", "\r"),
+		"byte-order mark":         "\ufeff" + plain,
+		"indented":                "  " + strings.ReplaceAll(plain, "\n", "\n\t  "),
+		`literal \n`:              strings.ReplaceAll(plain, "\n", `\n`),
+		`literal \r\n`:            strings.ReplaceAll(plain, "\n", `\r\n`),
+		"no last line end":        strings.TrimSpace(plain),
+		"blank lines around":      "\n\n" + plain + "\n \n",
+		"double quotes":           `"` + plain + `"`,
+		"single quotes":           "'" + strings.TrimSpace(plain) + "'\n",
+		"a JSON string":           `"` + oneLine + `"`,
+		"UTF-16":                  byJSON(t, inUTF16(plain, false)),
+		"UTF-16, big endian":      byJSON(t, inUTF16(plain, true)),
+		"UTF-16, not by JSON":     string(inUTF16(plain, false)),
+		"big endian, not by JSON": string(inUTF16(plain, true)),
+		"UTF-16 without a mark":   byJSON(t, inUTF16(plain, false)[2:]),
+		"UTF-16 in quotes":        byJSON(t, inUTF16(`"`+plain+`"`, false)),
+		"a text before it":        "this is not a \"kty\":\n" + plain,
+		"as long as can be":       plain + strings.Repeat("\n", maxLength-len(plain)),
+		"all but UTF-16 at once":  "\ufeff '" + strings.ReplaceAll(strings.TrimSpace(plain), "\n", "  \r\n  ") + `\n'`,
 	}
 }
 
@@ -223,6 +227,8 @@ func TestRefusedTexts(t *testing.T) {
 	// than it needs.
 	indefinite := append([]byte{0x30, 0x80}, append(block.Bytes[4:], 0, 0)...)
 	long := append([]byte{0x30, 0x83, 0x00}, block.Bytes[2:]...)
+	// And with a version of two bytes where one is enough.
+	padded := append([]byte{0x30, 0x82, block.Bytes[2], block.Bytes[3] + 1, 2, 2, 0, 0}, block.Bytes[7:]...)
 	for name, test := range map[string]struct {
 		input   string
 		problem Problem
@@ -231,6 +237,10 @@ func TestRefusedTexts(t *testing.T) {
 		"empty":                  {"", Empty, "is empty"},
 		"white space":            {" \r\n\t", Empty, "is empty"},
 		"an empty pair":          {`""`, Empty, "is empty"},
+		"only line ends":         {`\n\n`, Empty, "is empty"},
+		"one quote":              {`"` + pkcs1, NotPEM, "is not a PEM"},
+		"a text on JWKs":         {`with "kty" and so on`, NotPEM, "is not a PEM"},
+		"one byte too long":      {pkcs1 + strings.Repeat("\n", maxLength+1-len(pkcs1)), TooLong, "give the key's file alone"},
 		"not PEM":                {"hunter2-not-a-pem", NotPEM, "is not a PEM"},
 		"a path":                 {"/etc/keys/cm-api-key.pem", NotPEM, "is not a PEM"},
 		"the path alone":         {"cm-api-key.pem", NotPEM, "as in private_key=@cm-api-key.pem"},
@@ -245,6 +255,8 @@ func TestRefusedTexts(t *testing.T) {
 		"damaged OpenSSH":        {pemOf("OPENSSH PRIVATE KEY", block.Bytes), Damaged, "is damaged"},
 		"BER":                    {pemOf("RSA PRIVATE KEY", indefinite), Unusual, "have OpenSSL write it anew"},
 		"BER, long length":       {pemOf("RSA PRIVATE KEY", long), Unusual, "have OpenSSL write it anew"},
+		"BER, long number":       {pemOf("RSA PRIVATE KEY", padded), Unusual, "have OpenSSL write it anew"},
+		"DSA":                    {pemOf("DSA PRIVATE KEY", block.Bytes), NotRSA, "is not an RSA key"},
 		"public, as private":     {pemOf("PRIVATE KEY", publicDER(t, pkcs1)), Public, "is a public key"},
 		"EC, as PKCS#8":          {strings.ReplaceAll(readFile(t, "refused/ec-sec1.pem"), "EC PRIVATE", "PRIVATE"), NotRSA, "is not an RSA key"},
 		"another kind":           {pemOf("PGP PRIVATE KEY BLOCK", block.Bytes), OtherPEM, "another kind"},
@@ -255,6 +267,86 @@ func TestRefusedTexts(t *testing.T) {
 	} {
 		requireRefused(t, name, test.input, test.problem, test.text)
 	}
+}
+
+// Base64 is known in each of its four forms, whatever it holds and wherever its lines
+// break.
+func TestBase64IsNamed(t *testing.T) {
+	t.Parallel()
+	plain := readFile(t, "accepted/pkcs1.pem")
+	plain += strings.Repeat("\n", 3-(len(plain)+1)%3) // so that there is padding
+	block, _ := pem.Decode([]byte(readFile(t, "accepted/pkcs8.pem")))
+	ec, _ := pem.Decode([]byte(readFile(t, "refused/ec-sec1.pem")))
+	for name, encoding := range map[string]*base64.Encoding{
+		"standard": base64.StdEncoding, "standard, raw": base64.RawStdEncoding, "URL": base64.URLEncoding, "URL, raw": base64.RawURLEncoding,
+	} {
+		requireRefused(t, name, encoding.EncodeToString([]byte(plain)), Base64, "decode it first")
+		requireRefused(t, name, encoding.EncodeToString(inUTF16(plain, false)), Base64, "decode it first")
+		// Bytes of which all four forms differ; what follows a key is ignored.
+		der := append(append([]byte{}, block.Bytes...), bytes.Repeat([]byte{0xff}, 3)...)
+		der = append(der, make([]byte, 1+(3-len(der)%3)%3)...)
+		requireRefused(t, name, encoding.EncodeToString(der), Base64, "without its -----BEGIN")
+	}
+	requireRefused(t, "of another key", base64.StdEncoding.EncodeToString(ec.Bytes), Base64, "without its -----BEGIN")
+	spaced := strings.Join(strings.SplitAfter(base64.StdEncoding.EncodeToString([]byte(plain)), "M"), " ")
+	requireRefused(t, "with blanks", spaced, Base64, "decode it first")
+}
+
+// keyWith is a key of the primes of an accepted file, with the public exponent given.
+func keyWith(t testing.TB, exponent int64) *rsa.PrivateKey {
+	t.Helper()
+	block, _ := pem.Decode([]byte(readFile(t, "accepted/pkcs1.pem")))
+	key, err := x509.ParsePKCS1PrivateKey(block.Bytes)
+	require.NoError(t, err)
+	one, totient := big.NewInt(1), big.NewInt(1)
+	for _, p := range key.Primes {
+		totient.Mul(totient, new(big.Int).Sub(p, one))
+	}
+	d := new(big.Int).ModInverse(big.NewInt(exponent), totient)
+	require.NotNil(t, d)
+	return &rsa.PrivateKey{PublicKey: rsa.PublicKey{N: key.N, E: int(exponent)}, D: d, Primes: key.Primes}
+}
+
+// The largest public exponent that Go supports has 31 bits.
+func TestPublicExponents(t *testing.T) {
+	t.Parallel()
+	inPKCS1 := func(exponent int64) string {
+		key, one := keyWith(t, exponent), big.NewInt(1)
+		der, err := asn1.Marshal(pkcs1{N: key.N, E: big.NewInt(exponent), D: key.D, P: key.Primes[0], Q: key.Primes[1], DP: one, DQ: one, QInv: one})
+		require.NoError(t, err)
+		return string(pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: der}))
+	}
+	k, err := Parse(inPKCS1(1<<31 - 1))
+	require.NoError(t, err)
+	requireSigns(t, k, "31 bits")
+	requireRefused(t, "32 bits", inPKCS1(1<<31+11), BigExponent, "of more than 31 bits")
+}
+
+// What OpenSSH's form holds is refused for the same reasons as in the other forms.
+func TestRefusedOpenSSH(t *testing.T) {
+	t.Parallel()
+	inOpenSSH := func(key *rsa.PrivateKey) string {
+		key.Precomputed.Qinv = big.NewInt(1) // not read
+		block, err := ssh.MarshalPrivateKey(key, "")
+		require.NoError(t, err)
+		return string(pem.EncodeToMemory(block))
+	}
+	requireRefused(t, "exponent", inOpenSSH(keyWith(t, 1<<31+11)), BigExponent, "of more than 31 bits")
+
+	one := big.NewInt(1)
+	huge := new(big.Int).SetBit(one, 17_000-1, 1)
+	requireRefused(t, "modulus", inOpenSSH(&rsa.PrivateKey{PublicKey: rsa.PublicKey{N: huge, E: 3}, D: one, Primes: []*big.Int{one, one}}),
+		WrongSize, "has more than 8192 bits")
+
+	block, _ := pem.Decode([]byte(readFile(t, "refused/close-primes.pem")))
+	weak, err := unwrap(block.Bytes)
+	require.NoError(t, err)
+	requireRefused(t, "weak", inOpenSSH(&rsa.PrivateKey{PublicKey: rsa.PublicKey{N: weak.N, E: int(weak.E.Int64())}, D: weak.D, Primes: []*big.Int{weak.P, weak.Q}}),
+		Weak, "is easy to break")
+
+	block, _ = pem.Decode([]byte(readFile(t, "refused/ed25519-openssh.pem")))
+	block.Bytes = bytes.ReplaceAll(block.Bytes, []byte("ssh-ed25519"), []byte("ssh-unknown"))
+	requireRefused(t, "type", string(pem.EncodeToMemory(block)), NotRSA, "is not an RSA key")
 }
 
 func publicDER(t testing.TB, private string) []byte {
@@ -312,6 +404,19 @@ func TestGenerate(t *testing.T) {
 	require.Equal(t, 65537, parsed.(*rsa.PrivateKey).E)
 	for _, p := range parsed.(*rsa.PrivateKey).Primes {
 		require.Equal(t, 1024, p.BitLen())
+		require.True(t, p.ProbablyPrime(64))
+	}
+}
+
+// The product of two primes has twice their bits, because both are at least three
+// quarters of what their bits can hold.
+func TestPrimesAreLarge(t *testing.T) {
+	t.Parallel()
+	for range 30 {
+		p, err := prime(t.Context(), 64)
+		require.NoError(t, err)
+		require.Equal(t, 64, p.BitLen())
+		require.EqualValues(t, 1, p.Bit(62))
 		require.True(t, p.ProbablyPrime(64))
 	}
 }
