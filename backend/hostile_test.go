@@ -20,6 +20,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/semaphore"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -104,6 +105,8 @@ func TestRefusalsAreShort(t *testing.T) {
 	message := m.refused(logical.UpdateOperation, "creds/long", map[string]any{fieldBatchInput: items[:maxRefusals]})
 	require.Equal(t, maxRefusals, strings.Count(message, "batch_input["))
 	require.NotContains(t, message, "other items")
+	message = m.refused(logical.UpdateOperation, "creds/long", map[string]any{fieldBatchInput: items[:maxRefusals+1]})
+	require.Contains(t, message, "; and 1 other items are refused")
 }
 
 // A private key in any place of a request comes back from nowhere.
@@ -320,6 +323,21 @@ func TestChangesDuringABatch(t *testing.T) {
 	}
 }
 
+// A role that is loaded again, because the cache had no place for it, is still the same.
+func TestRoleLoadedAgainIsUnchanged(t *testing.T) {
+	m := configured(t)
+	r, err := m.inside.roles.get(t.Context(), m.storage, "support")
+	require.NoError(t, err)
+	req := &logical.Request{Path: "creds/support", Storage: m.storage}
+	unchanged := m.inside.unchanged(req, fieldDataOf(m, req), r)
+	m.inside.roles.drop("support")
+	require.NoError(t, unchanged(t.Context()))
+	m.mustWrite("roles/support", map[string]any{fieldTTL: "1m"})
+	require.ErrorIs(t, unchanged(t.Context()), errChanged)
+	m.mustDelete("roles/support")
+	require.ErrorIs(t, unchanged(t.Context()), errChanged)
+}
+
 // The same by the handler: the batch is held up between its decision and its
 // signatures.
 func TestBatchIsDecidedAnew(t *testing.T) {
@@ -443,6 +461,13 @@ func TestGivenUpIsNoFault(t *testing.T) {
 	}
 }
 
+// panickingStorage stands for any bug below the handlers.
+type panickingStorage struct{ logical.Storage }
+
+func (panickingStorage) Get(context.Context, string) (*logical.StorageEntry, error) {
+	panic("secret of a request")
+}
+
 // A panic is a fault of one request. The log has where it was, and nothing of the
 // request.
 func TestPanicIsAFault(t *testing.T) {
@@ -464,6 +489,10 @@ func TestPanicIsAFault(t *testing.T) {
 	m.inside.now = now
 	m.token("support", map[string]any{fieldRoom: "support-1"})
 	m.mustWrite("config", map[string]any{fieldIssuer: "staging"}) // no lock is held
+
+	// Vault asks first whether an entry exists.
+	_, _, err := m.inside.HandleExistenceCheck(t.Context(), &logical.Request{Operation: logical.UpdateOperation, Path: "config", Storage: panickingStorage{}})
+	require.ErrorContains(t, err, "panic: string")
 
 	// Batches are signed by goroutines of their own, which nobody else recovers.
 	b := m.issuanceOf("support")
@@ -505,6 +534,78 @@ func TestTurns(t *testing.T) {
 	m.mustWrite("config", map[string]any{fieldIssuer: "staging"}) // no lock is held
 }
 
+// While a key is generated, it holds a turn, and no other key is generated.
+func TestGeneratingTakesATurn(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() {
+		_, err := generateKey(ctx, 16384) // which takes minutes
+		ended <- err
+	}()
+	taken := func(s *semaphore.Weighted, all int) func() bool {
+		return func() bool {
+			if s.TryAcquire(int64(all)) {
+				s.Release(int64(all))
+				return false
+			}
+			return true
+		}
+	}
+	assert.Eventually(t, taken(generating, 1), 10*time.Second, time.Millisecond)
+	assert.Eventually(t, taken(turns(), turnCount()), 10*time.Second, time.Millisecond)
+	cancel()
+	require.ErrorIs(t, <-ended, context.Canceled)
+	require.False(t, taken(generating, 1)())
+	require.False(t, taken(turns(), turnCount())())
+}
+
+// Each signature of a batch waits for a turn of its own.
+func TestBatchSignsInTurns(t *testing.T) {
+	m := configured(t)
+	b := m.issuanceOf("support")
+	items, _, err := b.decideAll(t.Context(), manyItems(2))
+	require.NoError(t, err)
+	require.NoError(t, turns().Acquire(t.Context(), int64(turnCount())))
+	defer turns().Release(int64(turnCount()))
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	_, err = b.signAll(ctx, items)
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+}
+
+// A request that has ended gets no signature and tries no key.
+func TestEndedRequests(t *testing.T) {
+	m := configured(t)
+	b := m.issuanceOf("support")
+	g, err := b.grant(t.Context(), tokenRequest{room: "support-1"})
+	require.NoError(t, err)
+	data, err := b.mint(t.Context(), g)
+	require.NoError(t, err)
+	presented, err := decodeToken(data[fieldToken].(string))
+	require.NoError(t, err)
+	_, ring, err := m.inside.keys(t.Context(), m.storage)
+	require.NoError(t, err)
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err = b.mint(ended, g)
+	require.ErrorIs(t, err, context.Canceled)
+	_, _, err = presented.checkSignature(ended, testConsumer, ring)
+	require.ErrorIs(t, err, context.Canceled)
+}
+
+// Deciding leaves the request as it came: a batch may be decided again.
+func TestDecidingChangesNoInput(t *testing.T) {
+	m := configured(t)
+	b := m.issuanceOf("support")
+	item := func() map[string]any {
+		return map[string]any{fieldRoom: "support-1", fieldTTL: "5m", fieldNotBefore: "", fieldReference: nil}
+	}
+	given := item()
+	_, _, err := b.decideAll(t.Context(), []any{given})
+	require.NoError(t, err)
+	require.Equal(t, item(), given)
+}
+
 // countingView counts how often Vault is asked who is calling.
 type countingView struct {
 	*logical.StaticSystemView
@@ -535,6 +636,7 @@ func TestIdentityIsAskedForOnce(t *testing.T) {
 		{[]string{"support-1", "{{identity.entity.name}}"}, "support-1", 0, 0},
 		{[]string{"{{identity.entity.name}}", "{{identity.entity.id}}"}, "e1", 1, 0},
 		{[]string{"{{identity.groups.names.g.id}}", "{{identity.entity.id}}"}, "e1", 1, 1},
+		{[]string{"{{identity.groups.names.g.id}}", "{{identity.groups.names.g.name}}", "{{identity.entity.id}}"}, "e1", 1, 1},
 	} {
 		view.entities.Store(0)
 		view.groups.Store(0)

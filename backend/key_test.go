@@ -102,3 +102,25 @@ func TestRefusedKeysLeaveNoTrace(t *testing.T) {
 	require.Equal(t, writes, m.storage.written(), "a refused key must write nothing")
 	require.NotContains(t, m.log.String(), secret)
 }
+
+// The active version is tried first, then the newest; the keyring stays as it is.
+func TestKeyringOrder(t *testing.T) {
+	t.Parallel()
+	first := parsedKey(t, readTestdata(t, "rsa2048.pkcs1.pem")).Public()
+	second := parsedKey(t, readTestdata(t, "rsa2048.openssh.pem")).Public()
+	ring := keyring{{1, nil}, {2, first}, {4, nil}, {7, first}}
+	versions := func(r keyring) []int {
+		var all []int
+		for _, v := range r {
+			all = append(all, v.version)
+		}
+		return all
+	}
+	require.Equal(t, []int{2, 7, 4, 1}, versions(ring.activeFirst(2)))
+	require.Equal(t, []int{7, 4, 2, 1}, versions(ring.activeFirst(0)))
+	require.Equal(t, []int{1, 2, 4, 7}, versions(ring))
+	require.Equal(t, 7, ring.highest())
+	require.Zero(t, keyring{}.highest())
+	require.Equal(t, 2, ring.find(first))
+	require.Zero(t, ring.find(second))
+}

@@ -86,6 +86,23 @@ func TestConfigRefusals(t *testing.T) {
 	require.Zero(t, m.storage.written(), "a refused write must write nothing")
 }
 
+// The longest values that are accepted: one character more is refused.
+func TestConfigLimits(t *testing.T) {
+	m := newTestMount(t)
+	domain := strings.Repeat("a.", 126) + "a"
+	require.Len(t, domain, 253)
+	for field, longest := range map[string]string{
+		fieldConsumerID: strings.Repeat("a", 128), fieldAudience: strings.Repeat("é", 255), fieldIssuer: strings.Repeat("i", 255), fieldDomain: domain,
+	} {
+		data := map[string]any{fieldConsumerID: testConsumer}
+		data[field] = longest
+		m.mustWrite("config", data)
+		require.Equal(t, longest, m.mustRead("config", nil)[field])
+		data[field] = "a" + longest
+		require.Contains(t, m.refused(logical.UpdateOperation, "config", data), field+" must be")
+	}
+}
+
 func TestConfigUpdateKeepsTheRest(t *testing.T) {
 	m := configured(t)
 	m.mustWrite("config", map[string]any{fieldDomain: "meet.example.com", fieldAudience: "other"})

@@ -136,6 +136,16 @@ func TestVerifyAnyCharacterChanged(t *testing.T) {
 	}
 }
 
+// A key is tried from the moment on that it is staged.
+func TestVerifyTriesAStagedKey(t *testing.T) {
+	m := configured(t)
+	now := testNow.Unix()
+	token := signedBy(t, secondKey(t), goodHeader, fmt.Sprintf(`{"aud":"clanmeeting","iss":"production","sub":"acme","room":"a","exp":%d,"nbf":%d,"context":{}}`, now+60, now-30))
+	require.Contains(t, m.verify(token, "").Data[fieldReason], "signed by another key")
+	m.mustWrite("keys/import", map[string]any{fieldPrivateKey: readTestdata(t, "rsa2048.openssh.pem")})
+	require.EqualValues(t, 2, m.verify(token, "").Data[fieldKeyVersion])
+}
+
 func TestVerifyAsTheServer(t *testing.T) {
 	m := configured(t)
 	key := testKey(t)

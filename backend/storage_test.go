@@ -213,3 +213,21 @@ func TestActiveKeyMissingFromStorage(t *testing.T) {
 		require.EqualError(t, err, `the active key "keys/1" is missing from storage`, name)
 	}
 }
+
+// A configuration whose key numbers can't have been written is corrupt.
+func TestCorruptKeyNumbers(t *testing.T) {
+	m := configured(t)
+	for numbers, good := range map[string]bool{
+		`"active_key":2,"last_key":2`: true, `"last_key":2`: true,
+		`"active_key":2,"last_key":1`: false, `"active_key":-1,"last_key":1`: false, `"last_key":-1`: false,
+	} {
+		value := fmt.Sprintf(`{"format":1,"entry":{"consumer_id":"acme","audience":"a","issuer":"i",%s}}`, numbers)
+		require.NoError(t, m.storage.Put(t.Context(), &logical.StorageEntry{Key: configStoragePath, Value: []byte(value)}))
+		_, err := loadConfig(t.Context(), m.storage)
+		if good {
+			require.NoError(t, err, numbers)
+		} else {
+			require.ErrorIs(t, err, errCorrupt, numbers)
+		}
+	}
+}

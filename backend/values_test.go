@@ -25,6 +25,7 @@ func TestTakeValue(t *testing.T) {
 			"0x2": wrong, "0b1": wrong, "0o7": wrong, "1_0": wrong, "1.0": wrong, "1e1": wrong, " 1": wrong, "+1": wrong, "": wrong, "x": wrong, "１": wrong,
 			true: wrong, 1.5: wrong, json.Number("1.5"): wrong, math.Inf(1): wrong, math.NaN(): wrong, json.Number("1e999"): wrong,
 			"99999999999": large, 1e18: large, "99999999999999999999": large,
+			"2147483647": 2147483647, "2147483648": large, "-2147483648": -2147483648, "-2147483649": large,
 		},
 		framework.TypeBool: {
 			true: true, false: false, "true": true, "false": false, "1": true, "0": false, 1.0: true, 0.0: false, "T": true,
