@@ -20,7 +20,6 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	"golang.org/x/sync/semaphore"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -542,21 +541,20 @@ func TestGeneratingTakesATurn(t *testing.T) {
 		_, err := generateKey(ctx, 16384) // which takes minutes
 		ended <- err
 	}()
-	taken := func(s *semaphore.Weighted, all int) func() bool {
-		return func() bool {
-			if s.TryAcquire(int64(all)) {
-				s.Release(int64(all))
-				return false
-			}
-			return true
+	free := func() (one, all bool) {
+		if one = generating.TryAcquire(1); one {
+			generating.Release(1)
 		}
+		if all = turns().TryAcquire(int64(turnCount())); all {
+			turns().Release(int64(turnCount()))
+		}
+		return one, all
 	}
-	assert.Eventually(t, taken(generating, 1), 10*time.Second, time.Millisecond)
-	assert.Eventually(t, taken(turns(), turnCount()), 10*time.Second, time.Millisecond)
+	assert.Eventually(t, func() bool { one, all := free(); return !one && !all }, 10*time.Second, time.Millisecond)
 	cancel()
 	require.ErrorIs(t, <-ended, context.Canceled)
-	require.False(t, taken(generating, 1)())
-	require.False(t, taken(turns(), turnCount())())
+	one, all := free()
+	require.True(t, one && all, "given back")
 }
 
 // Each signature of a batch waits for a turn of its own.
@@ -596,7 +594,8 @@ func TestEndedRequests(t *testing.T) {
 // Deciding leaves the request as it came: a batch may be decided again.
 func TestDecidingChangesNoInput(t *testing.T) {
 	m := configured(t)
-	b := m.issuanceOf("support")
+	m.mustWrite("roles/open", map[string]any{fieldAllowedRooms: "*"})
+	b := m.issuanceOf("open")
 	item := func() map[string]any {
 		return map[string]any{fieldRoom: "support-1", fieldTTL: "5m", fieldNotBefore: "", fieldReference: nil}
 	}

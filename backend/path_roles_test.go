@@ -178,3 +178,15 @@ func TestConcurrentRoleUpdatesBothSurvive(t *testing.T) {
 		}), m.mustRead(path, nil))
 	}
 }
+
+// A role in storage with a fraction of a second could not have been written.
+func TestRoleInWholeSeconds(t *testing.T) {
+	t.Parallel()
+	stored := newRole()
+	stored.AllowWildcardRoom = true
+	_, err := stored.compile()
+	require.NoError(t, err)
+	stored.NotBeforeDuration += time.Millisecond
+	_, err = stored.compile()
+	require.ErrorContains(t, err, "not_before_duration must be in whole seconds")
+}

@@ -33,7 +33,7 @@ func TestTakeValue(t *testing.T) {
 		},
 		framework.TypeString: {
 			"a": "a", "": "", 4711.0: "4711", json.Number("5"): "5", "010": "010",
-			true: wrong, 1.5: wrong, 9007199254740992.0: wrong, 1e300: wrong, json.Number("9007199254740993"): wrong,
+			true: wrong, 1.5: wrong, 9007199254740992.0: wrong, -9007199254740992.0: wrong, 9007199254740991.0: "9007199254740991", 1e300: wrong, json.Number("9007199254740993"): wrong,
 		},
 		framework.TypeDurationSecond: {
 			"90": int64(90), "090": int64(90), 90.0: int64(90), "90s": int64(90), "15m": int64(900), "1h30m": int64(5400), "0.5h": int64(1800), "7d": int64(604800), "0": int64(0), "0s": int64(0),
@@ -95,6 +95,17 @@ func TestTakeLists(t *testing.T) {
 			require.ErrorIs(t, err, errWrongType, "%v: %v", kind, raw)
 		}
 	}
+}
+
+// What goes through the plugin protocol is a copy.
+func TestSendable(t *testing.T) {
+	t.Parallel()
+	claims := func() map[string]any {
+		return map[string]any{"a": []any{json.Number("9007199254740992"), json.Number("1")}, "b": map[string]any{"c": json.Number("1e999")}}
+	}
+	given := claims()
+	require.Equal(t, map[string]any{"a": []any{"9007199254740992", json.Number("1")}, "b": map[string]any{"c": "1e999"}}, sendable(given))
+	require.Equal(t, claims(), given)
 }
 
 // A value that is refused leaves everything as it was, and says what would be right:
