@@ -224,7 +224,7 @@ func BenchmarkRoles(b *testing.B) {
 // BenchmarkCache compares roles that are read in turn, more than the cache holds, with
 // loading them where there is no cache: what it costs never to find anything in it.
 func BenchmarkCache(b *testing.B) {
-	const roles = 10_000
+	const roles = 20_000
 	m := benchMount(b, 2048)
 	m.writeRoles(roles)
 	turn := 0
