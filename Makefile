@@ -106,17 +106,22 @@ fixture: go ## For a release: keep what VERSION writes to storage, for the tests
 	go test -count=1 ./backend -run '^TestStorageOfReleases$$' -write-storage="$$VERSION"
 
 .PHONY: cluster-test
-cluster-test: cc ## A cluster of three Vaults that lose a node, lose a plugin, are upgraded and stopped; prints how long
-	@vault=$$(scripts/vault.sh) && VAULT_BIN="$$vault" $(GOTEST) -count=1 -v -run '^(TestCluster|TestPluginEndsWithItsVault)$$' ./cmd/...
+cluster-test: cc ## A cluster of three servers that lose a node, lose a plugin, are upgraded and stopped; prints how long
+	@vault=$$(scripts/vault.sh) && VAULT_BIN="$$vault" $(GOTEST) -count=1 -v -run '^(TestCluster.*|TestPluginEndsWithItsVault)$$' ./cmd/...
+
+.PHONY: partition-test
+partition-test: cc ## Three nodes that are cut off from each other or suspended: six minutes on Linux; prints what each did meanwhile
+	@vault=$$(scripts/vault.sh) && cd scripts/partition && VAULT_BIN="$$vault" $(GOTEST) -count=1 -v . $(if $(PARTITION),-args $(PARTITION))
 
 .PHONY: examples
 examples: cc ## The examples of five languages in a real Vault, their tokens verified by each language's library
 	@scripts/examples.sh
 
 .PHONY: test
-test: cc ## All tests, the acceptance tests in a real Vault included; lists those that the server lacks what they test
+test: cc ## All tests, the acceptance tests in a real server included; lists at the end what was not run
 	@mkdir -p .cache && : >$(NOT_RUN) && vault=$$(scripts/vault.sh) && VAULT_BIN="$$vault" NOT_RUN=$(NOT_RUN) $(GOTEST) $(PACKAGES); \
 		status=$$?; cat $(NOT_RUN); exit $$status
+	@cd scripts/partition && $(GOTEST) -short .
 
 .PHONY: tools
 tools: go
@@ -130,6 +135,7 @@ hooks: ## Have git check what is committed: .githooks/pre-commit
 .PHONY: lint
 lint: tools ## golangci-lint, gofumpt included
 	$(TOOLS)/golangci-lint run
+	cd scripts/partition && ../../$(TOOLS)/golangci-lint run
 
 .PHONY: fmt
 fmt: tools ## Format the code with gofumpt
@@ -138,6 +144,7 @@ fmt: tools ## Format the code with gofumpt
 .PHONY: vet
 vet: go ## go vet, and that the plugin builds for the other systems
 	go vet -tags examples $(PACKAGES)
+	cd scripts/partition && go vet .
 	GOOS=darwin CGO_ENABLED=0 go build -o /dev/null ./cmd/...
 	GOOS=windows CGO_ENABLED=0 go build -o /dev/null ./cmd/...
 

@@ -197,14 +197,18 @@ func (n *Node) launch(ctx context.Context) error {
 	})
 }
 
-// unseal waits, for a node that is new, until it has joined the others.
+// unseal gives the node the key, once, and waits until it is unsealed; for a node that is
+// new, until it has joined the others. A node of Vault 1.21 that gets the key twice while
+// it joins runs two standby loops. Once it has become active, the second one takes the
+// news that it lost the leadership, and it stays active for good beside its successor.
 func (n *Node) unseal(ctx context.Context) error {
+	given := false
 	return n.wait(ctx, "it is not unsealed", func() bool {
-		_, _, err := n.Call(ctx, "", http.MethodPost, "sys/unseal", map[string]any{"key": n.cluster.unsealKey})
-		if err != nil {
-			return false
-		}
 		_, answer, err := n.Call(ctx, "", http.MethodGet, "sys/seal-status", nil)
+		if err == nil && answer["initialized"] == true && answer["sealed"] == true && !given {
+			status, _, err := n.Call(ctx, "", http.MethodPost, "sys/unseal", map[string]any{"key": n.cluster.unsealKey})
+			given = err == nil && status < http.StatusBadRequest
+		}
 		return err == nil && answer["sealed"] == false
 	})
 }
