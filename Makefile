@@ -17,11 +17,15 @@ export VERSION
 # Most of what runs in parallel waits for a Vault Agent, and needs no core meanwhile.
 GOTEST := CGO_ENABLED=1 go test -race -shuffle=on -parallel=8 -timeout 30m
 
-# Which Vault: make test VAULT=oldest takes the oldest that we support, VAULT=newest the
-# newest, VAULT=released the newest that HashiCorp has released; empty is VAULT_BIN, or the
-# one on PATH, or the newest that we support. What is missing is downloaded, or built if
-# the download site can't be reached: scripts/vault.sh.
+# Which server: make test VAULT=oldest takes the oldest Vault that we support, VAULT=newest the
+# newest, VAULT=released the newest that HashiCorp has released; empty is VAULT_BIN, which may
+# be Vault or OpenBao, or vault on PATH, or bao on PATH, or the newest Vault that we support.
+# What is missing is downloaded, or built if the download site can't be reached:
+# scripts/vault.sh.
 export VAULT :=
+
+# Tests of one server alone write their names here when they run on the other.
+NOT_RUN := $(CURDIR)/.cache/not-run
 
 # need,COMMAND,WHY
 need = @command -v $(1) >/dev/null || { echo "error: $(1) is needed: $(2)" >&2; exit 1; }
@@ -104,8 +108,12 @@ fixture: go ## For a release: keep what VERSION writes to storage, for the tests
 	go test -count=1 ./backend -run '^TestStorageOfReleases$$' -write-storage="$$VERSION"
 
 .PHONY: cluster-test
-cluster-test: cc ## A cluster of three Vaults that lose a node, lose a plugin, are upgraded and stopped; prints how long
-	@vault=$$(scripts/vault.sh) && VAULT_BIN="$$vault" $(GOTEST) -count=1 -v -run '^(TestCluster|TestPluginEndsWithItsVault)$$' ./cmd/...
+cluster-test: cc ## A cluster of three servers that lose a node, lose a plugin, are upgraded and stopped; prints how long
+	@vault=$$(scripts/vault.sh) && VAULT_BIN="$$vault" $(GOTEST) -count=1 -v -run '^(TestCluster.*|TestPluginEndsWithItsVault)$$' ./cmd/...
+
+.PHONY: partition-test
+partition-test: cc ## Three nodes that are cut off from each other or suspended: six minutes on Linux; prints what each did meanwhile
+	@vault=$$(scripts/vault.sh) && cd scripts/partition && VAULT_BIN="$$vault" $(GOTEST) -count=1 -v . $(if $(PARTITION),-args $(PARTITION))
 
 .PHONY: examples
 examples: cc ## The examples of five languages in a real Vault, their tokens verified by each language's library
@@ -123,9 +131,11 @@ kubernetes-test: cc ## examples/kubernetes with a real Kubernetes API and Extern
 	@vault=$$(scripts/vault.sh) && dirs=$$(scripts/kubernetes.sh) && VAULT_BIN="$$vault" KUBERNETES_DIRS="$$dirs" $(GOTEST) -count=1 -v -tags kubernetes -run '^TestKubernetes$$' ./cmd/...
 
 .PHONY: test
-test: cc ## All tests, the acceptance tests in a real Vault included
+test: cc ## All tests, the acceptance tests in a real server included; lists at the end what was not run
 	cd scripts/vault-download && $(GOTEST) ./...
-	@vault=$$(scripts/vault.sh) && VAULT_BIN="$$vault" $(GOTEST) $(PACKAGES)
+	@mkdir -p .cache && : >$(NOT_RUN) && vault=$$(scripts/vault.sh) && VAULT_BIN="$$vault" NOT_RUN=$(NOT_RUN) $(GOTEST) $(PACKAGES); \
+		status=$$?; cat $(NOT_RUN); exit $$status
+	@cd scripts/partition && $(GOTEST) -short .
 
 .PHONY: tools
 tools: go
@@ -140,6 +150,7 @@ hooks: ## Have git check what is committed: .githooks/pre-commit
 lint: tools ## golangci-lint, gofumpt included
 	$(TOOLS)/golangci-lint run
 	cd scripts/vault-download && ../../$(TOOLS)/golangci-lint run
+	cd scripts/partition && ../../$(TOOLS)/golangci-lint run
 
 .PHONY: fmt
 fmt: tools ## Format the code with gofumpt
@@ -149,6 +160,7 @@ fmt: tools ## Format the code with gofumpt
 vet: go ## go vet, and that the plugin builds for the other systems
 	go vet -tags examples,kubernetes,monitoring $(PACKAGES)
 	cd scripts/vault-download && go vet ./...
+	cd scripts/partition && go vet .
 	GOOS=darwin CGO_ENABLED=0 go build -o /dev/null ./cmd/...
 	GOOS=windows CGO_ENABLED=0 go build -o /dev/null ./cmd/...
 

@@ -1,9 +1,9 @@
 #!/bin/sh
-# Makes sure that there is a Vault binary and prints its path as the last line:
-# the one that VAULT_BIN names, else the one on PATH, else the version that
-# scripts/vault/go.mod pins. VAULT=newest in the environment is that version whatever else
-# there is, VAULT=oldest the one that scripts/vault/oldest/go.mod pins, VAULT=released the
-# newest that HashiCorp has released.
+# Makes sure that there is a server and prints the path of its binary as the last line:
+# the one that VAULT_BIN names, Vault or OpenBao, else vault on PATH, else bao on PATH, else
+# the Vault that scripts/vault/go.mod pins. VAULT=newest in the environment is that version
+# whatever else there is, VAULT=oldest the one that scripts/vault/oldest/go.mod pins,
+# VAULT=released the newest that HashiCorp has released.
 #
 # A pinned version comes from .cache, or it is downloaded from HashiCorp, or, if the
 # download site can't be reached, built from source, unmodified. Upstream's build tag
@@ -15,7 +15,7 @@ set -eu
 say() { echo "$*" >&2; }
 fail() { say "error: $*"; exit 1; }
 
-runs() { "$1" version 2>/dev/null | grep -q '^Vault v'; }
+runs() { "$1" version 2>/dev/null | grep -Eq '^(Vault|OpenBao) v'; }
 
 pinned=${VAULT:-}
 case $pinned in
@@ -24,8 +24,8 @@ oldest) module=scripts/vault/oldest ;;
 *) fail "VAULT is $pinned, and may be oldest, newest or released; VAULT_BIN names a Vault of your own" ;;
 esac
 if [ -z "$pinned" ] && [ -n "${VAULT_BIN:-}" ]; then
-	runs "$VAULT_BIN" || fail "VAULT_BIN is $VAULT_BIN, which is no Vault that runs here"
-	say "Vault from VAULT_BIN: $("$VAULT_BIN" version)"
+	runs "$VAULT_BIN" || fail "VAULT_BIN is $VAULT_BIN, which is neither a Vault nor an OpenBao that runs here"
+	say "Server from VAULT_BIN: $("$VAULT_BIN" version)"
 	case $VAULT_BIN in
 	/*) echo "$VAULT_BIN" ;;
 	*/*) echo "$PWD/$VAULT_BIN" ;;
@@ -33,9 +33,9 @@ if [ -z "$pinned" ] && [ -n "${VAULT_BIN:-}" ]; then
 	esac
 	exit
 fi
-if [ -z "$pinned" ] && found=$(command -v vault); then
-	runs "$found" || fail "$found, the vault on PATH, does not run; set VAULT_BIN to another"
-	say "Vault from PATH: $("$found" version)"
+if [ -z "$pinned" ] && found=$(command -v vault || command -v bao); then
+	runs "$found" || fail "$found, found on PATH, does not run; set VAULT_BIN to another"
+	say "Server from PATH: $("$found" version)"
 	echo "$found"
 	exit
 fi

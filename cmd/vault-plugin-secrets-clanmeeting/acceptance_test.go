@@ -86,6 +86,25 @@ func buildPlugin(file, version string) error {
 	return nil
 }
 
+// onlyOn skips a test of what only one server has. Such a test names that server, and on
+// the other it counts as not run: go test -v says so, and so does the list that make test
+// prints at its end.
+func onlyOn(t *testing.T, kind devvault.Kind) {
+	t.Helper()
+	require.Contains(t, strings.ToLower(strings.ReplaceAll(t.Name(), "_", "")), strings.ToLower(string(kind))+"only", "the name says which server it needs")
+	if vault.Kind == kind {
+		return
+	}
+	text := fmt.Sprintf("not run on %s: %s", vault.Kind, t.Name())
+	if file := os.Getenv("NOT_RUN"); file != "" {
+		list, err := os.OpenFile(file, os.O_APPEND|os.O_WRONLY, 0o600)
+		require.NoError(t, err)
+		_, err = fmt.Fprintln(list, text)
+		require.NoError(t, errors.Join(err, list.Close()))
+	}
+	t.Skip(text)
+}
+
 // client calls a Vault as the holder of a token.
 type client struct {
 	t     testing.TB

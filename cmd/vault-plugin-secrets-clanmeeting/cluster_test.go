@@ -12,9 +12,11 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io/fs"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -38,25 +40,50 @@ const (
 	quiet = 4 * time.Second
 )
 
-// TestCluster is what happens to clusters: three Vaults on this machine, under load,
-// of which one is killed, whose plugin is killed, which are upgraded and stopped. Run
-// with -v it prints how long nobody got a token.
+// A happening is one of the things that happen to a cluster.
+type happening struct {
+	name string
+	test func(*testing.T, *testCluster)
+}
+
+// TestCluster is what happens to clusters whose standbys forward: three servers on this
+// machine, under load, of which one is killed, whose plugin is killed, which are upgraded
+// and stopped. Run with -v it prints how long nobody got a token.
 func TestCluster(t *testing.T) {
 	if testing.Short() {
 		t.Skip("a cluster takes a minute")
 	}
-	c := startCluster(t)
-	for _, happens := range []struct {
-		name string
-		test func(*testing.T, *testCluster)
-	}{
+	runCluster(t, false, []happening{
 		{"StandbysForward", testStandbysForward},
 		{"ActiveNodeKilled", testActiveNodeKilled},
 		{"PluginKilled", testPluginKilled},
 		{"UpgradeAndBack", testUpgradeAndBack},
 		{"StoppedAndStarted", testStoppedAndStarted},
 		{"NothingInTheFiles", testNothingInTheFiles},
-	} {
+	})
+}
+
+// The same where standbys serve reads themselves. Those lag, and have a plugin of their
+// own to upgrade.
+func TestClusterStandbyReadsOpenBaoOnly(t *testing.T) {
+	onlyOn(t, devvault.OpenBao)
+	if testing.Short() {
+		t.Skip("a cluster takes a minute")
+	}
+	runCluster(t, true, []happening{
+		{"StandbysServe", testStandbysServe},
+		{"ActiveNodeKilled", testActiveNodeKilled},
+		{"PluginKilled", testPluginKilled},
+		{"UpgradeAndBack", testUpgradeOfStandbys},
+		{"StoppedAndStarted", testStoppedAndStarted},
+		{"NothingInTheFiles", testNothingInTheFiles},
+	})
+}
+
+func runCluster(t *testing.T, standbyReads bool, happenings []happening) {
+	t.Helper()
+	c := startCluster(t, standbyReads)
+	for _, happens := range happenings {
 		c.t = t
 		if !t.Run(happens.name, func(t *testing.T) {
 			c.t = t
@@ -73,25 +100,28 @@ func TestCluster(t *testing.T) {
 // testCluster is a cluster with the engine mounted and configured.
 type testCluster struct {
 	*devvault.Cluster
-	t       testing.TB
-	dir     string                    // where the nodes have their files
-	plugins string                    // the plugin directory
-	key     *rsa.PrivateKey           // version 1
-	app     string                    // a token that may read creds
-	keys    map[string]*rsa.PublicKey // by version
+	t            testing.TB
+	standbyReads bool
+	dir          string                    // where the nodes have their files
+	plugins      string                    // the plugin directory
+	key          *rsa.PrivateKey           // version 1
+	app          string                    // a token that may read creds
+	keys         map[string]*rsa.PublicKey // by version
 }
 
-func startCluster(t *testing.T) *testCluster {
+func startCluster(t *testing.T, standbyReads bool) *testCluster {
 	t.Helper()
 	dir := t.TempDir()
 	plugins := filepath.Join(dir, "plugins")
 	for _, version := range []string{testVersion, nextVersion} {
 		require.NoError(t, buildPlugin(filepath.Join(plugins, devvault.PluginName+"-"+version), version))
 	}
-	started, err := devvault.StartCluster(t.Context(), devvault.Options{VaultBin: os.Getenv("VAULT_BIN"), PluginDir: plugins, LogLevel: "debug"}, dir)
+	started, err := devvault.StartCluster(t.Context(), devvault.Options{
+		VaultBin: os.Getenv("VAULT_BIN"), PluginDir: plugins, LogLevel: "debug", StandbyReads: standbyReads,
+	}, dir)
 	require.NoError(t, err)
 	t.Cleanup(started.Stop)
-	c := &testCluster{Cluster: started, t: t, dir: dir, plugins: plugins, keys: map[string]*rsa.PublicKey{}}
+	c := &testCluster{Cluster: started, t: t, standbyReads: standbyReads, dir: dir, plugins: plugins, keys: map[string]*rsa.PublicKey{}}
 	c.register(testVersion)
 	root := c.root()
 	root.write("sys/mounts/"+clusterMount, map[string]any{"type": devvault.PluginName})
@@ -105,7 +135,8 @@ func startCluster(t *testing.T) *testCluster {
 	for version := range stagedKeys {
 		c.keys[fmt.Sprint(version+1)] = c.publicKey(version + 1)
 	}
-	c.app = root.as(`path "clanmeeting/creds/*" { capabilities = ["read"] }`).token
+	c.app = root.as(`path "clanmeeting/+/seq" { capabilities = ["read", "update"] }
+path "clanmeeting/verify" { capabilities = ["update"] }`).token
 	return c
 }
 
@@ -174,7 +205,20 @@ func kill(t testing.TB, pid int) {
 	require.NoError(t, syscall.Kill(pid, syscall.SIGKILL))
 }
 
-// In this edition of Vault the plugin runs on the active node, and standbys forward.
+// answeredBy asks a node for a token and returns the name of the node that made it.
+func (c *testCluster) answeredBy(n *devvault.Node) string {
+	c.t.Helper()
+	req, err := http.NewRequestWithContext(context.Background(), http.MethodGet, n.Addr+"/v1/"+clusterMount+"/creds/seq", nil)
+	require.NoError(c.t, err)
+	req.Header.Set("X-Vault-Token", c.app)
+	resp, err := http.DefaultClient.Do(req)
+	require.NoError(c.t, err)
+	defer resp.Body.Close()
+	require.Equal(c.t, http.StatusOK, resp.StatusCode)
+	return resp.Header.Get("X-Vault-Raft-Node-ID")
+}
+
+// Where standbys forward, the plugin runs on the active node alone.
 func testStandbysForward(t *testing.T, c *testCluster) {
 	active, _ := c.active()
 	for _, n := range c.Nodes {
@@ -183,6 +227,31 @@ func testStandbysForward(t *testing.T, c *testCluster) {
 		}
 		data := c.at(n, c.app).read(clusterMount + "/creds/seq")
 		require.NoError(t, verifySignature(data["token"].(string), c.keys["1"]))
+		require.Equal(t, active.ID, c.answeredBy(n))
+	}
+}
+
+// Where standbys serve reads, a plugin runs on every node and signs what arrives there,
+// but for what needs a lease or writes.
+func testStandbysServe(t *testing.T, c *testCluster) {
+	c.root().write(clusterMount+"/roles/leased", map[string]any{"allowed_rooms": "*", "generate_lease": true})
+	time.Sleep(allowedLag)
+	for _, n := range c.Nodes {
+		require.Len(t, children(t, n.PID()), 1, "a node with its plugin")
+		require.Equal(t, n.ID, c.answeredBy(n))
+		app := c.at(n, c.app)
+		token := app.read(clusterMount + "/creds/seq")["token"].(string)
+		require.NoError(t, verifySignature(token, c.keys["1"]))
+		require.Equal(t, true, app.read(clusterMount + "/check/seq")["allowed"])
+		require.Equal(t, true, app.write(clusterMount+"/verify", map[string]any{"token": token}).Data()["valid"])
+		batch := app.write(clusterMount+"/creds/seq", map[string]any{"batch_input": []any{map[string]any{"room": "room-7", "reference": "a"}}})
+		item := batch.Data()["batch_results"].([]any)[0].(map[string]any)
+		require.NoError(t, verifySignature(item["token"].(string), c.keys["1"]))
+
+		status, leased := c.at(n, c.RootToken).get(clusterMount+"/creds/leased", "room", "x")
+		require.Equal(t, http.StatusOK, status, leased.Errors())
+		require.NotEmpty(t, leased["lease_id"])
+		c.at(n, c.RootToken).write(clusterMount+"/roles/seq", map[string]any{"ttl": "5m"})
 	}
 }
 
@@ -217,7 +286,9 @@ func testActiveNodeKilled(t *testing.T, c *testCluster) {
 	time.Sleep(quiet)
 
 	killed := time.Now()
+	load.loosen()
 	active.Kill()
+	load.startedAnew(active)
 	requireEnd(t, plugin)
 	_, err := c.Active(t.Context())
 	require.NoError(t, err)
@@ -227,7 +298,8 @@ func testActiveNodeKilled(t *testing.T, c *testCluster) {
 	require.NoError(t, active.Start(context.Background())) // it stays for the next test
 	load.waitForTokens(restarted, nil)
 	settled := time.Now()
-	time.Sleep(quiet)
+	load.settle()
+	time.Sleep(quiet + c.lag())
 
 	load.stop()
 	load.report("the active node was killed", killed)
@@ -273,6 +345,59 @@ func testUpgradeAndBack(t *testing.T, c *testCluster) {
 	load.requireNoFailure(time.Time{}, time.Now())
 }
 
+// lag is how old an answer of a standby may be.
+func (c *testCluster) lag() time.Duration {
+	if c.standbyReads {
+		return allowedLag
+	}
+	return 0
+}
+
+// requireVersion makes sure that a node runs this version of the plugin and no other.
+func (c *testCluster) requireVersion(n *devvault.Node, version string) {
+	c.t.Helper()
+	out, err := exec.Command("ps", "-A", "-o", "ppid=,args=").Output()
+	require.NoError(c.t, err)
+	require.Len(c.t, children(c.t, n.PID()), 1)
+	require.Regexp(c.t, fmt.Sprintf(`(?m)^ *%d .*%s-%s\b`, n.PID(), devvault.PluginName, regexp.QuoteMeta(version)), string(out))
+}
+
+// Where standbys serve reads, a reload replaces the plugin of the active node alone: each
+// standby has to be restarted. A rollback goes the same way.
+func testUpgradeOfStandbys(t *testing.T, c *testCluster) {
+	load := c.startLoad()
+	time.Sleep(quiet)
+	c.upgradeStandbys(t, load, testVersion, nextVersion)
+	c.upgradeStandbys(t, load, nextVersion, testVersion)
+	load.stop()
+}
+
+func (c *testCluster) upgradeStandbys(t *testing.T, load *clusterLoad, from, to string) {
+	t.Helper()
+	began := time.Now()
+	active, _ := c.active()
+	c.register(to)
+	c.root().write("sys/mounts/"+clusterMount+"/tune", map[string]any{"plugin_version": to})
+	c.root().write("sys/plugins/reload/backend", map[string]any{"plugin": devvault.PluginName, "scope": "global"})
+	load.waitForTokens(time.Now(), nil)
+	c.requireVersion(active, to)
+	for _, n := range c.Nodes {
+		if n == active {
+			continue
+		}
+		c.requireVersion(n, from)
+		load.loosen()
+		n.Stop()
+		load.startedAnew(n)
+		require.NoError(t, n.Start(context.Background()))
+		load.waitForTokens(time.Now(), nil)
+		load.settle()
+		c.requireVersion(n, to)
+		time.Sleep(quiet + c.lag())
+	}
+	load.report("the plugin was exchanged for "+to, began)
+}
+
 func testStoppedAndStarted(t *testing.T, c *testCluster) {
 	paths := []string{"/config", "/roles/seq", "/roles?list=true", "/keys?list=true", "/keys/1", fmt.Sprintf("/keys/%d", stagedKeys)}
 	state := func() map[string]any {
@@ -286,6 +411,7 @@ func testStoppedAndStarted(t *testing.T, c *testCluster) {
 	c.Stop()
 	require.NoError(t, c.Start(context.Background()))
 	require.Equal(t, before, state())
+	time.Sleep(c.lag())
 	for _, n := range c.Nodes {
 		data := c.at(n, c.app).read(clusterMount + "/creds/seq")
 		require.Equal(t, before["/config"].(map[string]any)["active_key"], data["key_version"])

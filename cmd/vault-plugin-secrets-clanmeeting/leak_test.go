@@ -19,6 +19,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/scripts/devvault"
 )
 
 // Neither a key nor a token is in the server's log at trace level, in the audit
@@ -103,9 +105,10 @@ func TestNothingLeaks(t *testing.T) {
 	require.Contains(t, string(log), mount+"/creds/support")
 	require.Contains(t, vault.Log(), "[TRACE]")
 	require.NotContains(t, vault.Log(), "event not sent")
-	// A room that a write asked for is an HMAC there; of a read Vault logs the query.
+	// A room that a write asked for is an HMAC there. Of a read, Vault logs the query, and
+	// OpenBao does not.
 	require.False(t, strings.Contains(string(log), "support-vestibule"))
-	require.True(t, strings.Contains(string(log), "?room=support-lobby"))
+	require.Equal(t, vault.Kind == devvault.Vault, strings.Contains(string(log), "support-lobby"))
 	for where, text := range map[string]string{"server log": vault.Log(), "audit log": string(log), "answers": answers.String()} {
 		for _, k := range []*rsa.PrivateKey{key, staged} {
 			for what, needle := range keyNeedles(t, k) {

@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"crypto/rsa"
 	"errors"
 	"fmt"
 	"io"
@@ -17,8 +18,10 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"testing"
 	"time"
 
+	"github.com/golang-jwt/jwt/v5"
 	"github.com/stretchr/testify/require"
 
 	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/scripts/devvault"
@@ -28,24 +31,102 @@ const (
 	readPause  = 20 * time.Millisecond
 	writePause = 100 * time.Millisecond
 	keyPause   = time.Second
+
+	// allowedLag is how old a setting may be on a standby that serves reads itself. What
+	// was seen is 0.2 s for nearly all, and 1.0 s at worst.
+	allowedLag = 3 * time.Second
 )
 
 // clusterLoad reads creds through every node of a cluster at a steady rate and looks at
 // every answer. Settings change all the while, each to a number that only ever rises, so
 // that an answer made with an old one is seen.
+//
+// Where standbys forward, no answer is older than what was acknowledged before the
+// request. Where they serve reads, none is older than what was acknowledged allowedLag
+// before, but for the time between loosen and settle; and no node goes back to an older
+// setting at any time, unless it was started anew.
 type clusterLoad struct {
 	c      *testCluster
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
 	issuer, room, key sequence
+	forget            [3]atomic.Bool // by node: it was started anew
 
 	mu       sync.Mutex
 	outcomes []outcome
+	loose    bool      // standbys may lag without bound
+	settled  time.Time // since when they must not
 }
 
 // A sequence is a setting that is written again and again with the next number.
-type sequence struct{ tried, acked atomic.Int64 }
+type sequence struct {
+	tried, acked atomic.Int64
+
+	mu      sync.Mutex
+	history []ack
+}
+
+type ack struct {
+	number int64
+	at     time.Time
+}
+
+func (s *sequence) acknowledge(n int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.acked.Store(n)
+	s.history = append(s.history, ack{n, time.Now()})
+}
+
+// ackedAt is the last number that was acknowledged at a moment, and 0 before the first.
+func (s *sequence) ackedAt(at time.Time) int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, a := range slices.Backward(s.history) {
+		if !a.at.After(at) {
+			return a.number
+		}
+	}
+	return 0
+}
+
+// A view is what one answer was made with, or must be at least.
+type view struct{ issuer, room, key int64 }
+
+// oldest is the least that a request may be answered with that is sent now.
+func (l *clusterLoad) oldest() view {
+	if !l.c.standbyReads {
+		return view{l.issuer.acked.Load(), l.room.acked.Load(), min(l.key.acked.Load(), stagedKeys)}
+	}
+	at := time.Now().Add(-allowedLag)
+	l.mu.Lock()
+	loose := l.loose || at.Before(l.settled)
+	l.mu.Unlock()
+	if loose {
+		return view{}
+	}
+	return view{l.issuer.ackedAt(at), l.room.ackedAt(at), min(l.key.ackedAt(at), stagedKeys)}
+}
+
+// loosen says that a node is about to be lost or started: until settle, standbys that
+// serve reads may not hear of changes.
+func (l *clusterLoad) loosen() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.loose = true
+}
+
+func (l *clusterLoad) settle() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.loose, l.settled = false, time.Now()
+}
+
+// startedAnew says that a node has ended and will know nothing of what it answered.
+func (l *clusterLoad) startedAnew(n *devvault.Node) {
+	l.forget[slices.Index(l.c.Nodes, n)].Store(true)
+}
 
 // vaultsOwn are the faults that are Vault's, where a node or the plugin is not there: a
 // fault of the engine comes through the plugin protocol with another code.
@@ -65,10 +146,10 @@ func (c *testCluster) startLoad() *clusterLoad {
 	c.t.Cleanup(l.stop)
 	for _, s := range []*sequence{&l.issuer, &l.room, &l.key} {
 		s.tried.Store(l.now(s))
-		s.acked.Store(l.now(s))
+		s.acknowledge(l.now(s))
 	}
-	for _, n := range c.Nodes {
-		l.wg.Go(func() { l.read(ctx, n) })
+	for i, n := range c.Nodes {
+		l.wg.Go(func() { l.read(ctx, n, &l.forget[i]) })
 	}
 	for _, w := range []struct {
 		s     *sequence
@@ -116,7 +197,7 @@ func (l *clusterLoad) write(ctx context.Context, s *sequence, pause time.Duratio
 		node := l.c.Nodes[turn%len(l.c.Nodes)]
 		status, _, err := node.Call(context.Background(), l.c.RootToken, http.MethodPost, clusterMount+path, body(n))
 		if err == nil && status < http.StatusBadRequest {
-			s.acked.Store(n)
+			s.acknowledge(n)
 		}
 	}
 }
@@ -130,26 +211,20 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-func (l *clusterLoad) read(ctx context.Context, n *devvault.Node) {
+func (l *clusterLoad) read(ctx context.Context, n *devvault.Node, forget *atomic.Bool) {
+	var newest view // that this node has answered with
 	for sleep(ctx, readPause) {
 		o := outcome{node: n}
-		issuer, room, key := l.issuer.acked.Load(), l.room.acked.Load(), l.key.acked.Load()
+		if forget.Swap(false) {
+			newest = view{}
+		}
+		oldest := l.oldest()
 		status, answer, err := n.Call(context.Background(), l.c.app, http.MethodGet, clusterMount+"/creds/seq", nil)
 		o.at = time.Now()
-		lost := new(url.Error)
-		switch {
-		case errors.As(err, &lost) && !strings.Contains(lost.URL, n.Addr):
-			o.error, o.fair = "redirected to a node that is not there", true
-		case errors.As(err, &lost), errors.Is(err, io.ErrUnexpectedEOF), errors.As(err, new(*net.OpError)):
-			o.error, o.fair = "no connection", true
-		case err != nil:
-			o.error = err.Error()
-		case status != http.StatusOK:
-			o.error, o.fair = fmt.Sprintf("%d %s", status, strings.Join(strings.Fields(answer.Errors()), " ")), status >= http.StatusInternalServerError && slices.ContainsFunc(vaultsOwn, func(text string) bool {
-				return strings.Contains(answer.Errors(), text)
-			})
-		default:
-			o.error = l.problem(answer.Data(), issuer, room, key)
+		if err != nil || status != http.StatusOK {
+			o.error, o.fair = failure(n, status, answer, err)
+		} else {
+			o.error = l.problem(answer.Data(), oldest, &newest)
 		}
 		l.mu.Lock()
 		l.outcomes = append(l.outcomes, o)
@@ -157,9 +232,28 @@ func (l *clusterLoad) read(ctx context.Context, n *devvault.Node) {
 	}
 }
 
+// failure says how a request failed, and whether a cluster that has lost a node may
+// answer so.
+func failure(n *devvault.Node, status int, answer devvault.Answer, err error) (text string, fair bool) {
+	lost := new(url.Error)
+	switch {
+	case errors.As(err, &lost) && !strings.Contains(lost.URL, n.Addr):
+		return "redirected to a node that is not there", true
+	case errors.As(err, &lost), errors.Is(err, io.ErrUnexpectedEOF), errors.As(err, new(*net.OpError)):
+		return "no connection", true
+	case err != nil:
+		return err.Error(), false
+	}
+	return fmt.Sprintf("%d %s", status, strings.Join(strings.Fields(answer.Errors()), " ")),
+		status >= http.StatusInternalServerError && slices.ContainsFunc(vaultsOwn, func(text string) bool {
+			return strings.Contains(answer.Errors(), text)
+		})
+}
+
 // problem looks for what is wrong with an answer: it must be signed by the key that it
-// names, and nothing in it may be older than what was acknowledged before the request.
-func (l *clusterLoad) problem(data map[string]any, issuer, room, key int64) string {
+// names, and nothing in it may be older than oldest, or than what the node answered with
+// before.
+func (l *clusterLoad) problem(data map[string]any, oldest view, newest *view) string {
 	version := fmt.Sprint(data["key_version"])
 	token := fmt.Sprint(data["token"])
 	public := l.c.keys[version]
@@ -174,14 +268,19 @@ func (l *clusterLoad) problem(data map[string]any, issuer, room, key int64) stri
 		name     string
 		got      int64
 		min, max int64
+		newest   *int64
 	}{
-		{"issuer", number(claims["iss"]), issuer, l.issuer.tried.Load()},
-		{"room", number(claims["room"]), room, l.room.tried.Load()},
-		{"key version", number(version), min(key, stagedKeys), l.key.tried.Load()},
+		{"issuer", number(claims["iss"]), oldest.issuer, l.issuer.tried.Load(), &newest.issuer},
+		{"room", number(claims["room"]), oldest.room, l.room.tried.Load(), &newest.room},
+		{"key version", number(version), oldest.key, l.key.tried.Load(), &newest.key},
 	} {
 		if c.got < c.min || c.got > c.max {
 			return fmt.Sprintf("%s %d, where %d was acknowledged and %d tried", c.name, c.got, c.min, c.max)
 		}
+		if c.got < *c.newest {
+			return fmt.Sprintf("%s %d, after the same node answered with %d", c.name, c.got, *c.newest)
+		}
+		*c.newest = c.got
 	}
 	return ""
 }
@@ -248,4 +347,45 @@ func (l *clusterLoad) requireNoFailure(from, to time.Time) {
 			require.Empty(l.c.t, o.error)
 		}
 	}
+}
+
+// What the load holds a standby to that serves reads: no more than allowedLag behind, and
+// never back.
+func TestLagRules(t *testing.T) {
+	l := &clusterLoad{c: &testCluster{t: t, standbyReads: true, keys: map[string]*rsa.PublicKey{}}}
+	key, _ := newKey(t)
+	l.c.keys["1"] = &key.PublicKey
+	l.key.tried.Store(1)
+	l.issuer.history = []ack{{3, time.Now().Add(-allowedLag - time.Second)}, {4, time.Now().Add(-allowedLag / 2)}}
+	for _, s := range []*sequence{&l.issuer, &l.room} {
+		s.tried.Store(5)
+		s.acked.Store(4)
+	}
+	require.Equal(t, view{issuer: 3}, l.oldest())
+	l.loosen()
+	require.Equal(t, view{}, l.oldest())
+	l.settle()
+	require.Equal(t, view{}, l.oldest(), "standbys have that time to catch up")
+	l.settled = time.Now().Add(-2 * allowedLag)
+	require.Equal(t, view{issuer: 3}, l.oldest())
+	l.c.standbyReads = false
+	require.Equal(t, view{issuer: 4, room: 4}, l.oldest(), "one that forwards must not lag at all")
+
+	var newest view
+	answer := func(issuer string) string {
+		return l.problem(map[string]any{"token": signedToken(t, key, issuer), "key_version": 1}, view{issuer: 3}, &newest)
+	}
+	require.Empty(t, answer("seq-3"))
+	require.Empty(t, answer("seq-5"))
+	require.Equal(t, "issuer 4, after the same node answered with 5", answer("seq-4"))
+	require.Equal(t, "issuer 2, where 3 was acknowledged and 5 tried", answer("seq-2"))
+	require.Equal(t, "issuer 6, where 3 was acknowledged and 5 tried", answer("seq-6"))
+}
+
+// signedToken is a token for room-4, signed by the key.
+func signedToken(t *testing.T, key *rsa.PrivateKey, issuer string) string {
+	t.Helper()
+	token, err := jwt.NewWithClaims(jwt.SigningMethodRS256, jwt.MapClaims{"iss": issuer, "room": "room-4"}).SignedString(key)
+	require.NoError(t, err)
+	return token
 }

@@ -31,7 +31,7 @@ import (
 )
 
 func main() {
-	vaultBin := flag.String("vault", "", "the Vault binary")
+	vaultBin := flag.String("vault", "", "the binary of Vault or OpenBao")
 	pluginDir := flag.String("plugin-dir", "", "the folder that holds the plugin and nothing else")
 	stay := flag.Bool("stay", false, "stop at the mounted engine and stay up")
 	flag.Parse()
@@ -68,7 +68,7 @@ func run(ctx context.Context, vaultBin, pluginDir string, stay bool) error {
 	defer vault.Stop()
 
 	d := &demo{vault: vault, keyFile: filepath.Join(dir, "cm-api-key.pem"), policyFile: filepath.Join(dir, "app.hcl")}
-	fmt.Printf("A Vault in dev mode at %s, with the plugin registered.\n", vault.Addr)
+	fmt.Printf("%s in dev mode at %s, with the plugin registered.\n", vault.Kind, vault.Addr)
 	d.mount(ctx)
 	if stay && d.err == nil {
 		fmt.Printf("\nPaste this to use it from another shell; Ctrl-C here ends it:\n\n"+

@@ -13,21 +13,23 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 )
 
-// Cluster is three Vaults with Raft storage, and one folder of plugins for all.
+// Cluster is three servers with Raft storage, and one folder of plugins for all.
 type Cluster struct {
+	Kind      Kind
 	Nodes     []*Node
 	RootToken string
 
 	unsealKey string
 }
 
-// Node is one Vault of a cluster.
+// Node is one server of a cluster.
 type Node struct {
 	*Server
+
+	ID string // its name in the cluster: X-Vault-Raft-Node-ID of the answers that it makes
 
 	cluster *Cluster
 	config  string // its file
@@ -50,7 +52,11 @@ func StartFirstNode(ctx context.Context, o Options, dir string) (*Cluster, error
 }
 
 func startCluster(ctx context.Context, o Options, dir string, running int) (*Cluster, error) {
-	c := &Cluster{}
+	kind, err := KindOf(ctx, o.VaultBin)
+	if err != nil {
+		return nil, err
+	}
+	c := &Cluster{Kind: kind}
 	if err := c.configure(o, dir); err != nil {
 		return nil, err
 	}
@@ -128,39 +134,33 @@ func (c *Cluster) configure(o Options, dir string) error {
 	if err != nil {
 		return err
 	}
-	var joins strings.Builder
+	var peers []string
 	for i := range nodes {
-		fmt.Fprintf(&joins, "  retry_join { leader_api_addr = \"http://%s\" }\n", ports[2*i])
+		peers = append(peers, ports[2*i])
 	}
 	level := o.LogLevel
 	if level == "" {
 		level = "info"
 	}
 	for i := range nodes {
-		path := filepath.Join(dir, fmt.Sprintf("n%d", i))
-		if err := os.MkdirAll(path, 0o700); err != nil {
+		n := nodeConfig{
+			id: fmt.Sprintf("n%d", i), addr: ports[2*i], clusterAddr: ports[2*i+1], advertised: ports[2*i+1],
+			peers: peers, plugins: plugins, logLevel: level, multiplier: o.Multiplier, standbyReads: o.StandbyReads,
+		}
+		n.dir = filepath.Join(dir, n.id)
+		if err := os.MkdirAll(n.dir, 0o700); err != nil {
 			return fmt.Errorf("the folder of a node: %w", err)
 		}
-		config := fmt.Sprintf(`storage "raft" {
-  path    = %q
-  node_id = "n%d"
-%s}
-listener "tcp" {
-  address         = %q
-  cluster_address = %q
-  tls_disable     = true
-}
-api_addr         = "http://%s"
-cluster_addr     = "https://%s"
-plugin_directory = %q
-disable_mlock    = true
-log_level        = %q
-`, path, i, joins.String(), ports[2*i], ports[2*i+1], ports[2*i], ports[2*i+1], plugins, level)
-		file := path + ".hcl"
-		if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+		if o.Advertise != nil {
+			if n.advertised, err = o.Advertise(i, n.clusterAddr); err != nil {
+				return err
+			}
+		}
+		file := n.dir + ".hcl"
+		if err := os.WriteFile(file, []byte(n.text(c.Kind)), 0o600); err != nil {
 			return fmt.Errorf("writing the configuration of a node: %w", err)
 		}
-		c.Nodes = append(c.Nodes, &Node{Server: &Server{Addr: "http://" + ports[2*i], bin: o.VaultBin}, cluster: c, config: file})
+		c.Nodes = append(c.Nodes, &Node{Server: &Server{Addr: "http://" + n.addr, Kind: c.Kind, bin: o.VaultBin}, ID: n.id, cluster: c, config: file})
 	}
 	return nil
 }
@@ -197,14 +197,18 @@ func (n *Node) launch(ctx context.Context) error {
 	})
 }
 
-// unseal waits, for a node that is new, until it has joined the others.
+// unseal gives the node the key, once, and waits until it is unsealed; for a node that is
+// new, until it has joined the others. A node of Vault 1.21 that gets the key twice while
+// it joins runs two standby loops. Once it has become active, the second one takes the
+// news that it lost the leadership, and it stays active for good beside its successor.
 func (n *Node) unseal(ctx context.Context) error {
+	given := false
 	return n.wait(ctx, "it is not unsealed", func() bool {
-		_, _, err := n.Call(ctx, "", http.MethodPost, "sys/unseal", map[string]any{"key": n.cluster.unsealKey})
-		if err != nil {
-			return false
-		}
 		_, answer, err := n.Call(ctx, "", http.MethodGet, "sys/seal-status", nil)
+		if err == nil && answer["initialized"] == true && answer["sealed"] == true && !given {
+			status, _, err := n.Call(ctx, "", http.MethodPost, "sys/unseal", map[string]any{"key": n.cluster.unsealKey})
+			given = err == nil && status < http.StatusBadRequest
+		}
 		return err == nil && answer["sealed"] == false
 	})
 }

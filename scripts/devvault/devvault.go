@@ -1,9 +1,10 @@
 // Copyright (c) The vault-plugin-secrets-clanmeeting authors
 // SPDX-License-Identifier: MPL-2.0
 
-// Package devvault runs real Vaults on free loopback ports, for development: one in
-// dev mode, with a folder of plugins registered in it, or a cluster. The demo, the
-// benchmarks and the acceptance tests stand on it.
+// Package devvault runs real servers, Vault or OpenBao, on free loopback ports, for
+// development: one in dev mode, with a folder of plugins registered in it, or a cluster.
+// The demo, the benchmarks and the acceptance tests stand on it. What differs between the
+// two servers is in [Kind].
 package devvault
 
 import (
@@ -39,18 +40,29 @@ const (
 	portAttempts = 5
 )
 
-// Options say which Vault to run and how.
+// Options say which server to run and how.
 type Options struct {
-	VaultBin  string // the binary
+	VaultBin  string // the binary, of Vault or of OpenBao
 	PluginDir string // a folder that holds plugins and nothing else
 	LogLevel  string // as vault server -log-level; empty is its default
 	Config    string // in dev mode, a file with more of the configuration; empty is none
+
+	// The others are for clusters.
+
+	// StandbyReads lets standbys serve reads themselves, where the server can: OpenBao.
+	StandbyReads bool
+	// Multiplier is Raft's performance_multiplier; 0 is the server's default.
+	Multiplier int
+	// Advertise returns the address at which other nodes reach the cluster address of
+	// the node with that index, through a proxy say; nil is the cluster address itself.
+	Advertise func(node int, clusterAddr string) (string, error)
 }
 
-// Server is a running Vault.
+// Server is a running Vault or OpenBao.
 type Server struct {
 	Addr      string // base URL
 	RootToken string
+	Kind      Kind
 
 	bin  string
 	cmd  *exec.Cmd
@@ -87,8 +99,12 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 		return nil, fmt.Errorf("the plugin directory: %w", err)
 	}
 	o.PluginDir = dir
+	kind, err := KindOf(ctx, o.VaultBin)
+	if err != nil {
+		return nil, err
+	}
 	for attempt := 1; ; attempt++ {
-		s, err := start(ctx, o)
+		s, err := start(ctx, kind, o)
 		if err == nil || attempt == portAttempts || ctx.Err() != nil || !errors.Is(err, errEnded) {
 			return s, err
 		}
@@ -97,22 +113,32 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 
 var errEnded = errors.New("the Vault ended before it answered")
 
-func start(ctx context.Context, o Options) (*Server, error) {
+func start(ctx context.Context, kind Kind, o Options) (*Server, error) {
 	addr, err := freeAddr()
 	if err != nil {
 		return nil, err
 	}
-	args := []string{
-		"server", "-dev", "-dev-no-store-token", "-dev-root-token-id=root",
-		"-dev-listen-address=" + addr, "-dev-plugin-dir=" + o.PluginDir,
+	listen, config := addr, kind.devConfig(addr)
+	args := []string{"server", "-dev", "-dev-no-store-token", "-dev-root-token-id=root", "-dev-plugin-dir=" + o.PluginDir}
+	if config != "" {
+		file, err := temporaryFile(config)
+		if err != nil {
+			return nil, err
+		}
+		defer os.Remove(file) // the server that answers has read it
+		args = append(args, "-config="+file)
+		if listen, err = freeAddr(); err != nil {
+			return nil, err
+		}
 	}
 	if o.Config != "" {
 		args = append(args, "-config="+o.Config)
 	}
+	args = append(args, "-dev-listen-address="+listen)
 	if o.LogLevel != "" {
 		args = append(args, "-log-level="+o.LogLevel)
 	}
-	s := &Server{Addr: "http://" + addr, RootToken: "root", bin: o.VaultBin}
+	s := &Server{Addr: "http://" + addr, RootToken: "root", Kind: kind, bin: o.VaultBin}
 	if err := s.run(ctx, args); err != nil {
 		return nil, err
 	}
@@ -121,6 +147,19 @@ func start(ctx context.Context, o Options) (*Server, error) {
 		return nil, fmt.Errorf("%w\n%s", err, s.Log())
 	}
 	return s, nil
+}
+
+// temporaryFile is a new file with the text, for a server to read.
+func temporaryFile(text string) (string, error) {
+	file, err := os.CreateTemp("", "devvault-*.hcl")
+	if err != nil {
+		return "", fmt.Errorf("making the configuration: %w", err)
+	}
+	_, err = file.WriteString(text)
+	if err := errors.Join(err, file.Close()); err != nil {
+		return "", errors.Join(fmt.Errorf("writing the configuration: %w", err), os.Remove(file.Name()))
+	}
+	return file.Name(), nil
 }
 
 // run starts the process.
@@ -194,7 +233,7 @@ func (s *Server) PID() int { return s.cmd.Process.Pid }
 // Done is closed when the server has ended.
 func (s *Server) Done() <-chan struct{} { return s.done }
 
-// environ is the environment without the settings of some other Vault.
+// environ is the environment without the settings of some other server.
 func environ() []string {
 	var env []string
 	for _, v := range os.Environ() {
@@ -205,10 +244,10 @@ func environ() []string {
 	return env
 }
 
-// Command is the vault command with the given arguments, as the holder of token.
+// Command is the server's own command, vault or bao, with the given arguments, as the holder of token.
 func (s *Server) Command(ctx context.Context, token string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, s.bin, args...)
-	cmd.Env = append(environ(), "VAULT_ADDR="+s.Addr, "VAULT_TOKEN="+token)
+	cmd.Env = append(environ(), s.Kind.environment(s.Addr, token)...)
 	return cmd
 }
 

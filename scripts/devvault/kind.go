@@ -1,0 +1,123 @@
+// Copyright (c) The vault-plugin-secrets-clanmeeting authors
+// SPDX-License-Identifier: MPL-2.0
+
+package devvault
+
+import (
+	"context"
+	"fmt"
+	"os/exec"
+	"strings"
+)
+
+// Kind is the server that a binary is. All that differs between servers is in this file.
+type Kind string
+
+// The servers that the engine supports.
+const (
+	Vault   Kind = "Vault"
+	OpenBao Kind = "OpenBao"
+)
+
+// maxRequestStrings is how many strings the JSON of one request may have in OpenBao. Its
+// default, 1,000, refuses the largest batches, which have 1,000 items.
+const maxRequestStrings = 20_000
+
+// KindOf asks a binary which server it is.
+func KindOf(ctx context.Context, bin string) (Kind, error) {
+	out, err := exec.CommandContext(ctx, bin, "version").Output()
+	if err != nil {
+		return "", fmt.Errorf("running %s version: %w", bin, err)
+	}
+	return kindOf(string(out))
+}
+
+// kindOf reads what the version command prints, such as "Vault v1.21.2 (…)".
+func kindOf(version string) (Kind, error) {
+	for _, kind := range []Kind{Vault, OpenBao} {
+		if strings.HasPrefix(version, string(kind)+" v") {
+			return kind, nil
+		}
+	}
+	return "", fmt.Errorf("neither Vault nor OpenBao: its version is %.100q", version)
+}
+
+// environment names a server and a token to a command. Both servers' commands read the
+// VAULT_ variables, and so do scripts; OpenBao's command prefers its own.
+func (k Kind) environment(addr, token string) []string {
+	env := []string{"VAULT_ADDR=" + addr, "VAULT_TOKEN=" + token}
+	if k == OpenBao {
+		env = append(env, "BAO_ADDR="+addr, "BAO_TOKEN="+token)
+	}
+	return env
+}
+
+// devConfig is the configuration file of a server in dev mode; empty if it needs none.
+// The listener that dev mode makes by itself has the default limit of strings, so this
+// file has a second one, and everybody uses that.
+func (k Kind) devConfig(addr string) string {
+	if k != OpenBao {
+		return ""
+	}
+	return k.listener(addr, "") + k.settings(true)
+}
+
+// listener is where a server listens; without a cluster address in dev mode.
+func (k Kind) listener(addr, clusterAddr string) string {
+	var b strings.Builder
+	b.WriteString("listener \"tcp\" {\n")
+	fmt.Fprintf(&b, "  address = %q\n", addr)
+	if clusterAddr != "" {
+		fmt.Fprintf(&b, "  cluster_address = %q\n", clusterAddr)
+	}
+	b.WriteString("  tls_disable = true\n")
+	if k == OpenBao {
+		fmt.Fprintf(&b, "  max_request_json_strings = %d\n", maxRequestStrings)
+	}
+	b.WriteString("}\n")
+	return b.String()
+}
+
+// settings are what one server has and the other lacks. Vault keeps memory locked unless
+// it is told otherwise, which Raft storage must not have; OpenBao has no such setting. It
+// refuses to enable an audit device through the API unless it is allowed.
+func (k Kind) settings(standbyReads bool) string {
+	if k == Vault {
+		return "disable_mlock = true\n"
+	}
+	text := "unsafe_allow_api_audit_creation = true\n"
+	if !standbyReads {
+		text += "disable_standby_reads = true\n"
+	}
+	return text
+}
+
+// nodeConfig is what a node of a cluster is configured with.
+type nodeConfig struct {
+	id, dir           string   // its name, and where its data is
+	addr, clusterAddr string   // where it listens
+	advertised        string   // where other nodes reach its cluster address
+	peers             []string // where all nodes listen
+	plugins           string   // the plugin directory
+	logLevel          string
+	multiplier        int // 0 is the server's default
+	standbyReads      bool
+}
+
+// text is the whole configuration, for one file: OpenBao loses disable_standby_reads if
+// it gets two.
+func (n nodeConfig) text(k Kind) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "storage \"raft\" {\n  path = %q\n  node_id = %q\n", n.dir, n.id)
+	if n.multiplier > 0 {
+		fmt.Fprintf(&b, "  performance_multiplier = %d\n", n.multiplier)
+	}
+	for _, peer := range n.peers {
+		fmt.Fprintf(&b, "  retry_join { leader_api_addr = \"http://%s\" }\n", peer)
+	}
+	b.WriteString("}\n" + k.listener(n.addr, n.clusterAddr))
+	fmt.Fprintf(&b, "api_addr = \"http://%s\"\ncluster_addr = \"https://%s\"\n", n.addr, n.advertised)
+	fmt.Fprintf(&b, "plugin_directory = %q\nlog_level = %q\n", n.plugins, n.logLevel)
+	b.WriteString("enable_response_header_raft_node_id = true\n" + k.settings(n.standbyReads))
+	return b.String()
+}

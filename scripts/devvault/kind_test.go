@@ -1,0 +1,103 @@
+// Copyright (c) The vault-plugin-secrets-clanmeeting authors
+// SPDX-License-Identifier: MPL-2.0
+
+package devvault
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestKindOf(t *testing.T) {
+	for version, want := range map[string]Kind{
+		"Vault v1.21.2 (b60c9e5c), built 2026-01-06T08:33:05Z\n": Vault,
+		"Vault v1.19.0\n": Vault,
+		"OpenBao v2.6.2 (8b0ab6a8), built 2026-09-01T10:00:00Z\n": OpenBao,
+		"OpenBao v2.5.0-beta20260101\n":                           OpenBao,
+		"vault v1.21.2\n":                                         "",
+		"Terraform v1.9\n":                                        "",
+		"OpenBao\n":                                               "",
+		"Vault 1.21\n":                                            "",
+		"":                                                        "",
+	} {
+		got, err := kindOf(version)
+		require.Equal(t, want, got, version)
+		require.Equal(t, want == "", err != nil, version)
+	}
+}
+
+// A binary is asked, and not judged by its name.
+func TestKindOfABinary(t *testing.T) {
+	bin := filepath.Join(t.TempDir(), "vault")
+	script := "#!/bin/sh\n[ \"$*\" = version ] && echo 'OpenBao v2.6.2'\n"
+	require.NoError(t, os.WriteFile(bin, []byte(script), 0o700)) //nolint:gosec // it must be executable
+	kind, err := KindOf(t.Context(), bin)
+	require.NoError(t, err)
+	require.Equal(t, OpenBao, kind)
+	_, err = KindOf(t.Context(), bin+"-missing")
+	require.Error(t, err)
+}
+
+func TestEnvironment(t *testing.T) {
+	require.Equal(t, []string{"VAULT_ADDR=http://a", "VAULT_TOKEN=t"}, Vault.environment("http://a", "t"))
+	require.Equal(t, []string{"VAULT_ADDR=http://a", "VAULT_TOKEN=t", "BAO_ADDR=http://a", "BAO_TOKEN=t"}, OpenBao.environment("http://a", "t"))
+}
+
+// A command must not see the settings of some other server.
+func TestCommandEnvironment(t *testing.T) {
+	t.Setenv("VAULT_NAMESPACE", "other")
+	t.Setenv("BAO_ADDR", "http://other")
+	bao := &Server{Addr: "http://a", bin: "bao", Kind: OpenBao}
+	env := bao.Command(t.Context(), "t", "status").Env
+	require.Contains(t, env, "BAO_ADDR=http://a")
+	require.NotContains(t, env, "BAO_ADDR=http://other")
+	require.NotContains(t, env, "VAULT_NAMESPACE=other")
+}
+
+func TestDevConfig(t *testing.T) {
+	require.Empty(t, Vault.devConfig("127.0.0.1:1"))
+	require.Equal(t, `listener "tcp" {
+  address = "127.0.0.1:1"
+  tls_disable = true
+  max_request_json_strings = 20000
+}
+unsafe_allow_api_audit_creation = true
+`, OpenBao.devConfig("127.0.0.1:1"))
+}
+
+func TestNodeConfig(t *testing.T) {
+	node := nodeConfig{
+		id: "n0", dir: "/d/n0", addr: "127.0.0.1:1", clusterAddr: "127.0.0.1:2", advertised: "127.0.0.1:3",
+		peers: []string{"127.0.0.1:1", "127.0.0.1:4"}, plugins: "/p", logLevel: "info",
+	}
+	require.Equal(t, `storage "raft" {
+  path = "/d/n0"
+  node_id = "n0"
+  retry_join { leader_api_addr = "http://127.0.0.1:1" }
+  retry_join { leader_api_addr = "http://127.0.0.1:4" }
+}
+listener "tcp" {
+  address = "127.0.0.1:1"
+  cluster_address = "127.0.0.1:2"
+  tls_disable = true
+}
+api_addr = "http://127.0.0.1:1"
+cluster_addr = "https://127.0.0.1:3"
+plugin_directory = "/p"
+log_level = "info"
+enable_response_header_raft_node_id = true
+disable_mlock = true
+`, node.text(Vault))
+
+	bao := node.text(OpenBao)
+	require.NotContains(t, bao, "disable_mlock")
+	require.Contains(t, bao, "\n  max_request_json_strings = 20000\n}\n")
+	require.Contains(t, bao, "\nunsafe_allow_api_audit_creation = true\ndisable_standby_reads = true\n")
+
+	node.standbyReads, node.multiplier = true, 1
+	require.NotContains(t, node.text(OpenBao), "disable_standby_reads")
+	require.Contains(t, node.text(OpenBao), "\n  performance_multiplier = 1\n")
+}

@@ -1,0 +1,25 @@
+// Copyright (c) The vault-plugin-secrets-clanmeeting authors
+// SPDX-License-Identifier: MPL-2.0
+
+// Package partition cuts the nodes of a cluster off from each other, suspends them, and
+// checks what their clients saw. "make partition-test" runs it; it needs Linux.
+//
+// Three servers run on this machine. Every connection between two of them goes through a
+// proxy that can drop what one sends to the other. Meanwhile clients read tokens through
+// every node and writers change a role, the issuer and the active key, and delete the old
+// key. The start and the end of every request are recorded. When the cluster is whole
+// again, the history must be linearizable: one register each for role, issuer and key.
+//
+// # A deposed leader
+//
+// A server may answer for a moment after another node was elected: it does not know yet.
+// No engine can prevent that, because everything that the engine can ask comes from the
+// same server. The test reports it, and does not fail on it. Everything else fails.
+//
+// The two are told apart by the terms of Raft. Every answer names the node that made it
+// (the header X-Vault-Raft-Node-ID), and every node's log says which terms it won. An
+// answer is a deposed leader's if, before its request was sent, a request was completed by
+// a node that led in a later term. Only these answers may be left out of the history. What
+// remains must be linearizable: an old answer by the node that led last is a fault of the
+// engine, or a lost write.
+package partition

@@ -1,0 +1,196 @@
+// Copyright (c) The vault-plugin-secrets-clanmeeting authors
+// SPDX-License-Identifier: MPL-2.0
+
+package partition
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	toxiproxy "github.com/Shopify/toxiproxy/v2"
+	"github.com/rs/zerolog"
+)
+
+const nodes = 3
+
+// A network is what lies between the nodes. All nodes know a node by one address, so that
+// address is an entrance that finds out who is calling, and passes the call on to the
+// proxy that the two share: one for each caller and each node called.
+type network struct {
+	dir       string // has the nodes' configurations, whose names tell processes apart
+	server    *toxiproxy.ApiServer
+	links     [nodes][nodes]*toxiproxy.Proxy // from, to
+	entrances []net.Listener
+	strangers atomic.Int64 // connections of which it was not seen who made them
+
+	mu      sync.Mutex
+	removed []func() error // what heals
+}
+
+func newNetwork(dir string) *network {
+	return &network{dir: dir, server: toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop())}
+}
+
+// advertise opens the entrance of a node and returns its address.
+func (n *network) advertise(to int, clusterAddr string) (string, error) {
+	for from := range nodes {
+		link := toxiproxy.NewProxy(n.server, fmt.Sprintf("n%d-n%d", from, to), "127.0.0.1:0", clusterAddr)
+		if err := link.Start(); err != nil {
+			return "", fmt.Errorf("starting a proxy: %w", err)
+		}
+		n.links[from][to] = link
+	}
+	entrance, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", fmt.Errorf("opening an entrance: %w", err)
+	}
+	n.entrances = append(n.entrances, entrance)
+	go n.serve(entrance, to)
+	return entrance.Addr().String(), nil
+}
+
+func (n *network) serve(entrance net.Listener, to int) {
+	for {
+		conn, err := entrance.Accept()
+		if err != nil {
+			return // closed
+		}
+		go n.pass(conn, to)
+	}
+}
+
+// pass joins a connection to the proxy of the two nodes.
+func (n *network) pass(conn net.Conn, to int) {
+	defer conn.Close()
+	from, err := n.caller(conn)
+	if err != nil {
+		n.strangers.Add(1)
+		return
+	}
+	next, err := net.Dial("tcp", n.links[from][to].Listen)
+	if err != nil {
+		return
+	}
+	defer next.Close()
+	ended := make(chan struct{}, 2)
+	for _, way := range [][2]net.Conn{{conn, next}, {next, conn}} {
+		go func() {
+			_, _ = io.Copy(way[1], way[0]) // however it ends, both ends are closed
+			ended <- struct{}{}
+		}()
+	}
+	<-ended
+}
+
+var errStranger = errors.New("no node has this connection")
+
+// caller is the node whose process has the other end of a connection.
+func (n *network) caller(conn net.Conn) (int, error) {
+	inode, err := inodeOf(hexAddr(conn.RemoteAddr()), hexAddr(conn.LocalAddr()))
+	if err != nil {
+		return 0, err
+	}
+	for node := range nodes {
+		for _, process := range n.processes(node) {
+			files, _ := filepath.Glob(process + "/fd/*") // the pattern is good
+			for _, file := range files {
+				if target, err := os.Readlink(file); err == nil && target == "socket:["+inode+"]" {
+					return node, nil
+				}
+			}
+		}
+	}
+	return 0, errStranger
+}
+
+// processes are the folders below /proc of the processes that run with the configuration
+// of a node.
+func (n *network) processes(node int) []string {
+	config := filepath.Join(n.dir, fmt.Sprintf("n%d.hcl", node))
+	var found []string
+	all, _ := filepath.Glob("/proc/[0-9]*") // the pattern is good
+	for _, process := range all {
+		line, err := os.ReadFile(filepath.Join(process, "cmdline"))
+		if err == nil && strings.Contains(string(line), config) {
+			found = append(found, process)
+		}
+	}
+	return found
+}
+
+// hexAddr is an IPv4 address and port as /proc/net/tcp has them.
+func hexAddr(addr net.Addr) string {
+	tcp, ok := addr.(*net.TCPAddr)
+	if !ok || tcp.IP.To4() == nil {
+		return ""
+	}
+	return fmt.Sprintf("%08X:%04X", binary.NativeEndian.Uint32(tcp.IP.To4()), tcp.Port)
+}
+
+func inodeOf(local, remote string) (string, error) {
+	table, err := os.ReadFile("/proc/net/tcp")
+	if err != nil {
+		return "", fmt.Errorf("looking for a connection: %w", err)
+	}
+	const localAt, remoteAt, inodeAt = 1, 2, 9
+	for line := range strings.Lines(string(table)) {
+		fields := strings.Fields(line)
+		if len(fields) > inodeAt && fields[localAt] == local && fields[remoteAt] == remote {
+			return fields[inodeAt], nil
+		}
+	}
+	return "", errStranger
+}
+
+// cut drops whatever one node sends to the other, on connections of either.
+func (n *network) cut(from, to int) error {
+	return errors.Join(n.drop(n.links[from][to], "upstream"), n.drop(n.links[to][from], "downstream"))
+}
+
+func (n *network) drop(link *toxiproxy.Proxy, way string) error {
+	// Without an end of its own it keeps the connection open and drops what comes.
+	toxic, err := link.Toxics.AddToxicJson(strings.NewReader(
+		fmt.Sprintf(`{"name": "cut-%s", "type": "timeout", "stream": %q, "attributes": {"timeout": 0}}`, way, way)))
+	if err != nil {
+		return fmt.Errorf("cutting %s: %w", link.Name, err)
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.removed = append(n.removed, func() error { return link.Toxics.RemoveToxic(context.Background(), toxic.Name) })
+	return nil
+}
+
+// heal lets everything through again. Connections that were cut are closed, because they
+// lack what was dropped.
+func (n *network) heal() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var errs []error
+	for _, remove := range n.removed {
+		errs = append(errs, remove())
+	}
+	n.removed = nil
+	return errors.Join(errs...)
+}
+
+func (n *network) close() {
+	for _, entrance := range n.entrances {
+		_ = entrance.Close() // nothing listens afterwards
+	}
+	for _, row := range n.links {
+		for _, link := range row {
+			if link != nil {
+				link.Stop()
+			}
+		}
+	}
+}
