@@ -243,7 +243,14 @@ func (c *Cluster) Restored(ctx context.Context, from *Cluster) error {
 	for _, n := range c.Nodes {
 		n.RootToken = c.RootToken
 	}
-	if err := c.Nodes[0].unseal(ctx); err != nil {
+	first := c.Nodes[0] // which seals itself, some moments after the restore is answered
+	if err := first.wait(ctx, "it is not sealed", func() bool {
+		_, answer, err := first.Call(ctx, "", http.MethodGet, "sys/seal-status", nil)
+		return err == nil && answer["sealed"] == true
+	}); err != nil {
+		return err
+	}
+	if err := first.unseal(ctx); err != nil {
 		return err
 	}
 	for _, n := range c.Nodes[1:] {
