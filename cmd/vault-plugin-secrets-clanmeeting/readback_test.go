@@ -147,7 +147,7 @@ func writable(t *testing.T, path, schema string) []string {
 	return slices.Sorted(maps.Keys(node))
 }
 
-func asJSON(t *testing.T, v any) string {
+func asJSON(t testing.TB, v any) string {
 	t.Helper()
 	text, err := json.Marshal(v)
 	require.NoError(t, err)
