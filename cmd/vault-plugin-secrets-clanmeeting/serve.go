@@ -74,7 +74,7 @@ func (g *requestGate) intercept(ctx context.Context, args any, _ *grpc.UnaryServ
 	switch call := args.(type) {
 	case *pb.HandleRequestArgs:
 		if size = int64(len(call.GetRequest().GetData())); size > maxRequest {
-			return tooLarge()
+			return refuseLarge()
 		}
 	case *pb.HandleExistenceCheckArgs:
 		if size = int64(len(call.GetRequest().GetData())); size > maxRequest {
@@ -91,8 +91,8 @@ func (g *requestGate) intercept(ctx context.Context, args any, _ *grpc.UnaryServ
 	return handler(ctx, args)
 }
 
-// tooLarge is an answer that Vault turns into a 400.
-func tooLarge() (*pb.HandleRequestReply, error) {
+// refuseLarge is an answer that Vault turns into a 400.
+func refuseLarge() (*pb.HandleRequestReply, error) {
 	text := fmt.Sprintf("the request is too large: %d MiB of JSON is the most; send fewer items in a batch", maxRequest>>20)
 	resp, err := pb.LogicalResponseToProtoResponse(logical.ErrorResponse(text))
 	return &pb.HandleRequestReply{Response: resp}, err
