@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -67,7 +68,8 @@ func attackWithLongTexts(b *budget) {
 			require.Equal(b.t, false, r.answer.Data()["allowed"])
 		}
 	}
-	name := strings.Repeat("n", 200_000)
+	// Vault itself takes half a minute for a path ten times as long, on any mount.
+	name := strings.Repeat("n", 20_000)
 	for _, path := range []string{"/creds/", "/check/"} {
 		b.send(http.MethodGet, mount+path+name, "", "").refused(b.t, "not found")
 		b.send(http.MethodPost, mount+path+name, asJSONBody, `{"batch_input":`+repeat(`{}`, 1000)+`}`).refused(b.t, "")
@@ -124,33 +126,37 @@ func attackWithSlowRules(b *budget) {
 	b.requireIdle("slow rules")
 }
 
-// PENDING: this holds once the plugin limits the size of its requests (serve.go).
+// A request that is too large is refused before it is decoded: over 2 MiB by the plugin,
+// over 4 MiB by gRPC, which Vault answers with 500.
 func attackWithLargeBodies(b *budget) {
 	mount := b.mount()
 	const mib = 1 << 20
-	numbers := repeat(repeat("1", 9000), 20)
-	bodies := []string{
-		`{"batch_input":` + numbers + `}`,
-		`{"batch_input":` + repeat(`"`+strings.Repeat("x", 1000)+`"`, 3*1024) + `}`,
-		`{"batch_input":` + repeat(repeat(`"`+strings.Repeat("x", 60)+`"`, 9000), 5) + `}`,
-		`{"batch_input":` + repeat(`{"room":"`+strings.Repeat("x", 8000)+`"}`, 1000) + `}`,
-		`{"batch_input":` + repeat(`"`+strings.Repeat("x", mib-10)+`"`, 8) + `}`,
-		`{"batch_input":` + repeat(`"`+strings.Repeat("x", mib-10)+`"`, 30) + `}`,
-		`{"allowed_rooms":` + repeat(`"`+strings.Repeat("x", 250)+`"`, 9000) + `}`,
-	}
 	paths := []string{"/creds/support", "/check/support", "/config", "/roles/support", "/verify", "/keys/import"}
 	b.during("large bodies", func() {
-		for i, body := range bodies {
+		for body, want := range map[string]string{
+			`{"batch_input":` + repeat(repeat("1", 9000), 20) + `}`:                            "batch_input[0]: must be an object",
+			`{"batch_input":` + repeat(`"`+strings.Repeat("x", 1000)+`"`, 3*1024) + `}`:        "the request is too large: 2 MiB",
+			`{"batch_input":` + repeat(repeat(`"`+strings.Repeat("x", 60)+`"`, 9000), 5) + `}`: "the request is too large: 2 MiB",
+			`{"allowed_rooms":` + repeat(`"`+strings.Repeat("x", 250)+`"`, 9000) + `}`:         "the request is too large: 2 MiB",
+			`{"batch_input":` + repeat(`{"room":"`+strings.Repeat("x", 8000)+`"}`, 1000) + `}`: "internal error",
+			`{"batch_input":` + repeat(`"`+strings.Repeat("x", mib-10)+`"`, 8) + `}`:           "internal error",
+			`{"batch_input":` + repeat(`"`+strings.Repeat("x", mib-10)+`"`, 30) + `}`:          "internal error",
+		} {
+			status := http.StatusBadRequest
+			to := paths
+			switch {
+			case len(body) > maxMessage:
+				status = http.StatusInternalServerError
+			case len(body) < maxRequest:
+				to = paths[:1] // others don't know the field, and ignore it
+			}
 			var group errgroup.Group
-			for client := range 3 {
+			for _, path := range to {
 				group.Go(func() error {
-					path := paths[(i+client)%len(paths)]
-					if client == 0 {
-						path = paths[0]
-					}
-					status, answer, err := b.vault.Call(b.t.Context(), b.token, http.MethodPost, mount+path, body)
-					if err == nil && status < http.StatusBadRequest && !strings.Contains(answer.Warnings(), "unrecognized") {
-						err = fmt.Errorf("%s: %d %.300s", path, status, fmt.Sprint(answer))
+					got, answer, err := b.vault.Call(b.t.Context(), b.token, http.MethodPost, mount+path, body)
+					// What gRPC says of a message that is too large depends on which call it was.
+					if err == nil && (got != status || status == http.StatusBadRequest && !strings.Contains(answer.Errors(), want)) {
+						err = fmt.Errorf("%s, %d bytes: %d %.300s", path, len(body), got, fmt.Sprint(answer))
 					}
 					return err
 				})
@@ -158,6 +164,101 @@ func attackWithLargeBodies(b *budget) {
 			require.NoError(b.t, group.Wait())
 		}
 	})
+}
+
+// While batches are under way, what they rely on is deleted, replaced or narrowed. Once
+// that is acknowledged nothing is signed by what was there before: no batch is far enough
+// to be answered from before the change.
+func changesDuringBatches(b *budget) {
+	const batches, items = 8, 1000
+	for name, test := range map[string]struct {
+		change func(mount string)
+		status int
+		text   string // of the refusal
+	}{
+		"config deleted": {func(mount string) { b.delete(mount + "/config") }, http.StatusBadRequest, "this mount is not configured"},
+		"role deleted":   {func(mount string) { b.delete(mount + "/roles/support") }, http.StatusBadRequest, `role "support" not found`},
+		"role narrowed": {func(mount string) {
+			b.write(mount+"/roles/support", map[string]any{"allowed_rooms": "support-1"})
+		}, http.StatusBadRequest, "is not allowed by this role"},
+		"key replaced": {func(mount string) {
+			_, private := newKey(b.t)
+			b.write(mount+"/config", map[string]any{"private_key": private})
+			b.delete(mount + "/keys/1")
+		}, http.StatusOK, ""},
+	} {
+		mount := b.mount()
+		rooms := make([]any, items)
+		for i := range rooms {
+			rooms[i] = map[string]any{"room": fmt.Sprintf("support-%d", i)}
+		}
+		before := b.work()
+		var group errgroup.Group
+		for range batches {
+			group.Go(func() error {
+				status, answer, err := b.vault.Call(b.t.Context(), b.token, http.MethodPost, mount+"/creds/support", map[string]any{"batch_input": rooms})
+				if err == nil && (status != test.status || !strings.Contains(answer.Errors(), test.text)) {
+					err = fmt.Errorf("%s: %d %.300s", name, status, answer.Errors())
+				}
+				results, _ := answer.Data()["batch_results"].([]any)
+				for _, result := range results {
+					if version := fmt.Sprint(result.(map[string]any)["key_version"]); err == nil && version != "2" {
+						err = fmt.Errorf("%s: a token of key version %s", name, version)
+					}
+				}
+				return err
+			})
+		}
+		// A fifth of a second of work is 100 to 900 signatures, of the 8,000 that it takes.
+		require.Eventually(b.t, func() bool { return b.work()-before > 200*time.Millisecond }, time.Minute, 10*time.Millisecond)
+		test.change(mount)
+		require.NoError(b.t, group.Wait())
+	}
+}
+
+// Entries that can't be decoded, in the storage of a real Vault: each has a way out.
+func corruptStorage(b *budget) {
+	mount := b.mount()
+	uuid := b.read("sys/mounts/" + mount)["uuid"].(string)
+	corrupt := func(entry string) {
+		b.write("sys/raw/logical/"+uuid+"/"+entry, map[string]any{"value": `{"format":1,"entry":{`})
+		b.write("sys/plugins/reload/backend", map[string]any{"mounts": []string{mount + "/"}})
+	}
+	token := b.read(mount+"/creds/support", "room", "support-1")["token"]
+	corrupt("keys/1")
+	for _, path := range []string{"/creds/support?room=support-1", "/config", "/keys/1"} {
+		status, _ := b.get(mount + path)
+		require.Equal(b.t, http.StatusInternalServerError, status, path)
+	}
+	_, answer := b.post(mount+"/verify", map[string]any{"token": token})
+	require.Contains(b.t, answer.Warnings(), "key version 1 can't be read from storage")
+	_, private := newKey(b.t)
+	b.write(mount+"/config", map[string]any{"private_key": private})
+	require.Equal(b.t, json.Number("2"), b.read(mount+"/creds/support", "room", "support-1")["key_version"])
+	b.delete(mount + "/keys/1")
+
+	corrupt("config")
+	status, _ := b.post(mount+"/config", map[string]any{"private_key": private})
+	require.Equal(b.t, http.StatusInternalServerError, status)
+	b.delete(mount + "/config")
+	status, _ = b.get(mount + "/keys?list=true")
+	require.Equal(b.t, http.StatusNotFound, status)
+	b.write(mount+"/config", map[string]any{"consumer_id": "acme", "private_key": private})
+	require.Equal(b.t, json.Number("3"), b.read(mount + "/config")["active_key"])
+
+	corrupt("roles/support")
+	status, _ = b.get(mount+"/creds/support", "room", "support-1")
+	require.Equal(b.t, http.StatusInternalServerError, status)
+	b.delete(mount + "/roles/support")
+	b.write(mount+"/roles/support", map[string]any{"allowed_rooms": "support-*"})
+	b.read(mount+"/creds/support", "room", "support-1")
+}
+
+// delete must be answered by 204.
+func (b *budget) delete(path string) {
+	b.t.Helper()
+	status, answer := b.call(http.MethodDelete, path, nil)
+	require.Equal(b.t, http.StatusNoContent, status, "%s: %s", path, answer.Errors())
 }
 
 // manyKeys are different keys made of few primes: most of what a key costs is its primes.
@@ -284,6 +385,7 @@ func attackWithCancelledRequests(b *budget) {
 		{http.MethodDelete, "/keys/7", nil},
 		{http.MethodDelete, "/roles/none", nil},
 	}
+	var givenUp atomic.Int64
 	b.during("cancelled requests", func() {
 		var wg sync.WaitGroup
 		for client := range 8 {
@@ -291,7 +393,7 @@ func attackWithCancelledRequests(b *budget) {
 				for i := range 5 * len(requests) {
 					r := requests[(client*5+i)%len(requests)]
 					after := time.Duration(mathrand.IntN(20_000)) * time.Microsecond //nolint:gosec // G404: moments, not secrets
-					b.abandon(after, 1, func(int) (string, string, any) { return r.method, mount + r.path, r.body })
+					givenUp.Add(b.abandon(after, 1, func(int) (string, string, any) { return r.method, mount + r.path, r.body }))
 				}
 			})
 		}
@@ -301,6 +403,7 @@ func attackWithCancelledRequests(b *budget) {
 	for _, text := range []string{"request failed", "existence check failed", "panicked"} {
 		require.NotContains(b.t, log, text)
 	}
-	require.Contains(b.t, log, "anceled", "some were given up while the engine worked")
+	require.NotZero(b.t, givenUp.Load())
+	b.t.Logf("%d requests were given up", givenUp.Load())
 	require.Equal(b.t, http.StatusOK, b.send(http.MethodGet, mount+"/creds/support?room=support-1", "", "").status)
 }

@@ -189,26 +189,35 @@ func (b *budget) during(what string, attack func()) {
 			}
 		}
 	})
+	end := sync.OnceFunc(func() {
+		close(done)
+		wg.Wait()
+	})
+	defer end() // also if the attack ends the test
 	attack()
-	close(done)
-	wg.Wait()
+	end()
 	b.t.Logf("%s: %d reads of another mount meanwhile", what, served.Load())
 	require.GreaterOrEqual(b.t, served.Load(), int64(3), what)
 }
 
-// abandon sends requests at once, and gives each up after a while.
-func (b *budget) abandon(after time.Duration, count int, request func(i int) (method, path string, body any)) {
+// abandon sends requests at once, and gives each up after a while. It returns how many
+// had no answer by then.
+func (b *budget) abandon(after time.Duration, count int, request func(i int) (method, path string, body any)) int64 {
 	b.t.Helper()
+	var givenUp atomic.Int64
 	var wg sync.WaitGroup
 	for i := range count {
 		method, path, body := request(i)
 		wg.Go(func() {
 			ctx, cancel := context.WithTimeout(context.Background(), after)
 			defer cancel()
-			_, _, _ = b.vault.Call(ctx, b.token, method, path, body) // whatever comes of it
+			if _, _, err := b.vault.Call(ctx, b.token, method, path, body); err != nil {
+				givenUp.Add(1)
+			}
 		})
 	}
 	wg.Wait()
+	return givenUp.Load()
 }
 
 // slowRules are about the slowest that a role may have, for a room of many a's: each is
@@ -236,7 +245,7 @@ func TestBudgets(t *testing.T) {
 	b := newBudget(t)
 	for name, attack := range map[string]func(*budget){
 		"LongTexts": attackWithLongTexts, "LargeRoles": attackWithLargeRoles, "SlowRules": attackWithSlowRules, "LargeBodies": attackWithLargeBodies, "Keys": attackWithKeys,
-		"Cancelled": attackWithCancelledRequests,
+		"Cancelled": attackWithCancelledRequests, "ChangesDuringBatches": changesDuringBatches, "CorruptStorage": corruptStorage,
 	} {
 		t.Run(name, func(t *testing.T) {
 			below := b.of(t)
