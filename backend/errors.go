@@ -43,13 +43,14 @@ func refuse(err error) (*logical.Response, error) {
 func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
 
 // isFault reports whether err is a fault, and not one of the errors by which a
-// backend says that it has no such path, that another node must answer, or that the
-// caller gave up.
+// backend says that it has no such path, that another node must answer or may have to, or
+// that the caller gave up.
 func isFault(err error) bool {
 	return err != nil &&
 		!errors.Is(err, logical.ErrUnsupportedPath) &&
 		!errors.Is(err, logical.ErrUnsupportedOperation) &&
 		!errors.Is(err, logical.ErrReadOnly) &&
+		!errors.Is(err, errSuspended) &&
 		!isGivenUp(err)
 }
 
