@@ -97,7 +97,7 @@ func (w *watch) check(logger hclog.Logger) error {
 	}
 	if w.reported.Swap(beat) != beat {
 		logger.Warn("this process was suspended, or the clock was set forward; tokens are refused for some seconds",
-			"seconds", int(stood.Seconds()), "refused_for", restBeats*beatInterval)
+			"seconds", int(stood.Seconds()), "refused_for", (restBeats * beatInterval).String())
 	}
 	return errSuspended
 }
