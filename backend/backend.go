@@ -7,7 +7,10 @@
 //
 // A read of creds/<role> goes straight down: path_creds.go loads the role and the
 // [signer], which make an [issuance]. The issuance decides the request, which yields a
-// [grant]; the signer turns the grant into [claims] and signs them.
+// [grant]; the signer makes a token of it.
+//
+// What does not need Vault is in packages of its own: rsakey has the private key and its
+// signatures, hosttoken the token, and room the names of rooms and the rules for them.
 package backend
 
 import (

@@ -183,7 +183,7 @@ func (b *batch) signAll(ctx context.Context, items []batchItem) ([]map[string]an
 	for range min(turnCount(), len(items)) {
 		group.Go(func() error {
 			for i := next.Add(1) - 1; i < int64(len(items)); i = next.Add(1) - 1 {
-				data, err := b.sign(ctx, items[i])
+				data, err := b.signItem(ctx, items[i])
 				if err != nil {
 					return err
 				}
@@ -195,8 +195,8 @@ func (b *batch) signAll(ctx context.Context, items []batchItem) ([]map[string]an
 	return results, group.Wait()
 }
 
-// sign signs one item in a turn of its own, if the role is still the same.
-func (b *batch) sign(ctx context.Context, item batchItem) (data map[string]any, err error) {
+// signItem signs one item in a turn of its own, if the role is still the same.
+func (b *batch) signItem(ctx context.Context, item batchItem) (data map[string]any, err error) {
 	defer recovered(b.logger, &err)
 	err = takeTurn(ctx, func() error {
 		if err := b.unchanged(ctx); err != nil {

@@ -90,9 +90,9 @@ func mustSign(b *testing.B, key *rsa.PrivateKey) {
 
 func benchKey(b *testing.B, m *testMount) *rsa.PrivateKey {
 	b.Helper()
-	s, err := m.inside.signer(b.Context(), m.storage, "")
+	active, err := loadKey(b.Context(), m.storage, 1)
 	require.NoError(b, err)
-	der, err := s.private.Encode()
+	der, err := active.private.Encode()
 	require.NoError(b, err)
 	key, err := x509.ParsePKCS8PrivateKey(der)
 	require.NoError(b, err)

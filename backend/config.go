@@ -13,6 +13,7 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/backend/internal/hosttoken"
 	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/backend/internal/rsakey"
 )
 
@@ -57,6 +58,11 @@ func (c config) compile() (*config, error) { return &c, c.check() }
 // configured reports whether an operator has written the configuration and not
 // deleted it since.
 func (c *config) configured() bool { return c.ConsumerID != "" }
+
+// consumer is what all tokens share.
+func (c *config) consumer() hosttoken.Consumer {
+	return hosttoken.Consumer{ID: c.ConsumerID, Audience: c.Audience, Issuer: c.Issuer}
+}
 
 // check names every problem at once.
 func (c *config) check() error {

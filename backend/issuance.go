@@ -199,14 +199,14 @@ func (i *issuance) mint(ctx context.Context, g *grant) (map[string]any, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	token, err := i.signer.token(i.signer.claims(g))
+	token, err := i.signer.token(g)
 	if err != nil {
 		return nil, err
 	}
 	data := map[string]any{
 		fieldToken:      token,
 		fieldRoom:       string(g.room),
-		fieldConsumerID: i.signer.consumerID,
+		fieldConsumerID: i.signer.consumer.ID,
 		fieldNotBefore:  g.notBefore,
 		fieldExpiration: g.expiration,
 		fieldTTL:        i.life(g),

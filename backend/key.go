@@ -13,6 +13,7 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/backend/internal/hosttoken"
 	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/backend/internal/rsakey"
 )
 
@@ -151,6 +152,20 @@ func (r keyring) find(public *rsakey.PublicKey) int {
 		}
 	}
 	return 0
+}
+
+// signerOf returns the version that signed a token, trying one after the other; 0 if
+// none did. The error is that of the context.
+func (r keyring) signerOf(ctx context.Context, token *hosttoken.Token) (int, error) {
+	for _, v := range r {
+		if err := ctx.Err(); err != nil {
+			return 0, err
+		}
+		if v.public != nil && token.SignedBy(v.public) {
+			return v.version, nil
+		}
+	}
+	return 0, nil
 }
 
 // highest is the highest number; 0 without a version.

@@ -5,9 +5,7 @@ package backend
 
 import (
 	"cmp"
-	"crypto"
 	"crypto/rsa"
-	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/hex"
@@ -22,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/golang-jwt/jwt/v5"
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -166,10 +165,8 @@ func TestSwitchUnderLoad(t *testing.T) {
 				if resp.Data[fieldKeyVersion] == float64(2) {
 					key = second
 				}
-				presented, err := decodeToken(resp.Data[fieldToken].(string))
+				_, err = jwt.Parse(resp.Data[fieldToken].(string), func(*jwt.Token) (any, error) { return &key.PublicKey, nil }, jwt.WithoutClaimsValidation())
 				assert.NoError(t, err)
-				sum := sha256.Sum256([]byte(presented.signed))
-				assert.NoError(t, rsa.VerifyPKCS1v15(&key.PublicKey, crypto.SHA256, sum[:], presented.signature))
 				seen.Add(1)
 			}
 		})
