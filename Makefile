@@ -13,9 +13,15 @@ export GIVEN_VERSION := $(if $(filter file,$(origin VERSION)),,$(value VERSION))
 override VERSION := $(value VERSION)
 export VERSION
 
+# What signs: make build SIGNER=openssl links in OpenSSL's libcrypto, make test SIGNER=openssl
+# tests with it. Empty is Go's crypto/rsa.
+SIGNER :=
+export SIGNER
+
 # The race detector is C: tests need a C compiler, the plugin does not.
 # Most of what runs in parallel waits for a Vault Agent, and needs no core meanwhile.
-GOTEST := CGO_ENABLED=1 go test -race -shuffle=on -parallel=8 -timeout 30m
+# GOFLAGS is for the tests' own builds of the plugin.
+GOTEST := CGO_ENABLED=1 $(if $(SIGNER),GOFLAGS="$$GOFLAGS -tags=$(SIGNER)") go test -race -shuffle=on -parallel=8 -timeout 30m
 
 # Which server: make test VAULT=oldest takes the oldest Vault that we support, VAULT=newest the
 # newest, VAULT=released the newest that HashiCorp has released; empty is VAULT_BIN, which may
@@ -44,9 +50,9 @@ cc: go
 	$(call need,$$(go env CC),a C compiler runs the race detector in the tests; Debian and Ubuntu have it as gcc with libc6-dev)
 
 .PHONY: build
-build: go ## Build the plugin into bin/plugins
+build: go ## Build the plugin into bin/plugins; SIGNER=openssl makes it sign three times as fast, and needs libssl-dev
 	@mkdir -p $(dir $(PLUGIN))
-	CGO_ENABLED=0 go build -trimpath -ldflags "-X main.version=$$VERSION" -o $(PLUGIN) ./cmd/vault-plugin-secrets-clanmeeting
+	scripts/build.sh $(PLUGIN)
 
 .PHONY: release
 release: ## What operators download, into dist: make release VERSION=v1.2.3; RELEASE_SIGNING_KEY signs it
@@ -76,6 +82,11 @@ picture: build ## Draw .github/start.svg anew from the README's first minute
 .PHONY: unit
 unit: cc ## The unit tests: a minute, no Vault
 	$(GOTEST) ./backend/...
+	$(if $(SIGNER),@$(MAKE) --no-print-directory leaks)
+
+.PHONY: leaks
+leaks: cc ## Whether OpenSSL's keys are freed, by LeakSanitizer; on Linux, with gcc or clang and libssl-dev
+	CGO_ENABLED=1 go test -count=1 -asan -tags openssl -run '^TestSigners' ./backend/internal/rsakey
 
 .PHONY: microbench
 microbench: go ## Benchmarks in process: what a token costs beside the bare signature
@@ -149,6 +160,7 @@ hooks: ## Have git check what is committed: .githooks/pre-commit
 .PHONY: lint
 lint: tools ## golangci-lint, gofumpt included
 	$(TOOLS)/golangci-lint run
+	$(if $(SIGNER),$(TOOLS)/golangci-lint run --build-tags $(SIGNER) ./backend/internal/rsakey)
 	cd scripts/vault-download && ../../$(TOOLS)/golangci-lint run
 	cd scripts/partition && ../../$(TOOLS)/golangci-lint run
 
@@ -158,7 +170,7 @@ fmt: tools ## Format the code with gofumpt
 
 .PHONY: vet
 vet: go ## go vet, and that the plugin builds for the other systems
-	go vet -tags examples,kubernetes,monitoring $(PACKAGES)
+	go vet -tags examples,kubernetes,monitoring$(SIGNER:%=,%) $(PACKAGES)
 	cd scripts/vault-download && go vet ./...
 	cd scripts/partition && go vet .
 	GOOS=darwin CGO_ENABLED=0 go build -o /dev/null ./cmd/...

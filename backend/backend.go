@@ -70,7 +70,7 @@ func factory(version string, now func() time.Time) logical.Factory {
 		b := newBackend(version, now)
 		b.vault = conf.System
 		viewed := *conf
-		viewed.System = &systemView{SystemView: conf.System, now: now}
+		viewed.System = newSystemView(conf.System, now)
 		if err := b.Setup(ctx, &viewed); err != nil {
 			return nil, fmt.Errorf("setting up the backend: %w", err)
 		}
@@ -107,7 +107,7 @@ func newBackend(version string, now func() time.Time) *backend {
 func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (resp *logical.Response, err error) {
 	defer func() {
 		if isFault(err) {
-			b.Logger().Error("request failed", "operation", req.Operation, "path", room.Shorten(req.Path), "error", err)
+			b.Logger().Error("request failed", append([]any{"operation", req.Operation, "path", room.Shorten(req.Path), "error", err}, detail(err)...)...)
 		}
 	}()
 	defer recovered(b.Logger(), &err)

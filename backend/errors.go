@@ -12,6 +12,8 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/backend/internal/rsakey"
 )
 
 // An invalidError is a mistake of the caller. Its text is one sentence that says
@@ -51,6 +53,14 @@ func isFault(err error) bool {
 		!errors.Is(err, logical.ErrUnsupportedOperation) &&
 		!errors.Is(err, logical.ErrReadOnly) &&
 		!isGivenUp(err)
+}
+
+// detail returns what the log says of a fault beside its text, as a name and a value.
+func detail(err error) []any {
+	if fault := new(rsakey.SignError); errors.As(err, &fault) {
+		return []any{"detail", fault.Detail}
+	}
+	return nil
 }
 
 // isGivenUp reports whether err comes from a caller that gave up. A call to Vault that

@@ -50,7 +50,7 @@ func (b *backend) newIssuance(ctx context.Context, req *logical.Request, r *role
 	if err != nil {
 		return nil, err
 	}
-	c := &caller{system: b.System(), entityID: req.EntityID, maxTTL: b.System().MaxLeaseTTL()}
+	c := &caller{system: b.System(), entityID: req.EntityID, maxTTL: b.maxTTL(r)}
 	return &issuance{role: r, signer: s, caller: c, matcher: r.rules.Matcher(c.value), now: b.now(), logger: b.Logger()}, nil
 }
 

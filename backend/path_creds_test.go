@@ -361,7 +361,7 @@ func TestPerformanceStandby(t *testing.T) {
 	// still remembered for the rest.
 	_, err := m.call(logical.ReadOperation, "creds/leased", map[string]any{fieldRoom: "x"})
 	require.EqualError(t, err, logical.ErrReadOnly.Error())
-	m.advance(stateLife)
+	m.advance(systemLife)
 	m.token("support", map[string]any{fieldRoom: "support-1"})
 	_, err = m.call(logical.ReadOperation, "creds/leased", map[string]any{fieldRoom: "x"})
 	require.EqualError(t, err, logical.ErrReadOnly.Error())
@@ -370,6 +370,27 @@ func TestPerformanceStandby(t *testing.T) {
 		require.EqualError(t, err, logical.ErrReadOnly.Error())
 	}
 	require.NotContains(t, m.log.String(), "request failed", "a forwarded request is no fault")
+}
+
+// After a tune, tokens have the former maximum for a second. Those with a lease don't, or
+// they would outlive it, and neither has the warning of a role that is written.
+func TestMaximumAfterATune(t *testing.T) {
+	m := configured(t)
+	m.mustWrite("roles/leased", map[string]any{fieldAllowedRooms: "*", fieldTTL: "1h", fieldGenerateLease: true})
+	m.mustWrite("roles/plain", map[string]any{fieldAllowedRooms: "*", fieldTTL: "1h"})
+	ttlOf := func(role string) any {
+		answer, _ := m.token(role, map[string]any{fieldRoom: "x"})
+		return answer[fieldTTL]
+	}
+	require.EqualValues(t, 3600, ttlOf("plain"))
+	m.system.MaxLeaseTTLVal = time.Minute
+	require.EqualValues(t, 3600, ttlOf("plain"))
+	require.EqualValues(t, 60, ttlOf("leased"))
+	require.NotEmpty(t, m.must(m.call(logical.UpdateOperation, "roles/plain", map[string]any{fieldTTL: "1h"})).Warnings)
+	m.advance(systemLife - time.Millisecond)
+	require.EqualValues(t, 3600, ttlOf("plain"))
+	m.advance(time.Millisecond)
+	require.EqualValues(t, 60, ttlOf("plain"))
 }
 
 func TestCredsWriteNothing(t *testing.T) {

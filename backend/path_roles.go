@@ -272,7 +272,7 @@ func (b *backend) pathRoleWrite(ctx context.Context, req *logical.Request, d *fr
 	}
 	b.sendEvent(ctx, req, eventRoleWrite, true, fieldName, name)
 	resp := &logical.Response{}
-	for _, warning := range r.warnings(b.System().MaxLeaseTTL(), b.now()) {
+	for _, warning := range r.warnings(b.vault.MaxLeaseTTL(), b.now()) {
 		resp.AddWarning(warning)
 	}
 	return resp, nil

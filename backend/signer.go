@@ -15,6 +15,9 @@ import (
 	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/backend/internal/rsakey"
 )
 
+// SignatureLibrary names the library that makes the signatures, with its version.
+func SignatureLibrary() string { return rsakey.Library() }
+
 // A signer is the configuration and its active key at one moment. It does not
 // change, so a token is wholly of one configuration.
 type signer struct {

@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 vault=$(scripts/vault.sh)
 out=.cache/bench
 mkdir -p "$out/plugins"
-CGO_ENABLED=0 go build -trimpath -o "$out/plugins/vault-plugin-secrets-clanmeeting" ./cmd/vault-plugin-secrets-clanmeeting
+scripts/build.sh "$out/plugins/vault-plugin-secrets-clanmeeting"
 CGO_ENABLED=0 go build -trimpath -o "$out/plugins/vault-plugin-empty" ./scripts/bench/emptyplugin
 go build -o "$out/bench" ./scripts/bench
 

@@ -210,8 +210,8 @@ func TestContainerExample(t *testing.T) {
 	// As in the image: a folder with the plugin under a name with its version.
 	plugins := t.TempDir()
 	file := filepath.Join(plugins, devvault.PluginName+"_"+version)
-	build := exec.Command("go", "build", "-ldflags", "-X main.version="+version, "-o", file, ".")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux")
+	build := exec.Command("../../scripts/build.sh", file)
+	build.Env = append(os.Environ(), "VERSION="+version, "GOOS=linux")
 	out, err := build.CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	binary, err := elf.Open(file)

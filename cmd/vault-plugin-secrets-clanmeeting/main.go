@@ -26,7 +26,8 @@ func main() {
 	// Nothing else is looked at: an argument that Vault's operators write into the catalog
 	// for every plugin must not keep this one from starting.
 	if len(os.Args) == 2 && (os.Args[1] == "-version" || os.Args[1] == "--version") {
-		fmt.Printf("vault-plugin-secrets-clanmeeting %s (commit %s, %s, %s/%s)\n", version, commit(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+		fmt.Printf("vault-plugin-secrets-clanmeeting %s (commit %s, %s, %s/%s, signs with %s)\n",
+			version, commit(), runtime.Version(), runtime.GOOS, runtime.GOARCH, backend.SignatureLibrary())
 		return
 	}
 
@@ -56,6 +57,7 @@ func main() {
 		Output:     os.Stderr,
 		JSONFormat: true,
 	})
+	logger.Info("plugin starting", "version", version, "signs_with", backend.SignatureLibrary())
 	if err := serve(backend.Factory(version), logger); err != nil {
 		logger.Error("plugin shutting down", "error", err)
 		os.Exit(1)
