@@ -1,18 +1,29 @@
 #!/bin/sh
 # Builds what the benchmark runs, and runs it. The table and the plot end up in
-# .cache/bench. Where node or npm is missing, the vendor's way is left out.
+# .cache/bench. What is missing on this machine is left out, with a message: node and npm
+# for the vendor's way, openssl and libssl-dev for the build that signs with OpenSSL.
 set -eu
 cd "$(dirname "$0")/.."
 vault=$(scripts/vault.sh)
 out=.cache/bench
 mkdir -p "$out/plugins"
-scripts/build.sh "$out/plugins/vault-plugin-secrets-clanmeeting"
+engine=$out/plugins/vault-plugin-secrets-clanmeeting
+scripts/build.sh "$engine"
+rm -f "$engine-openssl"
+case " $* " in
+*" -scale "* | *" -soak "* | *" -pairs "*) peers= ;;
+*) peers=yes ;;
+esac
+if [ "$peers" ]; then
+	{ command -v openssl >/dev/null && SIGNER=openssl scripts/build.sh "$engine-openssl"; } ||
+		echo "The build that signs with OpenSSL is not measured: the openssl command and libssl-dev are needed." >&2
+fi
 CGO_ENABLED=0 go build -trimpath -o "$out/plugins/vault-plugin-empty" ./scripts/bench/emptyplugin
 go build -o "$out/bench" ./scripts/bench
 
 modules=
-if [ $# -gt 0 ]; then
-	: # another run than the comparison with its peers
+if [ -z "$peers" ]; then
+	:
 elif command -v node >/dev/null && command -v npm >/dev/null; then
 	modules=$(scripts/node-modules.sh)
 else

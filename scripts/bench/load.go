@@ -16,12 +16,16 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os/exec"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // sampled is which answers are checked: one of so many.
@@ -222,9 +226,9 @@ func (b *bench) readsDuringBatches(ctx context.Context, mount string, t *target,
 	return s, errors.Join(err, failed)
 }
 
-// signature is the CPU of one bare signature, of many in a row, on so many cores at
+// signature is the CPU of one bare signature by Go, of many in a row, on so many cores at
 // once: it is more on all of them than on one, where the others are idle.
-func (b *bench) signature(cores int) time.Duration {
+func (b *bench) signature(_ context.Context, cores int) (time.Duration, error) {
 	const each = 300
 	sum := sha256.Sum256([]byte("header.claims"))
 	before := ownCPU()
@@ -239,7 +243,38 @@ func (b *bench) signature(cores int) time.Duration {
 		})
 	}
 	wg.Wait()
-	return (ownCPU() - before) / time.Duration(each*cores)
+	return (ownCPU() - before) / time.Duration(each*cores), nil
+}
+
+// speedLine is what openssl speed -mr prints at its end: signatures and verifications in a
+// second of CPU time.
+var speedLine = regexp.MustCompile(`(?m)^\+F2:\d+:2048:([0-9.]+):`)
+
+// opensslSpeed is the same for OpenSSL, by its own benchmark. With the option -multi that
+// would count real time, so it is started once for each core.
+func opensslSpeed(ctx context.Context, cores int) (time.Duration, error) {
+	var total atomic.Int64
+	group, ctx := errgroup.WithContext(ctx)
+	for range cores {
+		group.Go(func() error {
+			out, err := exec.CommandContext(ctx, "openssl", "speed", "-mr", "-seconds", "1", "rsa2048").Output()
+			if err != nil {
+				return fmt.Errorf("openssl speed: %w", err)
+			}
+			found := speedLine.FindSubmatch(out)
+			if found == nil {
+				return fmt.Errorf("openssl speed printed no result: %s", out)
+			}
+			each, err := strconv.ParseFloat(string(found[1]), 64)
+			if err != nil || each == 0 {
+				return fmt.Errorf("openssl speed printed no number: %s", out)
+			}
+			total.Add(int64(float64(time.Second) / each))
+			return nil
+		})
+	}
+	err := group.Wait()
+	return time.Duration(total.Load() / int64(cores)), err
 }
 
 // ownCPU is user and system time of this process, to the microsecond.

@@ -2,10 +2,11 @@
 // SPDX-License-Identifier: MPL-2.0
 
 // Bench measures, in a real Vault on this machine, what a token costs: tokens a
-// second, latency, and CPU of Vault and of the plugin, side by side with Vault's own
-// signers, with a plugin that does nothing, and with the vendor's way. The targets
-// take turns in short slices, so that the ratios hold where the machine's speed
-// drifts. It prints a table and writes it and a plot; it fails if an answer is wrong.
+// second, latency, and CPU of Vault and of the plugin. Both builds of the engine, with
+// Go's signatures and with OpenSSL's, stand beside Vault's own signers, a plugin that does
+// nothing, and the vendor's way. The targets take turns in short slices, so that the ratios
+// hold where the machine's speed drifts. It prints a table and writes it and a plot; it
+// fails if an answer is wrong.
 package main
 
 import (
@@ -16,7 +17,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"runtime"
 	"syscall"
 	"time"
 
@@ -76,10 +76,16 @@ func run(ctx context.Context, o options) error {
 	if o.pairs {
 		return b.pairs(ctx, o)
 	}
-	if err := b.mountEngine(ctx, "clanmeeting", devvault.PluginName); err != nil {
-		return err
+	for _, e := range engines {
+		if _, err := os.Stat(filepath.Join(o.pluginDir, e.plugin)); err != nil {
+			continue
+		}
+		if err := b.mountEngine(ctx, e.mount, e.plugin); err != nil {
+			return err
+		}
+		b.addCreds(e)
+		b.engines = append(b.engines, e)
 	}
-	b.addCreds()
 	b.findProcesses()
 	switch {
 	case o.scale:
@@ -96,6 +102,9 @@ func (b *bench) compare(ctx context.Context, o options) error {
 		return err
 	}
 	b.addPeers()
+	for _, e := range b.engines {
+		b.addBatch(e)
+	}
 	if o.nodeModules != "" {
 		stop, err := b.startVendor(ctx, o.nodeModules)
 		if err != nil {
@@ -121,12 +130,13 @@ func (b *bench) compare(ctx context.Context, o options) error {
 
 // measure gives every target its slices, at each number of connections, in turns.
 func (b *bench) measure(ctx context.Context, o options) (*results, error) {
-	r := newResults()
+	r := newResults(b.engines)
 	for _, n := range connections {
 		for round := range o.rounds {
 			fmt.Fprintf(os.Stderr, "%d connections, round %d of %d\n", n, round+1, o.rounds)
-			r.alone = append(r.alone, b.signature(1))
-			r.signatures = append(r.signatures, b.signature(runtime.GOMAXPROCS(0)))
+			if err := r.measureSignatures(ctx, b); err != nil {
+				return nil, err
+			}
 			for _, t := range b.targets {
 				if t.batch > 0 && n != 1 {
 					continue // a batch is one caller's
@@ -139,12 +149,15 @@ func (b *bench) measure(ctx context.Context, o options) (*results, error) {
 			}
 		}
 	}
-	for range o.rounds {
-		s, err := b.readsDuringBatches(ctx, "clanmeeting", b.targets[0], o.slice)
-		if err != nil {
-			return nil, err
+	for i, e := range b.engines {
+		single := b.targets[2*i] // addCreds adds two
+		for range o.rounds {
+			s, err := b.readsDuringBatches(ctx, e.mount, single, o.slice)
+			if err != nil {
+				return nil, err
+			}
+			r.duringBatches[e.signer].join(s)
 		}
-		r.duringBatches.join(s)
 	}
 	if r.empty() {
 		return nil, errors.New("nothing was measured")

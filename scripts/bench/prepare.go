@@ -34,7 +34,20 @@ type bench struct {
 	vendorAddr string
 	vendorPID  int
 	processes  map[string]int // pid by name
+
+	engines []engine
 }
+
+// An engine is a build of the engine, on a mount of its own.
+type engine struct{ signer, mount, plugin string }
+
+// engines are the builds that are measured. The second one may be missing.
+var engines = []engine{
+	{"Go", "clanmeeting", devvault.PluginName},
+	{"OpenSSL", "clanmeeting-openssl", devvault.PluginName + "-openssl"},
+}
+
+func (e engine) target(name string) string { return name + ", " + e.signer }
 
 // A target is a request that is made over and over.
 type target struct {
@@ -49,15 +62,15 @@ type target struct {
 }
 
 const (
-	targetCreds   = "clanmeeting creds"
-	targetLean    = "creds, token without default policy"
+	targetCreds   = "creds"
+	targetLean    = "creds without default policy"
 	targetTransit = "transit sign"
 	targetOIDC    = "identity OIDC token"
 	targetEmpty   = "empty plugin"
-	targetFloor   = "plugin that only signs"
+	targetFloor   = "plugin that only signs, Go"
 	targetKV      = "kv read"
 	targetVendor  = "jsonwebtoken in Node"
-	targetBatch   = "clanmeeting creds, batch of 100"
+	targetBatch   = "creds, batch of 100"
 	targetTBatch  = "transit sign, batch of 100"
 )
 
@@ -163,17 +176,25 @@ func (b *bench) at(path string) func(int64) string {
 	return func(int64) string { return b.vault.Addr + "/v1/" + path }
 }
 
-func (b *bench) addCreds() {
+// addCreds adds the single reads of an engine.
+func (b *bench) addCreds(e engine) {
 	creds := &target{
-		name: targetCreds, method: http.MethodGet, charge: []string{"vault", devvault.PluginName},
+		name: e.target(targetCreds), method: http.MethodGet, charge: []string{"vault", e.plugin},
 		url: func(n int64) string {
-			return fmt.Sprintf("%s/v1/clanmeeting/creds/bench?room=%s", b.vault.Addr, roomOf(n))
+			return fmt.Sprintf("%s/v1/%s/creds/bench?room=%s", b.vault.Addr, e.mount, roomOf(n))
 		},
 		check: b.checkToken,
 	}
 	lean := *creds
-	lean.name, lean.token = targetLean, b.leanToken
-	b.targets = []*target{creds, &lean}
+	lean.name, lean.token = e.target(targetLean), b.leanToken
+	b.targets = append(b.targets, creds, &lean)
+}
+
+func (b *bench) addBatch(e engine) {
+	b.targets = append(b.targets, &target{
+		name: e.target(targetBatch), method: http.MethodPost, charge: []string{"vault", e.plugin}, url: b.at(e.mount + "/creds/bench"),
+		body: batchBody, batch: batchSize, check: b.checkBatch,
+	})
 }
 
 func (b *bench) addPeers() {
@@ -190,10 +211,6 @@ func (b *bench) addPeers() {
 			url: func(n int64) string { return fmt.Sprintf("%s/v1/empty/signature?room=%s", b.vault.Addr, roomOf(n)) },
 		},
 		{name: targetKV, method: http.MethodGet, charge: []string{"vault"}, url: b.at("kv1/bench")},
-		{
-			name: targetBatch, method: http.MethodPost, charge: []string{"vault", devvault.PluginName}, url: b.at("clanmeeting/creds/bench"),
-			body: batchBody, batch: batchSize, check: b.checkBatch,
-		},
 		{
 			name: targetTBatch, method: http.MethodPost, charge: []string{"vault"}, url: b.at("transit/sign/bench/sha2-256"), batch: batchSize,
 			body: func(int64) string {
