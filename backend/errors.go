@@ -39,12 +39,11 @@ func refuse(err error) (*logical.Response, error) {
 	return nil, err
 }
 
-// oneLine is the text of an error. Several joined ones are put on one line.
+// oneLine is the text of an error, with joined errors on one line.
 func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
 
-// isFault reports whether err is a fault, and not one of the errors by which a
-// backend says that it has no such path, that another node must answer, or that the
-// caller gave up.
+// isFault reports whether err is a fault. These are not: the path does not exist, another
+// node must answer, the caller gave up.
 func isFault(err error) bool {
 	return err != nil &&
 		!errors.Is(err, logical.ErrUnsupportedPath) &&
@@ -53,9 +52,9 @@ func isFault(err error) bool {
 		!isGivenUp(err)
 }
 
-// isGivenUp reports whether err comes from a caller that gave up. A call to Vault that
-// was under way then ends with a gRPC status, or with an error of which the plugin
-// protocol has left only the text.
+// isGivenUp reports whether err means that the caller gave up. A call to Vault may then
+// return a gRPC status, or only the text of the error, because the plugin protocol drops
+// the type.
 func isGivenUp(err error) bool {
 	return errors.Is(err, context.Canceled) ||
 		status.Code(err) == codes.Canceled ||

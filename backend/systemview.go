@@ -14,8 +14,8 @@ import (
 // stateLife is how long a replication state is cached.
 const stateLife = time.Second
 
-// A systemView caches the replication state for a moment. The framework asks Vault
-// for it on every request, by a separate call, to forward a write early. If the
+// A systemView caches the replication state for a moment. Otherwise the framework would
+// ask Vault for it in a separate call on every request, to forward writes early. If the
 // cached state is out of date, storage refuses the write, and Vault forwards it then.
 type systemView struct {
 	logical.SystemView
@@ -36,7 +36,7 @@ func (v *systemView) ReplicationState() consts.ReplicationState {
 	return v.state
 }
 
-// onPerformanceStandby reports whether this node answers only reads, and forwards
+// onPerformanceStandby reports whether this node answers only reads and forwards
 // writes. It asks Vault each time.
 func (b *backend) onPerformanceStandby() bool {
 	return b.vault.ReplicationState().HasState(consts.ReplicationPerformanceStandby)

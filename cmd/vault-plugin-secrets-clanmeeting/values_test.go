@@ -230,7 +230,7 @@ func TestShapesOfABatch(t *testing.T) {
 	for value, text := range map[string]string{
 		`"[]"`: "must be a list of objects", `{}`: "must be a list of objects", `{"room":"support-1"}`: "must be a list of objects", `true`: "must be a list of objects", `5`: "must be a list of objects",
 		`[]`: "1 to 1000 items", `[null]`: notObject, `[true]`: notObject, `["support-1"]`: notObject, `[[{"room":"support-1"}]]`: notObject, `[{"room":"support-1"},5]`: "batch_input[1]: " + notObject,
-		`[{"Room":"support-1"}]`: "has a field that is unknown", `[{"rooms":"support-1"}]`: `has a field "rooms" that is unknown`, `[{"batch_input":[]}]`: `has a field "batch_input"`,
+		`[{"Room":"support-1"}]`: "has an unknown field", `[{"rooms":"support-1"}]`: `has an unknown field "rooms"`, `[{"batch_input":[]}]`: `has an unknown field "batch_input"`,
 		`[{"room":"support-1","reference":true}]`: "reference " + notString, `[{"room":"support-1","reference":["x"]}]`: "reference " + notString,
 		`[` + strings.Repeat(`{"room":"support-1"},`, 1000) + `{}]`: "1 to 1000 items", `[` + strings.Repeat(`[`, 90) + strings.Repeat(`]`, 90) + `]`: notObject,
 	} {
@@ -238,7 +238,7 @@ func TestShapesOfABatch(t *testing.T) {
 	}
 	root(t).send(http.MethodPost, creds, asForm, "batch_input=%5B%7B%22room%22%3A%22support-1%22%7D%5D").refused(t, "must be a list of objects")
 	root(t).send(http.MethodGet, creds+"?batch_input=x", "", "").refused(t, "batch_input")
-	root(t).send(http.MethodPost, creds, asJSONBody, `{"batch_input":[{"room":"support-1"}],"room":"support-1"}`).refused(t, "exclude each other")
+	root(t).send(http.MethodPost, creds, asJSONBody, `{"batch_input":[{"room":"support-1"}],"room":"support-1"}`).refused(t, "can't be used together")
 	for _, value := range []string{`true`, `1.5`, `["a.b.c"]`, `{"a":1}`} {
 		root(t).sendJSON(mount+"/verify", "token", value).refused(t, "token "+notString, value)
 		root(t).send(http.MethodPost, mount+"/verify", asJSONBody, `{"token":"a.b.c","room":`+value+`}`).refused(t, "room "+notString, value)
