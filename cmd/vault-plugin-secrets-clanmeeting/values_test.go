@@ -18,7 +18,7 @@ import (
 	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/scripts/devvault"
 )
 
-// The texts of refusals that many values share.
+// The refusals that many values share.
 const (
 	notInt      = "must be a whole number in decimal digits"
 	notBool     = "must be true or false"
@@ -66,7 +66,7 @@ func TestOneMeaningPerConfigValue(t *testing.T) {
 	}
 }
 
-// A configuration without a key reads back, and what it reads back as can be written.
+// A configuration without a key can be read, and the values can be written again.
 func TestConfigWithoutKeyReadsBack(t *testing.T) {
 	mount := enable(t)
 	root(t).write(mount+"/config", map[string]any{"consumer_id": "acme"})
@@ -121,7 +121,7 @@ func mergeMaps(a, b map[string]string) map[string]string {
 	return all
 }
 
-// A role takes the defaults that fit what is written, and what is empty is not given.
+// A role gets defaults that fit the written values. An empty value counts as not given.
 func TestDefaultsOfARole(t *testing.T) {
 	mount, _ := configured(t)
 	number := func(role, field string) string { return fmt.Sprint(root(t).read(mount + "/roles/" + role)[field]) }
@@ -147,8 +147,8 @@ func TestDefaultsOfARole(t *testing.T) {
 	require.Equal(t, []any{"7", "8"}, root(t).read(mount + "/roles/other")["allowed_rooms"])
 }
 
-// A value of a request for a token means the same on every way in: as JSON, as a form, in
-// a query, in a batch, and to check; what is refused is refused by the same words.
+// A value in a request for a token means the same as JSON, as a form, in a query, in a
+// batch, and for check. If it is refused, the message is the same.
 func TestOneMeaningPerRequestValue(t *testing.T) {
 	mount, _ := configured(t)
 	root(t).write(mount+"/roles/webinar", `{"allowed_rooms":"launch,x-*,5","default_room":"launch","max_not_before":"24h"}`)
@@ -189,7 +189,7 @@ func TestOneMeaningPerRequestValue(t *testing.T) {
 	requireTimes(t, mount, start)
 }
 
-// requireTimes makes sure that all notations of a time mean the same on every way in.
+// requireTimes checks that all notations of a time mean the same in every kind of request.
 func requireTimes(t *testing.T, mount string, start time.Time) {
 	t.Helper()
 	second, east := start.Format("2006-01-02T15:04:05"), start.Add(2*time.Hour).Format("2006-01-02T15:04:05")
@@ -222,7 +222,7 @@ func requireTimes(t *testing.T, mount string, start time.Time) {
 	require.Equal(t, "5", root(t).write(creds, `{"room":5}`).Data()["room"], "a whole number is the name that YAML made it of")
 }
 
-// A batch is a list of objects, and nothing that could be mistaken for one.
+// A batch is a list of objects. Similar values are refused.
 func TestShapesOfABatch(t *testing.T) {
 	mount, _ := configured(t)
 	creds := mount + "/creds/support"
