@@ -1,6 +1,6 @@
 #!/bin/sh
-# Builds what the benchmark runs, and runs it. The table and the plot end up in
-# .cache/bench. Where node or npm is missing, the vendor's way is left out.
+# Builds and runs the benchmark. It writes the table and the plot to .cache/bench. Without
+# node or npm, it does not measure the vendor's snippet.
 set -eu
 cd "$(dirname "$0")/.."
 vault=$(scripts/vault.sh)
@@ -12,10 +12,10 @@ go build -o "$out/bench" ./scripts/bench
 
 modules=
 if [ $# -gt 0 ]; then
-	: # another run than the comparison with its peers
+	: # not the comparison with the peers
 elif command -v node >/dev/null && command -v npm >/dev/null; then
 	modules=$(scripts/node-modules.sh)
 else
-	echo "jsonwebtoken in Node is not measured: node and npm are needed" >&2
+	echo "jsonwebtoken in Node is not measured: install node and npm" >&2
 fi
 exec "$out/bench" -vault "$vault" -plugin-dir "$PWD/$out/plugins" -node-modules "$modules" -out "$out" "$@"

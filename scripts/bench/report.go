@@ -20,7 +20,7 @@ type results struct {
 	order         []string
 	samples       map[key]*sample
 	alone         []time.Duration // bare signatures on one core
-	signatures    []time.Duration // and on all cores, as under load
+	signatures    []time.Duration // the same on all cores, as under load
 	duringBatches sample
 }
 
@@ -43,7 +43,7 @@ func median(all []time.Duration) time.Duration {
 	return slices.Sorted(slices.Values(all))[len(all)/2]
 }
 
-// rate is tokens a second.
+// rate is tokens per second.
 func (s *sample) rate() float64 { return float64(s.tokens) / s.elapsed.Seconds() }
 
 func (s *sample) percentile(p float64) time.Duration {
@@ -51,7 +51,7 @@ func (s *sample) percentile(p float64) time.Duration {
 	return sorted[int(p*float64(len(sorted)-1))]
 }
 
-// cpuPer is CPU per token, of all processes.
+// cpuPer is the CPU time of all processes per token.
 func (s *sample) cpuPer() time.Duration {
 	var total time.Duration
 	for _, used := range s.cpu {
@@ -112,7 +112,7 @@ func render(r *results) string {
 	return out.String()
 }
 
-// plot is a bar for each target's tokens a second, at the most connections.
+// plot draws a bar with each target's tokens per second, at the most connections.
 func plot(r *results) string {
 	const left, width, height, scale = 220, 760, 26, 420
 	n := connections[len(connections)-1]
