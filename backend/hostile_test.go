@@ -24,6 +24,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/backend/internal/hosttoken"
+	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/backend/internal/rsakey"
 	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/backend/internal/room"
 )
 
@@ -795,6 +796,16 @@ func TestVerifyReadsConsistently(t *testing.T) {
 	close(proceed)
 	require.Equal(t, true, (<-verifiedNow).Data[fieldValid])
 	require.NoError(t, <-deleted)
+}
+
+// What the signing library says of a fault is for the log: callers get a text that tells
+// nothing about the key.
+func TestDetailOfAFault(t *testing.T) {
+	err := fmt.Errorf("signing with key version 1: %w", &rsakey.SignError{Detail: "error:0200007A"})
+	require.True(t, isFault(err))
+	require.NotContains(t, err.Error(), "0200007A")
+	require.Equal(t, []any{"detail", "error:0200007A"}, detail(err))
+	require.Empty(t, detail(errors.New("another fault")))
 }
 
 // For any role that can be stored, and any batch: the answer, the memory and the work per
