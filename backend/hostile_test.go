@@ -24,8 +24,8 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/backend/internal/hosttoken"
-	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/backend/internal/rsakey"
 	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/backend/internal/room"
+	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/backend/internal/rsakey"
 )
 
 // Requests that try to overload the engine, or to get a key into a message. The
