@@ -55,11 +55,11 @@ build: go ## Build the plugin into bin/plugins; SIGNER=openssl makes it sign thr
 	scripts/build.sh $(PLUGIN)
 
 .PHONY: release
-release: ## What operators download, into dist: make release VERSION=v1.2.3; RELEASE_SIGNING_KEY signs it
-	@scripts/release.sh "$$GIVEN_VERSION"
+release: ## What operators download, into dist: make release VERSION=v1.2.3; RELEASE_SIGNING_KEY signs it; SIGNER=go or openssl builds less
+	@scripts/release.sh "$$GIVEN_VERSION" "$$SIGNER"
 
 .PHONY: release-test
-release-test: cc ## Two releases for all systems, compared; the second compiles everything anew: 10 to 30 minutes
+release-test: cc ## Two releases for all systems, compared; the second compiles everything anew: 10 to 40 minutes
 	$(GOTEST) -count=1 -timeout 60m -v -run '^TestRelease$$' ./scripts/release -all
 
 .PHONY: vault
