@@ -21,7 +21,7 @@ import (
 
 const goodHeader = `{"alg":"RS256","kid":"acme","typ":"JWT"}`
 
-// signedBy is a token of any header and claims, signed with the standard library.
+// signedBy returns a token with any header and claims, signed with the standard library.
 func signedBy(t testing.TB, key *rsa.PrivateKey, header, claims string) string {
 	t.Helper()
 	signed := base64.RawURLEncoding.EncodeToString([]byte(header)) + "." + base64.RawURLEncoding.EncodeToString([]byte(claims))
@@ -91,8 +91,8 @@ func TestVerifyTriesEveryKeyVersion(t *testing.T) {
 	require.Equal(t, []string{"key version 1, which is not the active one, signed this token; it works only while Clan Meeting has the public half of that version"},
 		m.verify(first, "").Warnings)
 
-	// Of two versions with one key, which an earlier version of the engine could store,
-	// the active one is named, else the newest.
+	// An earlier version of the engine could store one key as two versions. Then the active
+	// one is named, else the newest.
 	m.mustWrite("config", map[string]any{fieldActiveKey: 1})
 	m.mustWrite("keys/generate", nil)
 	require.NoError(t, store(t.Context(), m.storage, keyPath(3), storedOf(t, readTestdata(t, "rsa2048.openssh.pem"))))
@@ -106,8 +106,8 @@ func TestVerifyTriesEveryKeyVersion(t *testing.T) {
 	require.Equal(t, true, m.verify(second, "").Data[fieldValid])
 }
 
-// Not one character of a token can be changed: not the last either, some of whose
-// bits a lenient decoder ignores.
+// Any changed character makes a token invalid. That includes the last one, although a
+// lenient decoder ignores some of its bits.
 func TestVerifyAnyCharacterChanged(t *testing.T) {
 	m := configured(t)
 	token := m.mustRead("creds/support", map[string]any{fieldRoom: "support-1"})[fieldToken].(string)
@@ -136,7 +136,7 @@ func TestVerifyAnyCharacterChanged(t *testing.T) {
 	}
 }
 
-// A key is tried from the moment on that it is staged.
+// A key is tried as soon as it is staged.
 func TestVerifyTriesAStagedKey(t *testing.T) {
 	m := configured(t)
 	now := testNow.Unix()

@@ -59,7 +59,7 @@ func (c *cachedAnswer[T]) get() T {
 	return c.value
 }
 
-// onPerformanceStandby reports whether this node answers only reads, and forwards
+// onPerformanceStandby reports whether this node answers only reads and forwards
 // writes. It asks Vault each time.
 func (b *backend) onPerformanceStandby() bool {
 	return b.vault.ReplicationState().HasState(consts.ReplicationPerformanceStandby)

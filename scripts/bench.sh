@@ -1,7 +1,7 @@
 #!/bin/sh
-# Builds what the benchmark runs, and runs it. The table and the plot end up in
-# .cache/bench. What is missing on this machine is left out, with a message: node and npm
-# for the vendor's way, openssl and libssl-dev for the build that signs with OpenSSL.
+# Builds and runs the benchmark. It writes the table and the plot to .cache/bench. It leaves
+# out what it can't measure here, and says so: the vendor's snippet needs node and npm, the
+# build that signs with OpenSSL needs openssl and libssl-dev.
 set -eu
 cd "$(dirname "$0")/.."
 vault=$(scripts/vault.sh)
@@ -27,6 +27,6 @@ if [ -z "$peers" ]; then
 elif command -v node >/dev/null && command -v npm >/dev/null; then
 	modules=$(scripts/node-modules.sh)
 else
-	echo "jsonwebtoken in Node is not measured: node and npm are needed" >&2
+	echo "jsonwebtoken in Node is not measured: install node and npm" >&2
 fi
 exec "$out/bench" -vault "$vault" -plugin-dir "$PWD/$out/plugins" -node-modules "$modules" -out "$out" "$@"

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Runs every fuzz target for FUZZTIME, one after the other. Go keeps what a target finds
-# in testdata/fuzz beside it, from where every later test run tries it.
+# Runs every fuzz target for FUZZTIME, one after the other. Go writes an input that fails
+# to testdata/fuzz, and every later test run tries it.
 set -eu
 cd "$(dirname "$0")/.."
 for package in $(go list ./backend/...); do

@@ -76,7 +76,7 @@ func median(all []time.Duration) time.Duration {
 	return slices.Sorted(slices.Values(all))[len(all)/2]
 }
 
-// rate is tokens a second.
+// rate is tokens per second.
 func (s *sample) rate() float64 { return float64(s.tokens) / s.elapsed.Seconds() }
 
 func (s *sample) percentile(p float64) time.Duration {
@@ -84,7 +84,7 @@ func (s *sample) percentile(p float64) time.Duration {
 	return sorted[int(p*float64(len(sorted)-1))]
 }
 
-// cpuPer is CPU per token, of all processes.
+// cpuPer is the CPU time of all processes per token.
 func (s *sample) cpuPer() time.Duration {
 	var total time.Duration
 	for _, used := range s.cpu {
@@ -167,7 +167,7 @@ func (r *results) describe(out *strings.Builder, e engine) {
 		e.signer, milliseconds(during.percentile(0.5)), milliseconds(during.percentile(0.99)))
 }
 
-// plot is a bar for each target's tokens a second, at the most connections.
+// plot draws a bar with each target's tokens per second, at the most connections.
 func plot(r *results) string {
 	// perCharacter is more than the width of an average character in this size of letters.
 	const fontSize, perCharacter, height, scale = 13, 7, 26, 420

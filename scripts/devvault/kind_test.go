@@ -29,7 +29,7 @@ func TestKindOf(t *testing.T) {
 	}
 }
 
-// A binary is asked, and not judged by its name.
+// The output of a binary decides, not its name.
 func TestKindOfABinary(t *testing.T) {
 	bin := filepath.Join(t.TempDir(), "vault")
 	script := "#!/bin/sh\n[ \"$*\" = version ] && echo 'OpenBao v2.6.2'\n"
@@ -46,7 +46,7 @@ func TestEnvironment(t *testing.T) {
 	require.Equal(t, []string{"VAULT_ADDR=http://a", "VAULT_TOKEN=t", "BAO_ADDR=http://a", "BAO_TOKEN=t"}, OpenBao.environment("http://a", "t"))
 }
 
-// A command must not see the settings of some other server.
+// A command must not see settings for another server.
 func TestCommandEnvironment(t *testing.T) {
 	t.Setenv("VAULT_NAMESPACE", "other")
 	t.Setenv("BAO_ADDR", "http://other")

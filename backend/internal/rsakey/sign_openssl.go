@@ -106,7 +106,10 @@ func (s *opensslSigner) sign(digest [sha256.Size]byte) ([]byte, error) {
 	defer func() { <-slots() }()
 	signature := make([]byte, s.size)
 	length := C.size_t(len(signature))
-	code := C.sign(s.key, (*C.uchar)(&digest[0]), sha256.Size, (*C.uchar)(&signature[0]), &length)
+	err := opensslError(C.sign(s.key, (*C.uchar)(&digest[0]), sha256.Size, (*C.uchar)(&signature[0]), &length))
 	runtime.KeepAlive(s) // or its key could be freed during the call
-	return signature[:length], opensslError(code)
+	if err != nil {
+		return nil, err
+	}
+	return signature[:length], nil
 }
