@@ -322,7 +322,7 @@ func attackWithKeys(b *budget) {
 	}
 	require.NoError(b.t, group.Wait())
 	require.Len(b.t, b.read(mount + "/keys?list=true")["keys"], 100)
-	const full = "100 key versions are stored, and no more are possible; delete those that are not used any more, such as keys/1"
+	const full = "100 key versions are stored, and no more are possible; delete one that is not used any more, such as keys/1"
 	for path, body := range map[string]map[string]any{"/keys/import": {"private_key": pems[100]}, "/config": {"private_key": pems[100]}, "/keys/generate": {}} {
 		status, answer := b.post(mount+path, body)
 		require.Equal(b.t, http.StatusBadRequest, status, path)
