@@ -244,7 +244,7 @@ func TestNotBefore(t *testing.T) {
 		notBefore any
 		want      string
 	}{
-		{"webinar", at(86401), "further ahead than the 24h0m0s of this role's max_not_before; ask nearer to the time"},
+		{"webinar", at(86401), "further ahead than the 24h0m0s of this role's max_not_before; ask closer to the time"},
 		{"webinar", now * 1000, "in seconds, not milliseconds"},
 		{"webinar", at(-61), "more than 1m0s in the past"},
 		{"webinar", "0", "more than 1m0s in the past"},

@@ -254,8 +254,8 @@ func (b *backend) pathRoleRead(ctx context.Context, req *logical.Request, d *fra
 		fieldMaxTTL:               int64(r.MaxTTL.Seconds()),
 		fieldNotBeforeDuration:    int64(r.NotBeforeDuration.Seconds()),
 		fieldMaxNotBefore:         int64(r.MaxNotBefore.Seconds()),
-		fieldValidFrom:            inWords(r.ValidFrom),
-		fieldValidUntil:           inWords(r.ValidUntil),
+		fieldValidFrom:            formatTime(r.ValidFrom),
+		fieldValidUntil:           formatTime(r.ValidUntil),
 		fieldGenerateLease:        r.GenerateLease,
 	}}, nil
 }
@@ -374,7 +374,7 @@ func (r *role) warnings(mountMax time.Duration, now time.Time) []string {
 		warnings = append(warnings, fmt.Sprintf("%s of %s is over the mount's maximum of %s, which applies", fieldMaxTTL, r.MaxTTL, mountMax))
 	}
 	if r.ended(now) {
-		warnings = append(warnings, fmt.Sprintf("%s, %s, is in the past: this role gives no tokens", fieldValidUntil, inWords(r.ValidUntil)))
+		warnings = append(warnings, fmt.Sprintf("%s, %s, is in the past: this role gives no tokens", fieldValidUntil, formatTime(r.ValidUntil)))
 	}
 	if r.MaxNotBefore > longMaxNotBefore {
 		warnings = append(warnings, fmt.Sprintf("%s of %s is over %s: a scheduled token stops working when its key is replaced", fieldMaxNotBefore, r.MaxNotBefore, inDays(longMaxNotBefore)))

@@ -232,8 +232,8 @@ func (r *role) ended(now time.Time) bool { return !r.ValidUntil.IsZero() && !now
 // name any time in it.
 func (r *role) hasWindow() bool { return !r.ValidFrom.IsZero() && !r.ValidUntil.IsZero() }
 
-// inWords formats a time as RFC 3339, and the zero time as an empty string.
-func inWords(t time.Time) string {
+// formatTime formats a time as RFC 3339, and the zero time as an empty string.
+func formatTime(t time.Time) string {
 	if t.IsZero() {
 		return ""
 	}

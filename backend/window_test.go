@@ -92,7 +92,7 @@ func TestWindowRefusals(t *testing.T) {
 		request     map[string]any
 		want        string
 	}{
-		"at its end":        {at(-60), at(0), nil, "this role ended at 2030-01-31T09:00:00Z, its valid_until; have that changed, or use another role"},
+		"at its end":        {at(-60), at(0), nil, "this role ended at 2030-01-31T09:00:00Z, its valid_until; ask for a later one, or use another role"},
 		"after its end":     {"", at(-86400), nil, "this role ended at 2030-01-30T09:00:00Z"},
 		"scheduled, ended":  {at(-60), at(-10), map[string]any{fieldNotBefore: now + 5}, "this role ended at"},
 		"starts before it":  {at(60), at(7200), map[string]any{fieldNotBefore: now + 59}, "not_before is before this role's valid_from, 2030-01-31T09:01:00Z"},

@@ -135,9 +135,9 @@ func attackWithLargeBodies(b *budget) {
 	b.during("large bodies", func() {
 		for body, want := range map[string]string{
 			`{"batch_input":` + repeat(repeat("1", 9000), 20) + `}`:                            "batch_input[0]: must be an object",
-			`{"batch_input":` + repeat(`"`+strings.Repeat("x", 1000)+`"`, 3*1024) + `}`:        "the request is too large: 2 MiB",
-			`{"batch_input":` + repeat(repeat(`"`+strings.Repeat("x", 60)+`"`, 9000), 5) + `}`: "the request is too large: 2 MiB",
-			`{"allowed_rooms":` + repeat(`"`+strings.Repeat("x", 250)+`"`, 9000) + `}`:         "the request is too large: 2 MiB",
+			`{"batch_input":` + repeat(`"`+strings.Repeat("x", 1000)+`"`, 3*1024) + `}`:        "the request is too large: the maximum is 2 MiB",
+			`{"batch_input":` + repeat(repeat(`"`+strings.Repeat("x", 60)+`"`, 9000), 5) + `}`: "the request is too large: the maximum is 2 MiB",
+			`{"allowed_rooms":` + repeat(`"`+strings.Repeat("x", 250)+`"`, 9000) + `}`:         "the request is too large: the maximum is 2 MiB",
 			`{"batch_input":` + repeat(`{"room":"`+strings.Repeat("x", 8000)+`"}`, 1000) + `}`: "internal error",
 			`{"batch_input":` + repeat(`"`+strings.Repeat("x", mib-10)+`"`, 8) + `}`:           "internal error",
 			`{"batch_input":` + repeat(`"`+strings.Repeat("x", mib-10)+`"`, 30) + `}`:          "internal error",
@@ -322,7 +322,7 @@ func attackWithKeys(b *budget) {
 	}
 	require.NoError(b.t, group.Wait())
 	require.Len(b.t, b.read(mount + "/keys?list=true")["keys"], 100)
-	const full = "100 key versions are stored, and no more are possible; delete those that are not used any more, such as keys/1"
+	const full = "100 key versions are stored, and no more are possible; delete one that is not used any more, such as keys/1"
 	for path, body := range map[string]map[string]any{"/keys/import": {"private_key": pems[100]}, "/config": {"private_key": pems[100]}, "/keys/generate": {}} {
 		status, answer := b.post(mount+path, body)
 		require.Equal(b.t, http.StatusBadRequest, status, path)

@@ -98,7 +98,7 @@ func TestCheckOverHTTP(t *testing.T) {
 	require.Equal(t, "support-1", data["claims"].(map[string]any)["room"])
 	data = app.read(mount+"/check/support", "room", "billing")
 	require.Equal(t, map[string]any{
-		"allowed": false, "reason": `room "billing" is not allowed by this role; ask for one that its allowed_rooms match`,
+		"allowed": false, "reason": `room "billing" is not allowed by this role; ask for one that matches its allowed_rooms`,
 	}, data)
 	status, _ := app.get(mount+"/creds/support", "room", "support-1")
 	require.Equal(t, http.StatusForbidden, status)
