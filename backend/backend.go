@@ -40,6 +40,9 @@ type backend struct {
 	// now is the clock. Tests set it.
 	now func() time.Time
 
+	// watch notices that the process was suspended. All mounts share it.
+	watch *watch
+
 	// vault is Vault's own system view. System returns one that caches.
 	vault logical.SystemView
 
@@ -57,17 +60,21 @@ type backend struct {
 }
 
 // Factory returns the constructor that Vault calls for every mount. The engine reports
-// the version as its own. It must be a semantic version with a leading "v".
+// the version as its own. It must be a semantic version with a leading "v". Call
+// it once in a process: it starts a goroutine that never ends.
 func Factory(version string) logical.Factory {
-	return factory(version, time.Now) //nolint:forbidigo // the one place that names the real clock
+	clock := time.Now //nolint:forbidigo // the one place that names the real clock
+	w := newWatch(clock)
+	go w.run()
+	return factory(version, clock, w)
 }
 
-func factory(version string, now func() time.Time) logical.Factory {
+func factory(version string, now func() time.Time, w *watch) logical.Factory {
 	return func(ctx context.Context, conf *logical.BackendConfig) (logical.Backend, error) {
 		if conf == nil {
 			return nil, errors.New("the backend's configuration is nil")
 		}
-		b := newBackend(version, now)
+		b := newBackend(version, now, w)
 		b.vault = conf.System
 		viewed := *conf
 		viewed.System = newSystemView(conf.System, now)
@@ -78,8 +85,8 @@ func factory(version string, now func() time.Time) logical.Factory {
 	}
 }
 
-func newBackend(version string, now func() time.Time) *backend {
-	b := &backend{now: now, roles: newRoleCache()}
+func newBackend(version string, now func() time.Time, w *watch) *backend {
+	b := &backend{now: now, watch: w, roles: newRoleCache()}
 	b.Backend = &framework.Backend{
 		BackendType:    logical.TypeLogical,
 		Help:           strings.TrimSpace(backendHelp),

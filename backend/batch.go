@@ -48,7 +48,8 @@ func batchItemFields() map[string]*framework.FieldSchema {
 type batch struct {
 	*issuance
 
-	// unchanged returns errChanged if the role has been replaced.
+	// unchanged returns errChanged if the role has been replaced, and errSuspended after a
+	// suspension.
 	unchanged func(context.Context) error
 	schema    map[string]*framework.FieldSchema
 }

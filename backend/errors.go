@@ -45,12 +45,13 @@ func refuse(err error) (*logical.Response, error) {
 func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
 
 // isFault reports whether err is a fault. These are not: the path does not exist, another
-// node must answer, the caller gave up.
+// node must answer or may have to, the caller gave up.
 func isFault(err error) bool {
 	return err != nil &&
 		!errors.Is(err, logical.ErrUnsupportedPath) &&
 		!errors.Is(err, logical.ErrUnsupportedOperation) &&
 		!errors.Is(err, logical.ErrReadOnly) &&
+		!errors.Is(err, errSuspended) &&
 		!isGivenUp(err)
 }
 

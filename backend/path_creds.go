@@ -131,6 +131,10 @@ func (b *backend) pathCredsRead(ctx context.Context, req *logical.Request, d *fr
 		if errors.Is(err, errChanged) {
 			continue // decide again, with what is stored now
 		}
+		if err == nil {
+			// Last of all: the process may have been suspended at any moment before.
+			err = b.watch.check(b.Logger())
+		}
 		if err != nil {
 			return refuse(err)
 		}
@@ -140,6 +144,9 @@ func (b *backend) pathCredsRead(ctx context.Context, req *logical.Request, d *fr
 
 // creds answers with a token, or with a batch of them.
 func (b *backend) creds(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+	if err := b.watch.check(b.Logger()); err != nil {
+		return nil, err
+	}
 	r, err := b.requestedRole(ctx, req, d)
 	if err != nil {
 		return nil, err
@@ -174,11 +181,15 @@ func (b *backend) creds(ctx context.Context, req *logical.Request, d *framework.
 	return resp, nil
 }
 
-// unchanged returns a function that returns errChanged once the role has changed. A batch
-// takes seconds, and meanwhile somebody may restrict the role.
+// unchanged returns a function that returns errChanged once the role has changed, and
+// errSuspended after a suspension. A batch takes seconds, and meanwhile somebody may
+// restrict the role.
 func (b *backend) unchanged(req *logical.Request, d *framework.FieldData, r *role) func(context.Context) error {
 	name := d.Get(fieldName).(string)
 	return func(ctx context.Context) error {
+		if err := b.watch.check(b.Logger()); err != nil {
+			return err
+		}
 		current, err := b.roles.get(ctx, req.Storage, name)
 		if err != nil || current == r {
 			return err

@@ -21,6 +21,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/scripts/devvault"
 )
 
 // template is a long entry of allowed_rooms for which no caller has a value.
@@ -144,6 +146,9 @@ func attackWithLargeBodies(b *budget) {
 		} {
 			status := http.StatusBadRequest
 			to := paths
+			if b.vault.Kind == devvault.OpenBao && strings.Count(body, `"`)/2 > 20_000 {
+				want = "exceeded maximum number of strings" // the limit of devvault's listener
+			}
 			switch {
 			case len(body) > maxMessage:
 				status = http.StatusInternalServerError

@@ -121,12 +121,15 @@ func start(ctx context.Context, kind Kind, o Options) (*Server, error) {
 	listen, config := addr, kind.devConfig(addr)
 	args := []string{"server", "-dev", "-dev-no-store-token", "-dev-root-token-id=root", "-dev-plugin-dir=" + o.PluginDir}
 	if config != "" {
-		file, err := temporaryFile(config)
+		// All in one file: OpenBao loses some settings if it gets two.
+		more, err := readOptional(o.Config)
 		if err != nil {
 			return nil, err
 		}
-		defer os.Remove(file) // a server that answers has read it
-		args = append(args, "-config="+file)
+		if o.Config, err = temporaryFile(config + more); err != nil {
+			return nil, err
+		}
+		defer os.Remove(o.Config) // a server that answers has read it
 		if listen, err = freeAddr(); err != nil {
 			return nil, err
 		}
@@ -147,6 +150,18 @@ func start(ctx context.Context, kind Kind, o Options) (*Server, error) {
 		return nil, fmt.Errorf("%w\n%s", err, s.Log())
 	}
 	return s, nil
+}
+
+// readOptional returns the text of a file; empty without one.
+func readOptional(file string) (string, error) {
+	if file == "" {
+		return "", nil
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return "", fmt.Errorf("reading the configuration: %w", err)
+	}
+	return string(text), nil
 }
 
 // temporaryFile writes the text to a new file, and returns its name.

@@ -46,6 +46,24 @@ func TestEnvironment(t *testing.T) {
 	require.Equal(t, []string{"VAULT_ADDR=http://a", "VAULT_TOKEN=t", "BAO_ADDR=http://a", "BAO_TOKEN=t"}, OpenBao.environment("http://a", "t"))
 }
 
+// OpenBao loses settings if it gets two files, so it gets one.
+func TestOneConfiguration(t *testing.T) {
+	dir := t.TempDir()
+	bin, more, seen := filepath.Join(dir, "bao"), filepath.Join(dir, "more.hcl"), filepath.Join(dir, "seen")
+	require.NoError(t, os.WriteFile(more, []byte("raw_storage_endpoint = true\n"), 0o600))
+	script := `#!/bin/sh
+[ "$1" = version ] && exec echo 'OpenBao v2.6.2'
+for arg; do
+	case $arg in -config=*) echo file && cat "${arg#-config=}" ;; esac
+done >'` + seen + "'\n"
+	require.NoError(t, os.WriteFile(bin, []byte(script), 0o700)) //nolint:gosec // it must be executable
+	_, err := Start(t.Context(), Options{VaultBin: bin, PluginDir: dir, Config: more})
+	require.ErrorIs(t, err, errEnded)
+	text, err := os.ReadFile(seen)
+	require.NoError(t, err)
+	require.Regexp(t, `(?s)^file\nlistener "tcp" \{.*\}\nunsafe_allow_api_audit_creation = true\nraw_storage_endpoint = true\n$`, string(text))
+}
+
 // A command must not see settings for another server.
 func TestCommandEnvironment(t *testing.T) {
 	t.Setenv("VAULT_NAMESPACE", "other")

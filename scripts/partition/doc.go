@@ -23,4 +23,11 @@
 // term had completed a request. Only these answers may be left out of the history. The rest
 // must be linearizable: an old answer from the node that led last is a fault of the engine,
 // or a lost write.
+//
+// # A suspension
+//
+// If the plugin was suspended with its server, the engine notices it and gives no tokens
+// until the server has stepped down. So then no token may be signed with a key after the
+// deletion of that key was acknowledged, by the token's own times. A token that was signed
+// before the suspension and answered after it is counted in the report.
 package partition
