@@ -55,11 +55,11 @@ build: go ## Build the plugin into bin/plugins; SIGNER=openssl makes it sign thr
 	scripts/build.sh $(PLUGIN)
 
 .PHONY: release
-release: ## Build a release into dist: make release VERSION=v1.2.3; RELEASE_SIGNING_KEY signs it
-	@scripts/release.sh "$$GIVEN_VERSION"
+release: ## Build a release into dist: make release VERSION=v1.2.3; RELEASE_SIGNING_KEY signs it; SIGNER=go or openssl builds only these
+	@scripts/release.sh "$$GIVEN_VERSION" "$$SIGNER"
 
 .PHONY: release-test
-release-test: cc ## Build a release for all systems twice, the second time without a cache, and compare: 10 to 30 minutes
+release-test: cc ## Build a release for all systems twice, the second time without a cache, and compare: 10 to 40 minutes
 	$(GOTEST) -count=1 -timeout 60m -v -run '^TestRelease$$' ./scripts/release -all
 
 .PHONY: vault

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Builds the plugin as operators get it, one static file: scripts/build.sh FILE
+# Builds the plugin as operators get it, one static file: scripts/build.sh FILE [LDFLAG...]
 # SIGNER=openssl links in OpenSSL's libcrypto; without it, the plugin is pure Go.
 # VERSION is what the plugin reports. GOOS, GOARCH and CC mean what they mean to Go.
 set -eu
@@ -7,7 +7,9 @@ cd "$(dirname "$0")/.."
 fail() { echo "error: $*" >&2; exit 1; }
 
 tags=
-ldflags="-X main.version=${VERSION:-v0.1.0-dev}"
+file=$1
+shift
+ldflags="$* -X main.version=${VERSION:-v0.1.0-dev}"
 case ${SIGNER:-} in
 "")
 	export CGO_ENABLED=0
@@ -36,4 +38,4 @@ openssl)
 	fail "SIGNER is openssl or empty"
 	;;
 esac
-go build -trimpath -tags "$tags" -ldflags "$ldflags" -o "$1" ./cmd/vault-plugin-secrets-clanmeeting
+go build -trimpath -tags "$tags" -ldflags "$ldflags" -o "$file" ./cmd/vault-plugin-secrets-clanmeeting

@@ -20,6 +20,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -249,6 +251,24 @@ func TestVersionInPluginList(t *testing.T) {
 	out, err := vault.Command(t.Context(), vault.RootToken, "plugin", "list", "-detailed", "secret").CombinedOutput()
 	require.NoError(t, err)
 	require.Regexp(t, devvault.PluginName+` +secret +`+testVersion, string(out))
+}
+
+// An operator must see which of the two builds runs: in the log of the server, and by
+// asking the file.
+func TestBuildNamesItsSigner(t *testing.T) {
+	configured(t) // starts the plugin
+	signer := "Go " + strings.TrimPrefix(runtime.Version(), "go")
+	if os.Getenv("SIGNER") == "openssl" {
+		signer = "OpenSSL 3."
+	}
+	require.Regexp(t, `(?m)plugin starting: .*signs_with="`+regexp.QuoteMeta(signer), vault.Log())
+
+	file := filepath.Join(t.TempDir(), devvault.PluginName)
+	out, err := exec.Command("../../scripts/build.sh", file).CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	out, err = exec.Command(file, "-version").CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	require.Contains(t, string(out), "signs with "+signer)
 }
 
 func TestFromKeyToToken(t *testing.T) {
