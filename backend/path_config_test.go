@@ -343,7 +343,7 @@ func TestSignerIsReloadedAfterEveryChange(t *testing.T) {
 	cfg.ConsumerID = "other"
 	require.NoError(t, store(t.Context(), m.storage, configStoragePath, *cfg))
 	_, claims = read()
-	require.Equal(t, testConsumer, claims["sub"], "not told yet")
+	require.Equal(t, testConsumer, claims["sub"], "not invalidated yet")
 	m.wire.InvalidateKey(t.Context(), "config")
 	_, claims = read()
 	require.Equal(t, "other", claims["sub"])

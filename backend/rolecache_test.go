@@ -44,14 +44,14 @@ func TestRoleIsReloadedAfterEveryChange(t *testing.T) {
 	require.NoError(t, err)
 	r.TTL *= 2
 	require.NoError(t, store(t.Context(), m.storage, "roles/support", r.storedRole))
-	require.EqualValues(t, 60, ttl(), "not told yet")
+	require.EqualValues(t, 60, ttl(), "not invalidated yet")
 	m.wire.InvalidateKey(t.Context(), "roles/support")
 	require.EqualValues(t, 120, ttl())
 
 	m.mustDelete("roles/support")
 	require.Contains(t, m.refused(logical.ReadOperation, "creds/support", nil), "not found")
 	m.mustWrite("roles/support", map[string]any{fieldAllowedRooms: "support-*"})
-	require.EqualValues(t, 900, ttl(), "made anew, not as it was")
+	require.EqualValues(t, 900, ttl(), "a new role with the defaults")
 }
 
 // A role that was loaded before an invalidation must not be kept after it.
