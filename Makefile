@@ -1,4 +1,4 @@
-# Targets with "##" are those that make prints as its help.
+# The help lists the targets with "##".
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 
@@ -6,25 +6,31 @@ PLUGIN   := bin/plugins/vault-plugin-secrets-clanmeeting
 PACKAGES := ./...
 TOOLS    := .cache/tools
 
-# What the plugin reports as its version: make build VERSION=v1.2.3. It reaches commands in
-# their environment, where neither make nor the shell looks into it.
+# The version that the plugin reports: make build VERSION=v1.2.3. Commands get it in their
+# environment, so that neither make nor the shell expands it.
 VERSION := v0.1.0-dev
 export GIVEN_VERSION := $(if $(filter file,$(origin VERSION)),,$(value VERSION))
 override VERSION := $(value VERSION)
 export VERSION
 
-# The race detector is C: tests need a C compiler, the plugin does not.
-# Most of what runs in parallel waits for a Vault Agent, and needs no core meanwhile.
-GOTEST := CGO_ENABLED=1 go test -race -shuffle=on -parallel=8 -timeout 30m
+# What signs: make build SIGNER=openssl links in OpenSSL's libcrypto, make test SIGNER=openssl
+# tests with it. Empty is Go's crypto/rsa.
+SIGNER :=
+export SIGNER
 
-# Which server: make test VAULT=oldest takes the oldest Vault that we support, VAULT=newest the
-# newest, VAULT=released the newest that HashiCorp has released; empty is VAULT_BIN, which may
-# be Vault or OpenBao, or vault on PATH, or bao on PATH, or the newest Vault that we support.
-# What is missing is downloaded, or built if the download site can't be reached:
-# scripts/vault.sh.
+# The race detector is written in C: tests need a C compiler, the plugin does not. Most
+# parallel tests only wait for a Vault Agent and need no core. GOFLAGS is for the tests' own
+# builds of the plugin.
+GOTEST := CGO_ENABLED=1 $(if $(SIGNER),GOFLAGS="$$GOFLAGS -tags=$(SIGNER)") go test -race -shuffle=on -parallel=8 -timeout 30m
+
+# The server for the tests: make test VAULT=oldest uses the oldest Vault that we support,
+# VAULT=newest the newest, VAULT=released the newest that HashiCorp has released. If VAULT is
+# empty, it is VAULT_BIN (Vault or OpenBao), else vault on PATH, else bao on PATH, else the
+# newest Vault that we support. scripts/vault.sh downloads a missing one, or builds it if the
+# download site can't be reached.
 export VAULT :=
 
-# Tests of one server alone write their names here when they run on the other.
+# Tests for only one server write their names here when they run on the other.
 NOT_RUN := $(CURDIR)/.cache/not-run
 
 # need,COMMAND,WHY
@@ -41,97 +47,102 @@ go:
 
 .PHONY: cc
 cc: go
-	$(call need,$$(go env CC),a C compiler runs the race detector in the tests; Debian and Ubuntu have it as gcc with libc6-dev)
+	$(call need,$$(go env CC),the race detector in the tests needs a C compiler; in Debian and Ubuntu install gcc and libc6-dev)
 
 .PHONY: build
-build: go ## Build the plugin into bin/plugins
+build: go ## Build the plugin into bin/plugins; SIGNER=openssl makes it sign three times as fast, and needs libssl-dev
 	@mkdir -p $(dir $(PLUGIN))
-	CGO_ENABLED=0 go build -trimpath -ldflags "-X main.version=$$VERSION" -o $(PLUGIN) ./cmd/vault-plugin-secrets-clanmeeting
+	scripts/build.sh $(PLUGIN)
 
 .PHONY: release
-release: ## What operators download, into dist: make release VERSION=v1.2.3; RELEASE_SIGNING_KEY signs it
-	@scripts/release.sh "$$GIVEN_VERSION"
+release: ## Build a release into dist: make release VERSION=v1.2.3; RELEASE_SIGNING_KEY signs it; SIGNER=go or openssl builds only these
+	@scripts/release.sh "$$GIVEN_VERSION" "$$SIGNER"
 
 .PHONY: release-test
-release-test: cc ## Two releases for all systems, compared; the second compiles everything anew: 10 to 30 minutes
+release-test: cc ## Build a release for all systems twice, the second time without a cache, and compare: 10 to 40 minutes
 	$(GOTEST) -count=1 -timeout 60m -v -run '^TestRelease$$' ./scripts/release -all
 
 .PHONY: vault
-vault: go ## Make sure there is a Vault: VAULT_BIN, PATH, downloaded, or built once; print its path
+vault: go ## Find a Vault (VAULT_BIN, PATH), or download or build one, and print its path
 	@scripts/vault.sh
 
-# demo and dev are built and run, not "go run": that would not pass a signal on.
+# demo and dev don't use "go run", which would not forward signals.
 .PHONY: demo
-demo: build ## From a private key to a verified host token, in a Vault in dev mode
+demo: build ## Show the way from a private key to a verified host token, in a Vault in dev mode
 	@vault=$$(scripts/vault.sh) && go build -o bin/demo ./scripts/demo && exec bin/demo -vault "$$vault" -plugin-dir $(dir $(PLUGIN))
 
 .PHONY: dev
-dev: build ## A Vault in dev mode with the engine mounted, until Ctrl-C
+dev: build ## Run a Vault in dev mode with the engine mounted, until Ctrl-C
 	@vault=$$(scripts/vault.sh) && go build -o bin/demo ./scripts/demo && exec bin/demo -stay -vault "$$vault" -plugin-dir $(dir $(PLUGIN))
 
 .PHONY: picture
-picture: build ## Draw .github/start.svg anew from the README's first minute
+picture: build ## Draw .github/start.svg from the README's first minute
 	@vault=$$(scripts/vault.sh) && go run ./scripts/picture -vault "$$vault" -plugin-dir $(dir $(PLUGIN)) -out .github/start.svg
 
 .PHONY: unit
-unit: cc ## The unit tests: a minute, no Vault
+unit: cc ## Run the unit tests: a minute, no Vault
 	$(GOTEST) ./backend/...
+	$(if $(SIGNER),@$(MAKE) --no-print-directory leaks)
+
+.PHONY: leaks
+leaks: cc ## Whether OpenSSL's keys are freed, by LeakSanitizer; on Linux, with gcc or clang and libssl-dev
+	CGO_ENABLED=1 go test -count=1 -asan -tags openssl -run '^TestSigners' ./backend/internal/rsakey
 
 .PHONY: microbench
-microbench: go ## Benchmarks in process: what a token costs beside the bare signature
+microbench: go ## Measure in one process what a token costs, compared with a bare signature
 	go test -run '^$$' -bench . -benchmem ./backend
 
 .PHONY: bench
-bench: go ## What a token costs in a real Vault, beside its peers: ten minutes at the most
+bench: go ## Measure what a token costs in a real Vault, compared with its peers: up to ten minutes
 	@scripts/bench.sh
 
 .PHONY: scale
-scale: go ## What 100,000 roles cost
+scale: go ## Measure what 100,000 roles cost
 	@scripts/bench.sh -scale
 
 .PHONY: pairs
-pairs: go ## Which of the builds of the engine in VARIANTS is faster
-	@test -d "$(VARIANTS)" || { echo "error: set VARIANTS to a folder with two builds or more" >&2; exit 1; }
+pairs: go ## Compare the speed of the engine's builds in the folder VARIANTS
+	@test -d "$(VARIANTS)" || { echo "error: set VARIANTS to a folder with two or more builds" >&2; exit 1; }
 	@scripts/bench.sh -pairs -plugin-dir $(VARIANTS) -rounds 30 -slice 500ms
 
 .PHONY: soak
-soak: go ## All kinds of requests on all cores for SOAK, by default ten minutes; fails if the plugin grows
+soak: go ## Run all kinds of requests on all cores for SOAK (default 10m); fails if the plugin grows
 	@scripts/bench.sh -soak $(or $(SOAK),10m)
 
 .PHONY: fuzz
-fuzz: go ## Every fuzz target for FUZZTIME, by default 30 seconds each
+fuzz: go ## Run every fuzz target for FUZZTIME (default 30s)
 	@scripts/fuzz.sh
 
 .PHONY: fixture
-fixture: go ## For a release: keep what VERSION writes to storage, for the tests of later ones
-	@test -n "$$GIVEN_VERSION" || { echo "error: say which release: make fixture VERSION=v1.2.3" >&2; exit 1; }
+fixture: go ## For a release: store what VERSION writes to storage, for the tests of later versions
+	@test -n "$$GIVEN_VERSION" || { echo "error: name the release: make fixture VERSION=v1.2.3" >&2; exit 1; }
 	go test -count=1 ./backend -run '^TestStorageOfReleases$$' -write-storage="$$VERSION"
 
 .PHONY: cluster-test
-cluster-test: cc ## A cluster of three servers that lose a node, lose a plugin, are upgraded and stopped; prints how long
+cluster-test: cc ## Kill a node and a plugin of a cluster, upgrade it, stop it; prints how long nobody got a token
 	@vault=$$(scripts/vault.sh) && VAULT_BIN="$$vault" $(GOTEST) -count=1 -v -run '^(TestCluster.*|TestPluginEndsWithItsVault)$$' ./cmd/...
 
 .PHONY: partition-test
-partition-test: cc ## Three nodes that are cut off from each other or suspended: six minutes on Linux; prints what each did meanwhile
+partition-test: cc ## Cut nodes of a cluster off or suspend them, and print what each did: six minutes, on Linux
 	@vault=$$(scripts/vault.sh) && cd scripts/partition && VAULT_BIN="$$vault" $(GOTEST) -count=1 -v . $(if $(PARTITION),-args $(PARTITION))
 
 .PHONY: examples
-examples: cc ## The examples of five languages in a real Vault, their tokens verified by each language's library
+examples: cc ## Run the examples in five languages, and verify their tokens with a library of each language
 	@scripts/examples.sh
 
 .PHONY: monitoring-test
-monitoring-test: cc ## Every alert of examples/monitoring brought about, in a real Prometheus
-	$(call need,prometheus,Debian and Ubuntu have it in the package prometheus)
-	$(call need,promtool,Debian and Ubuntu have it in the package prometheus)
-	$(call need,prometheus-process-exporter,Debian and Ubuntu have it in the package of this name)
+monitoring-test: cc ## Make every alert of examples/monitoring fire, in a real Prometheus
+	$(call need,prometheus,in Debian and Ubuntu install the package prometheus)
+	$(call need,promtool,in Debian and Ubuntu install the package prometheus)
+	$(call need,prometheus-process-exporter,in Debian and Ubuntu install the package of this name)
 	@vault=$$(scripts/vault.sh) && VAULT_BIN="$$vault" $(GOTEST) -count=1 -v -tags monitoring -run '^TestMonitoring$$' ./cmd/...
 
 .PHONY: kubernetes-test
-kubernetes-test: cc ## examples/kubernetes with a real Kubernetes API and External Secrets, which are built once
+kubernetes-test: cc ## Run examples/kubernetes with a real Kubernetes API and External Secrets, which are built once
 	@vault=$$(scripts/vault.sh) && dirs=$$(scripts/kubernetes.sh) && VAULT_BIN="$$vault" KUBERNETES_DIRS="$$dirs" $(GOTEST) -count=1 -v -tags kubernetes -run '^TestKubernetes$$' ./cmd/...
 
 .PHONY: test
-test: cc ## All tests, the acceptance tests in a real server included; lists at the end what was not run
+test: cc ## Run all tests, also those in a real server; lists at the end what was not run
 	cd scripts/vault-download && $(GOTEST) ./...
 	@mkdir -p .cache && : >$(NOT_RUN) && vault=$$(scripts/vault.sh) && VAULT_BIN="$$vault" NOT_RUN=$(NOT_RUN) $(GOTEST) $(PACKAGES); \
 		status=$$?; cat $(NOT_RUN); exit $$status
@@ -143,12 +154,13 @@ tools: go
 	@cd scripts/tools && go build -o ../../$(TOOLS)/ tool
 
 .PHONY: hooks
-hooks: ## Have git check what is committed: .githooks/pre-commit
+hooks: ## Install .githooks/pre-commit, which checks every commit
 	@hooks=$$(git rev-parse --git-path hooks) && mkdir -p "$$hooks" && install -m 0755 .githooks/pre-commit "$$hooks/pre-commit"
 
 .PHONY: lint
-lint: tools ## golangci-lint, gofumpt included
+lint: tools ## Run golangci-lint, with gofumpt
 	$(TOOLS)/golangci-lint run
+	$(if $(SIGNER),$(TOOLS)/golangci-lint run --build-tags $(SIGNER) ./backend/internal/rsakey)
 	cd scripts/vault-download && ../../$(TOOLS)/golangci-lint run
 	cd scripts/partition && ../../$(TOOLS)/golangci-lint run
 
@@ -157,16 +169,16 @@ fmt: tools ## Format the code with gofumpt
 	$(TOOLS)/gofumpt -w backend cmd scripts
 
 .PHONY: vet
-vet: go ## go vet, and that the plugin builds for the other systems
-	go vet -tags examples,kubernetes,monitoring $(PACKAGES)
+vet: go ## Run go vet, and build the plugin for the other systems
+	go vet -tags examples,kubernetes,monitoring$(SIGNER:%=,%) $(PACKAGES)
 	cd scripts/vault-download && go vet ./...
 	cd scripts/partition && go vet .
 	GOOS=darwin CGO_ENABLED=0 go build -o /dev/null ./cmd/...
 	GOOS=windows CGO_ENABLED=0 go build -o /dev/null ./cmd/...
 
 .PHONY: vulncheck
-vulncheck: tools ## Known vulnerabilities that the code reaches; says "not checked" where the database is out of reach
+vulncheck: tools ## Look for known vulnerabilities that the code reaches; says "not checked" if the database can't be reached
 	@scripts/vulncheck.sh $(TOOLS)/govulncheck
 
 .PHONY: ci
-ci: lint vet test ## What must pass before a change lands
+ci: lint vet test ## Run everything that a change must pass

@@ -1,13 +1,16 @@
 // Copyright (c) The vault-plugin-secrets-clanmeeting authors
 // SPDX-License-Identifier: MPL-2.0
 
-// Package backend is a Vault secrets engine that makes somebody the host of a
-// Clan Meeting room: it keeps the consumer's private key and signs short-lived
-// RS256 tokens with it, within the limits of a role.
+// Package backend is a Vault secrets engine for Clan Meeting. It keeps the consumer's
+// private key, and signs short-lived RS256 tokens with it, within the limits of a role.
+// A token makes its holder the host of a room.
 //
 // A read of creds/<role> goes straight down: path_creds.go loads the role and the
 // [signer], which make an [issuance]. The issuance decides the request, which yields a
-// [grant]; the signer turns the grant into [claims] and signs them.
+// [grant]; the signer makes a token of it.
+//
+// What does not need Vault is in packages of its own: rsakey has the private key and its
+// signatures, hosttoken the token, and room the names of rooms and the rules for them.
 package backend
 
 import (
@@ -34,18 +37,18 @@ const operationPrefix = "clan-meeting"
 type backend struct {
 	*framework.Backend
 
-	// now is the clock, in the engine's tests a fixed one.
+	// now is the clock. Tests set it.
 	now func() time.Time
 
 	// watch notices that the process was suspended. All mounts share it.
 	watch *watch
 
-	// vault is the system view as Vault gave it; System remembers some of it.
+	// vault is Vault's own system view. System returns one that caches.
 	vault logical.SystemView
 
 	// configLock is held for writing while the configuration or a key changes,
 	// and for reading while a signer is loaded from them. So a signer that was
-	// loaded before a change can never be kept after it.
+	// loaded before a change is never kept after it.
 	configLock sync.RWMutex
 
 	// cached is the signer in use, and ring the public halves of all keys; nil when they
@@ -56,9 +59,9 @@ type backend struct {
 	roles *roleCache
 }
 
-// Factory returns the constructor that Vault calls for every mount. The version
-// is what the engine reports of itself: a semantic version with a leading "v". Call it
-// once in a process: it starts a goroutine that never ends.
+// Factory returns the constructor that Vault calls for every mount. The engine reports
+// the version as its own. It must be a semantic version with a leading "v". Call
+// it once in a process: it starts a goroutine that never ends.
 func Factory(version string) logical.Factory {
 	clock := time.Now //nolint:forbidigo // the one place that names the real clock
 	w := newWatch(clock)
@@ -74,7 +77,7 @@ func factory(version string, now func() time.Time, w *watch) logical.Factory {
 		b := newBackend(version, now, w)
 		b.vault = conf.System
 		viewed := *conf
-		viewed.System = &systemView{SystemView: conf.System, now: now}
+		viewed.System = newSystemView(conf.System, now)
 		if err := b.Setup(ctx, &viewed); err != nil {
 			return nil, fmt.Errorf("setting up the backend: %w", err)
 		}
@@ -96,8 +99,8 @@ func newBackend(version string, now func() time.Time, w *watch) *backend {
 			[]*framework.Path{b.pathCreds(), b.pathCheck(), b.pathVerify()},
 		),
 		PathsSpecial: &logical.Paths{
-			// A prefix only because it ends in a slash: Vault compares any
-			// other entry with the whole storage path.
+			// The slash at the end makes it a prefix. Vault compares any other
+			// entry with the whole storage path.
 			SealWrapStorage: []string{keyPrefix},
 		},
 		Secrets: []*framework.Secret{b.secretToken()},
@@ -105,13 +108,13 @@ func newBackend(version string, now func() time.Time, w *watch) *backend {
 	return b
 }
 
-// HandleRequest is the logical.Backend implementation. Around the framework's own
-// it refuses names and values that could be misunderstood, logs faults, and keeps a
-// panic to its request.
+// HandleRequest implements logical.Backend. In addition to the framework, it refuses
+// names and values that could be misunderstood, logs faults, and turns a panic into a
+// fault of one request.
 func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (resp *logical.Response, err error) {
 	defer func() {
 		if isFault(err) {
-			b.Logger().Error("request failed", "operation", req.Operation, "path", room.Shorten(req.Path), "error", err)
+			b.Logger().Error("request failed", append([]any{"operation", req.Operation, "path", room.Shorten(req.Path), "error", err}, detail(err)...)...)
 		}
 	}()
 	defer recovered(b.Logger(), &err)
@@ -130,16 +133,15 @@ func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (resp
 		resp = logical.ErrorResponse(b.unsupported(req))
 	}
 	if isEmpty(resp) {
-		// Handlers answer with an empty response, not with nil, so that the
-		// framework can hang its warning about unknown fields on it. Without
-		// one, nil makes it the 204 that Vault's clients expect.
+		// Handlers return an empty response, not nil, so that the framework can
+		// add its warning about unknown fields. If there is no warning, nil
+		// becomes the 204 that Vault's clients expect.
 		return nil, err
 	}
 	return resp, err
 }
 
-// checkRequest refuses a request for its path or the names of its fields, before
-// the framework sees it.
+// checkRequest refuses a request because of its path or the names of its fields.
 func (b *backend) checkRequest(req *logical.Request) error {
 	if hasRelativePath(req) {
 		return invalid("a name in the path must not have two dots in a row")
@@ -153,7 +155,7 @@ func (b *backend) checkRequest(req *logical.Request) error {
 	return nil
 }
 
-// takeRequest leaves only values of their fields' types, or refuses the request.
+// takeRequest converts the values to their fields' types, or refuses the request.
 func (b *backend) takeRequest(req *logical.Request) error {
 	if path := b.requested(req); path != nil {
 		return takeValues(req.Data, path.Fields)
@@ -161,8 +163,8 @@ func (b *backend) takeRequest(req *logical.Request) error {
 	return nil
 }
 
-// requested is the path that somebody asked for; nil if there is none. Requests that
-// Vault makes itself, such as revoking a lease, carry data of another kind.
+// requested returns the path whose fields describe the data of the request; nil if there
+// is none. Vault's own requests, such as revoking a lease, carry other data.
 func (b *backend) requested(req *logical.Request) *framework.Path {
 	switch req.Operation {
 	case logical.RenewOperation, logical.RevokeOperation, logical.RollbackOperation, logical.RotationOperation, logical.HelpOperation:
@@ -174,9 +176,9 @@ func (b *backend) requested(req *logical.Request) *framework.Path {
 	return b.Route(req.Path)
 }
 
-// HandleExistenceCheck is the logical.Backend implementation. Whether an entry
-// exists depends on the path alone. The data stay out of it, because Vault logs
-// why a check failed and the framework's reason repeats a field's value.
+// HandleExistenceCheck implements logical.Backend. Whether an entry exists depends only
+// on the path. The framework does not get the data: its error would repeat a field's
+// value, and Vault logs that error.
 func (b *backend) HandleExistenceCheck(ctx context.Context, req *logical.Request) (checkFound, exists bool, err error) {
 	defer recovered(b.Logger(), &err)
 	if hasRelativePath(req) {
@@ -191,14 +193,14 @@ func (b *backend) HandleExistenceCheck(ctx context.Context, req *logical.Request
 	return checkFound, exists, err
 }
 
-// hugeVersion is a key version that an integer might not hold.
+// hugeVersion matches a key version that may not fit an integer.
 var hugeVersion = regexp.MustCompile(`^` + keyPrefix + `[1-9][0-9]{9,}$`)
 
 // hasRelativePath reports a path that Vault's storage would reject.
 func hasRelativePath(req *logical.Request) bool { return strings.Contains(req.Path, "..") }
 
-// invalidate is called where another node changed an entry of the storage; key
-// is its path below the mount.
+// invalidate is called when another node has changed a storage entry; key is the path of
+// the entry in the mount.
 func (b *backend) invalidate(_ context.Context, key string) {
 	if key == configStoragePath || strings.HasPrefix(key, keyPrefix) {
 		b.configLock.Lock()
@@ -210,8 +212,8 @@ func (b *backend) invalidate(_ context.Context, key string) {
 	}
 }
 
-// forget drops what was read of configuration and keys, and waits for the signatures
-// under way. The caller holds configLock for writing.
+// forget drops the cached configuration and keys, and waits for the signatures under
+// way. The caller holds configLock for writing.
 func (b *backend) forget() {
 	if replaced := b.cached.Swap(nil); replaced != nil {
 		replaced.fence.raise()
@@ -227,7 +229,7 @@ func (b *backend) unsupported(req *logical.Request) string {
 	}
 	slices.Sort(commands)
 	asked := command(req.Operation)
-	if asked == "" { // OPTIONS is no operation of Vault's
+	if asked == "" { // such as OPTIONS, which is not an operation of Vault
 		asked = "such operation"
 	}
 	return fmt.Sprintf("this path has no %s; it has %s", asked, strings.Join(slices.Compact(commands), ", "))
@@ -246,20 +248,21 @@ func isEmpty(resp *logical.Response) bool {
 }
 
 const backendHelp = `
-The Clan Meeting secrets engine makes an application the host of a meeting room.
-It keeps the private key that Clan Meeting gave you, and signs tokens with it
-that live for minutes and open one room each. The key never leaves Vault.
+The Clan Meeting secrets engine keeps the private key that Clan Meeting gave
+you, and signs tokens with it. A token makes its holder the host of one room for
+some minutes. The key never leaves Vault.
 
-The security team configures the key, and writes roles, which say which rooms a
-token may be for and how long it lives. An application reads its tokens within
-the limits of a role:
+The security team configures the key and writes roles. A role says which rooms a
+token may be for, and how long it lives. Applications read tokens within the
+limits of a role:
 
     vault write clanmeeting/config consumer_id=acme domain=meet.example.com \
       private_key=@cm-api-key.pem
-    vault write clanmeeting/roles/support allowed_rooms='support-*' ttl=5m
+    vault write clanmeeting/roles/support allowed_rooms='support-*' \
+      ttl=5m max_ttl=5m
     vault read clanmeeting/creds/support room=support-4711
 
-Each path below has help of its own. In all examples the engine is mounted at
+Each path below has its own help. In all examples the engine is mounted at
 clanmeeting/.
 
     vault path-help clanmeeting/creds/support

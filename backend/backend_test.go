@@ -37,14 +37,14 @@ const (
 	testConsumer = "acme"
 )
 
-// go-plugin's test connection logs to the default output, at the level of debug.
+// go-plugin's test connection writes debug logs to the default output.
 func init() { hclog.DefaultOutput = io.Discard }
 
-// testNow is every test's clock: in the middle of a second, as a real one is.
+// testNow is every test's time: in the middle of a second, as real times are.
 var testNow = time.Date(2030, 1, 31, 9, 0, 0, 600_000_000, time.UTC)
 
-// testMount is a backend behind the plugin protocol, so that what reaches it has
-// the types that Vault sends.
+// testMount is a backend behind the plugin protocol, so that it receives the types that
+// Vault sends.
 type testMount struct {
 	t       testing.TB
 	wire    logical.Backend
@@ -101,8 +101,7 @@ func newTestMount(t testing.TB) *testMount {
 	return m
 }
 
-// configured is a mount with the key and one role, as the README's first minute
-// leaves it.
+// configured is a mount with the key and role of the README's first minute.
 func configured(t testing.TB) *testMount {
 	t.Helper()
 	m := newTestMount(t)
@@ -123,8 +122,8 @@ func (m *testMount) advance(d time.Duration) {
 	m.now = m.now.Add(d)
 }
 
-// call is one request as Vault makes it: a write is first told apart, by the
-// existence check, into a create and an update.
+// call makes one request as Vault does: the existence check decides first whether a write
+// is a create or an update.
 func (m *testMount) call(op logical.Operation, path string, data map[string]any) (*logical.Response, error) {
 	m.t.Helper()
 	req := &logical.Request{Operation: op, Path: path, Data: data, Storage: m.storage, MountPoint: "clanmeeting/", EntityID: m.entityID}
@@ -164,7 +163,7 @@ func (m *testMount) must(resp *logical.Response, err error) *logical.Response {
 	return resp
 }
 
-// refused is a request that must end in a 400; it returns the message.
+// refused makes a request that must end in a 400, and returns the message.
 func (m *testMount) refused(op logical.Operation, path string, data map[string]any) string {
 	m.t.Helper()
 	resp, err := m.call(op, path, data)
@@ -174,14 +173,14 @@ func (m *testMount) refused(op logical.Operation, path string, data map[string]a
 	return resp.Error().Error()
 }
 
-// token reads creds and returns its answer, its token verified.
+// token reads creds, and returns its answer and the claims of the verified token.
 func (m *testMount) token(role string, data map[string]any) (map[string]any, map[string]any) {
 	m.t.Helper()
 	answer := m.mustRead("creds/"+role, data)
 	return answer, verified(m.t, answer[fieldToken].(string), testKey(m.t))
 }
 
-// verified checks a token with the standard library alone and returns its claims.
+// verified checks a token with the standard library only, and returns its claims.
 func verified(t testing.TB, token string, key *rsa.PrivateKey) map[string]any {
 	t.Helper()
 	parts := strings.Split(token, ".")
@@ -206,8 +205,7 @@ func readTestdata(t testing.TB, name string) string {
 	return string(raw)
 }
 
-// testKey is the key of every configured mount, read with the standard library
-// alone.
+// testKey is the key of every configured mount, read with the standard library only.
 func testKey(t testing.TB) *rsa.PrivateKey {
 	t.Helper()
 	block, _ := pem.Decode([]byte(readTestdata(t, "rsa2048.pkcs1.pem")))
@@ -217,7 +215,7 @@ func testKey(t testing.TB) *rsa.PrivateKey {
 	return key
 }
 
-// testStorage counts and, on demand, fails.
+// testStorage counts calls and, on demand, fails.
 type testStorage struct {
 	logical.Storage
 
@@ -275,13 +273,13 @@ func (s *testStorage) List(ctx context.Context, prefix string) ([]string, error)
 	if err := s.on("list", prefix); err != nil {
 		return nil, err
 	}
-	// A storage promises no order; this one has the worst.
+	// Storage promises no order; this is the worst one.
 	keys, err := s.Storage.List(ctx, prefix)
 	slices.Reverse(keys)
 	return keys, err
 }
 
-// slowStorage holds the first read of a key up, after it has been read.
+// slowStorage delays the answer to the first read of a key.
 type slowStorage struct {
 	logical.Storage
 	key              string
@@ -298,7 +296,7 @@ func (s *slowStorage) Get(ctx context.Context, key string) (*logical.StorageEntr
 	return entry, err
 }
 
-// testEvents keeps what is sent.
+// testEvents records the events that are sent.
 type testEvents struct {
 	mu   sync.Mutex
 	sent []string
@@ -351,8 +349,8 @@ func TestVersionIsReported(t *testing.T) {
 	require.Equal(t, logical.TypeLogical, m.wire.Type())
 }
 
-// Vault compares an entry of SealWrapStorage with a storage path as a prefix if it
-// ends in a slash, else whole.
+// Vault treats an entry of SealWrapStorage as a prefix if it ends in a slash. Otherwise
+// it compares the whole path.
 func TestKeysAreSealWrapped(t *testing.T) {
 	m := configured(t)
 	wrapped := func(path string) bool {
@@ -375,7 +373,7 @@ func TestKeysAreSealWrapped(t *testing.T) {
 	require.Equal(t, []string{"keys/1"}, holdsKey)
 }
 
-func TestMisspeltFieldsAreWarnedOf(t *testing.T) {
+func TestUnknownFieldsGetAWarning(t *testing.T) {
 	m := configured(t)
 	for path, data := range map[string]map[string]any{
 		"config":         {fieldDomain: "meet.example.com", "isuer": "x"},
@@ -390,14 +388,14 @@ func TestMisspeltFieldsAreWarnedOf(t *testing.T) {
 	}
 }
 
-func TestWriteWithNothingToSayIsEmpty(t *testing.T) {
+func TestWriteWithoutWarningsIsEmpty(t *testing.T) {
 	m := configured(t)
 	require.Nil(t, m.mustWrite("roles/support", map[string]any{fieldTTL: "5m"}), "Vault answers nil with 204")
 	require.Nil(t, m.mustWrite("config", map[string]any{fieldDomain: "meet.example.com"}))
 }
 
-// An operation that a path does not have is a 405, which says what the path has.
-func TestOperationsThatAreNone(t *testing.T) {
+// An operation that a path does not have gives a 405 that says which ones it has.
+func TestUnsupportedOperations(t *testing.T) {
 	m := configured(t)
 	for _, test := range []struct {
 		op         logical.Operation

@@ -27,8 +27,8 @@ const (
 	maxBatch = 1000
 	// maxRefusals is how many refused items a message names.
 	maxRefusals = 20
-	// itemsPerTurn is how many items are decided in one turn. With the slowest rules
-	// that are possible an item takes about a millisecond.
+	// itemsPerTurn is how many items are decided in one turn. With the slowest possible
+	// rules, an item takes about a millisecond.
 	itemsPerTurn = 8
 )
 
@@ -40,12 +40,11 @@ type batchItem struct {
 
 func batchItemFields() map[string]*framework.FieldSchema {
 	fields := requestFields()
-	fields[fieldReference] = &framework.FieldSchema{Type: framework.TypeString, Description: "A text that comes back with the item's result."}
+	fields[fieldReference] = &framework.FieldSchema{Type: framework.TypeString, Description: "A text that is returned with the item's result."}
 	return fields
 }
 
-// A batch is a request for many tokens: one for every item, in their order, or none
-// at all.
+// A batch is a request for many tokens: either every item gets one, or none does.
 type batch struct {
 	*issuance
 
@@ -71,17 +70,17 @@ func (b *batch) answer(ctx context.Context, req *logical.Request, d *framework.F
 	return &logical.Response{Data: map[string]any{fieldBatchResults: results}, Warnings: warnings}, nil
 }
 
-// check refuses a batch as a whole.
+// check says why the whole batch must be refused, if it must.
 func (b *batch) check(req *logical.Request, d *framework.FieldData) error {
 	if req.Operation != logical.UpdateOperation {
 		return invalid("%s needs a write; a read takes the parameters of one token", fieldBatchInput)
 	}
 	if b.role.GenerateLease {
-		return invalid("%s is not for a role with %s: an answer has one lease at most; ask for one token at a time, or use another role", fieldBatchInput, fieldGenerateLease)
+		return invalid("%s is not possible on a role with %s: an answer has one lease at most; ask for one token at a time, or use another role", fieldBatchInput, fieldGenerateLease)
 	}
 	for _, name := range []string{fieldRoom, fieldTTL, fieldNotBefore} {
 		if _, ok := d.GetOk(name); ok {
-			return invalid("%s and %s exclude each other: give %s in each item", fieldBatchInput, name, name)
+			return invalid("%s and %s can't be used together: put %s into each item", fieldBatchInput, name, name)
 		}
 	}
 	if n := len(d.Get(fieldBatchInput).([]any)); n < 1 || n > maxBatch {
@@ -90,8 +89,7 @@ func (b *batch) check(req *logical.Request, d *framework.FieldData) error {
 	return nil
 }
 
-// decideAll decides every item, some in each turn, and names the items that are
-// refused.
+// decideAll decides every item, a few in each turn. The error names the refused items.
 func (b *batch) decideAll(ctx context.Context, inputs []any) ([]batchItem, []string, error) {
 	items := make([]batchItem, len(inputs))
 	var warnings []string
@@ -122,13 +120,13 @@ func (b *batch) decideAll(ctx context.Context, inputs []any) ([]batchItem, []str
 	return items, warnings, nil
 }
 
-// refusals are the items of a batch that are refused. Only the first are kept.
+// refusals counts the refused items of a batch, and keeps the errors of the first ones.
 type refusals struct {
 	count int
 	first []error
 }
 
-// add notes a refusal. It returns any other error.
+// add records a refusal. It returns any other error.
 func (r *refusals) add(item int, err error) error {
 	if !isInvalid(err) {
 		return err
@@ -154,7 +152,7 @@ func (b *batch) decide(ctx context.Context, input any) (batchItem, error) {
 	}
 	for _, name := range slices.Sorted(maps.Keys(raw)) {
 		if b.schema[name] == nil {
-			return batchItem{}, invalid("has a field%s that is unknown; known are %s, %s, %s and %s",
+			return batchItem{}, invalid("has an unknown field%s; the fields are %s, %s, %s and %s",
 				misspelt(name), fieldRoom, fieldTTL, fieldNotBefore, fieldReference)
 		}
 	}
@@ -168,7 +166,7 @@ func (b *batch) decide(ctx context.Context, input any) (batchItem, error) {
 	return batchItem{granted, raw[fieldReference]}, err
 }
 
-// misspelt is a field's name in an error, if it looks like one.
+// misspelt returns a field's name for an error, or nothing if the name may be a secret.
 func misspelt(name string) string {
 	if !namePattern.MatchString(name) {
 		return ""
@@ -176,7 +174,7 @@ func misspelt(name string) string {
 	return ` "` + name + `"`
 }
 
-// signAll signs in as many turns at once as there are, until the request ends.
+// signAll signs in as many turns at once as there are. It stops when the request ends.
 func (b *batch) signAll(ctx context.Context, items []batchItem) ([]map[string]any, error) {
 	results := make([]map[string]any, len(items))
 	group, ctx := errgroup.WithContext(ctx)
@@ -184,7 +182,7 @@ func (b *batch) signAll(ctx context.Context, items []batchItem) ([]map[string]an
 	for range min(turnCount(), len(items)) {
 		group.Go(func() error {
 			for i := next.Add(1) - 1; i < int64(len(items)); i = next.Add(1) - 1 {
-				data, err := b.sign(ctx, items[i])
+				data, err := b.signItem(ctx, items[i])
 				if err != nil {
 					return err
 				}
@@ -196,8 +194,8 @@ func (b *batch) signAll(ctx context.Context, items []batchItem) ([]map[string]an
 	return results, group.Wait()
 }
 
-// sign signs one item in a turn of its own, if the role is still the same.
-func (b *batch) sign(ctx context.Context, item batchItem) (data map[string]any, err error) {
+// signItem signs one item in a turn of its own, if the role is still the same.
+func (b *batch) signItem(ctx context.Context, item batchItem) (data map[string]any, err error) {
 	defer recovered(b.logger, &err)
 	err = takeTurn(ctx, func() error {
 		if err := b.unchanged(ctx); err != nil {

@@ -43,7 +43,7 @@ func TestBatch(t *testing.T) {
 	}
 }
 
-func TestBatchOfTheLargestSize(t *testing.T) {
+func TestLargestBatch(t *testing.T) {
 	m := configured(t)
 	items := make([]any, maxBatch)
 	for i := range items {
@@ -62,7 +62,8 @@ func TestBatchOfTheLargestSize(t *testing.T) {
 	require.Equal(t, "batch_input must have 1 to 1000 items", message)
 }
 
-// All or nothing: one refused item is none minted, and every refused one is told.
+// All or nothing: if one item is refused, no token is made, and the error names every
+// refused item.
 func TestBatchRefusals(t *testing.T) {
 	m := configured(t)
 	m.mustWrite("roles/leased", map[string]any{fieldAllowedRooms: "*", fieldGenerateLease: true})
@@ -92,17 +93,17 @@ func TestBatchRefusals(t *testing.T) {
 		}}, []string{
 			`batch_input[1]: room "billing" is not allowed`, `batch_input[2]: room "*" is not allowed`, "batch_input[3]: room is required",
 			"batch_input[4]: not_before is in the future", "batch_input[5]: not_before must be RFC 3339", "ttl must be in whole seconds",
-			"batch_input[6]: ttl must be in whole", `batch_input[7]: has a field "max_ttl" that is unknown; known are room, ttl, not_before and reference`,
-			`batch_input[8]: has a field "batch_input" that is unknown`, "batch_input[9]: room must be one string", "batch_input[10]: room must be one string",
+			"batch_input[6]: ttl must be in whole", `batch_input[7]: has an unknown field "max_ttl"; the fields are room, ttl, not_before and reference`,
+			`batch_input[8]: has an unknown field "batch_input"`, "batch_input[9]: room must be one string", "batch_input[10]: room must be one string",
 			"batch_input[11]: reference must be one string", "batch_input[12]: must be an object", "batch_input[13]: must be an object",
 			"batch_input[14]: must be an object", "batch_input[15]: must be an object",
 		}},
 		"empty":           {"support", map[string]any{fieldBatchInput: []any{}}, []string{"1 to 1000 items"}},
 		"no list":         {"support", map[string]any{fieldBatchInput: "support-1"}, []string{"batch_input must be a list of objects", "only in JSON"}},
-		"with room":       {"support", map[string]any{fieldBatchInput: []any{good}, fieldRoom: "support-1"}, []string{"batch_input and room exclude each other"}},
-		"with ttl":        {"support", map[string]any{fieldBatchInput: []any{good}, fieldTTL: "1m"}, []string{"batch_input and ttl exclude each other"}},
-		"with not_before": {"support", map[string]any{fieldBatchInput: []any{good}, fieldNotBefore: 1}, []string{"batch_input and not_before exclude each other"}},
-		"leased":          {"leased", map[string]any{fieldBatchInput: []any{good}}, []string{"not for a role with generate_lease", "ask for one token at a time"}},
+		"with room":       {"support", map[string]any{fieldBatchInput: []any{good}, fieldRoom: "support-1"}, []string{"batch_input and room can't be used together"}},
+		"with ttl":        {"support", map[string]any{fieldBatchInput: []any{good}, fieldTTL: "1m"}, []string{"batch_input and ttl can't be used together"}},
+		"with not_before": {"support", map[string]any{fieldBatchInput: []any{good}, fieldNotBefore: 1}, []string{"batch_input and not_before can't be used together"}},
+		"leased":          {"leased", map[string]any{fieldBatchInput: []any{good}}, []string{"not possible on a role with generate_lease", "ask for one token at a time"}},
 		"unknown role":    {"nobody", map[string]any{fieldBatchInput: []any{good}}, []string{`role "nobody" not found`}},
 	} {
 		message := m.refused(logical.UpdateOperation, "creds/"+test.role, test.data)
@@ -115,7 +116,7 @@ func TestBatchRefusals(t *testing.T) {
 	require.Contains(t, m.refused(logical.ReadOperation, "creds/support", map[string]any{fieldBatchInput: []any{good}}), "batch_input needs a write")
 }
 
-// A batch asks Vault once who is calling, and is of one configuration.
+// Templates in a batch are rendered for the caller.
 func TestBatchWithTemplates(t *testing.T) {
 	m := configured(t)
 	m.mustWrite("roles/me", map[string]any{fieldAllowedRoomsTemplate: true, fieldAllowedRooms: "{{identity.entity.name}}-*"})
@@ -126,8 +127,8 @@ func TestBatchWithTemplates(t *testing.T) {
 	require.NotContains(t, m.refused(logical.UpdateOperation, "creds/me", map[string]any{fieldBatchInput: items}), "batch_input[0]")
 }
 
-// issuanceOf is what a batch of the role would work with.
-func (m *testMount) issuanceOf(role string) *batch {
+// batchFor returns a batch for the role.
+func (m *testMount) batchFor(role string) *batch {
 	m.t.Helper()
 	r, err := m.inside.roles.get(m.t.Context(), m.storage, role)
 	require.NoError(m.t, err)
@@ -136,10 +137,10 @@ func (m *testMount) issuanceOf(role string) *batch {
 	return &batch{issuance: i, unchanged: func(context.Context) error { return nil }, schema: batchItemFields()}
 }
 
-// A request that is given up is neither decided nor signed any further.
-func TestBatchHonoursTheContext(t *testing.T) {
+// Once a request is cancelled, no more of its items are decided or signed.
+func TestBatchStopsWithItsRequest(t *testing.T) {
 	m := configured(t)
-	b := m.issuanceOf("support")
+	b := m.batchFor("support")
 	inputs := make([]any, maxBatch)
 	for i := range inputs {
 		inputs[i] = map[string]any{fieldRoom: "support-1"}
@@ -163,8 +164,8 @@ func TestBatchHonoursTheContext(t *testing.T) {
 	turns().Release(int64(turnCount()))
 }
 
-// No goroutine stays behind a request, whatever becomes of it.
-func TestNoGoroutineStaysBehind(t *testing.T) {
+// No goroutine outlives its request, whether that succeeds or fails.
+func TestNoGoroutineLeaks(t *testing.T) {
 	m := configured(t)
 	items := make([]any, 50)
 	for i := range items {
@@ -191,7 +192,7 @@ func TestNoGoroutineStaysBehind(t *testing.T) {
 	require.LessOrEqual(t, goroutines(), before)
 }
 
-// goroutines are those that are there for longer than a moment.
+// goroutines counts the goroutines once the short-lived ones have ended.
 func goroutines() int {
 	least := runtime.NumGoroutine()
 	for range 50 {

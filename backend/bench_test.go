@@ -23,7 +23,7 @@ import (
 
 var benchBits = []int{2048, 3072, 4096}
 
-// benchMount is a mount whose active key has the size.
+// benchMount is a mount with an active key of that size.
 func benchMount(b *testing.B, bits int) *testMount {
 	b.Helper()
 	m := newTestMount(b)
@@ -37,13 +37,13 @@ func (m *testMount) credsRequest() *logical.Request {
 	return &logical.Request{Operation: logical.ReadOperation, Path: "creds/support", Data: map[string]any{fieldRoom: "support-4711"}, Storage: m.storage}
 }
 
-// checkRequest is for all that credsRequest does, but the signature.
+// checkRequest does everything that credsRequest does, except the signature.
 func (m *testMount) checkRequest(role string) *logical.Request {
 	return &logical.Request{Operation: logical.ReadOperation, Path: "check/" + role, Data: map[string]any{fieldRoom: "support-4711"}, Storage: m.storage}
 }
 
-// emptyWire is a plugin that does nothing, behind the same protocol: what a call
-// costs before anything is done in it.
+// emptyWire is a plugin that does nothing, behind the same protocol. It shows what a call
+// alone costs.
 func emptyWire(b *testing.B) logical.Backend {
 	b.Helper()
 	nothing := &framework.Path{
@@ -90,9 +90,9 @@ func mustSign(b *testing.B, key *rsa.PrivateKey) {
 
 func benchKey(b *testing.B, m *testMount) *rsa.PrivateKey {
 	b.Helper()
-	s, err := m.inside.signer(b.Context(), m.storage, "")
+	active, err := loadKey(b.Context(), m.storage, 1)
 	require.NoError(b, err)
-	der, err := s.private.Encode()
+	der, err := active.private.Encode()
 	require.NoError(b, err)
 	key, err := x509.ParsePKCS8PrivateKey(der)
 	require.NoError(b, err)
@@ -162,9 +162,9 @@ func BenchmarkBatchWire(b *testing.B) {
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*len(items)), "ns/token")
 }
 
-// BenchmarkRatio is the figure to report: creds over the wire, divided by the bare
-// signature and an empty call over the wire. The three take turns, so that the
-// ratio holds on a machine whose speed drifts.
+// BenchmarkRatio is the figure to report: creds over the wire, divided by the sum of a
+// bare signature and an empty call over the wire. The three alternate, so that the ratio
+// holds on a machine whose speed changes.
 func BenchmarkRatio(b *testing.B) {
 	for _, bits := range benchBits {
 		m := benchMount(b, bits)
@@ -191,10 +191,10 @@ func BenchmarkRatio(b *testing.B) {
 	}
 }
 
-// BenchmarkRoles shows what else is stored beside what creds needs: many roles, many
-// rooms of a role, many key versions. Every one of them takes turns with a mount that
-// has one of each, and the figure to report is the ratio: creds without the signature,
-// which would hide a difference.
+// BenchmarkRoles shows the cost of more stored data: many roles, many rooms in a role,
+// many key versions. Each mount alternates with one that has one of each, and the figure
+// to report is the ratio. It measures check, because the signature of creds would hide a
+// difference.
 func BenchmarkRoles(b *testing.B) {
 	rooms := make([]string, 1000)
 	globs := make([]string, 1000)
@@ -221,8 +221,8 @@ func BenchmarkRoles(b *testing.B) {
 	}
 }
 
-// BenchmarkCache compares roles that are read in turn, more than the cache holds, with
-// loading them where there is no cache: what it costs never to find anything in it.
+// BenchmarkCache reads more roles in turn than the cache holds, and compares that with
+// having no cache. It shows the cost of a cache that never has the role.
 func BenchmarkCache(b *testing.B) {
 	const roles = 20_000
 	m := benchMount(b, 2048)
@@ -247,8 +247,7 @@ func BenchmarkCache(b *testing.B) {
 	reportRatio(b, took)
 }
 
-// compare reports what an operation takes on one mount, and what it takes on another
-// beside it, in turns.
+// compare reports how long an operation takes on two mounts. The mounts alternate.
 func compare(b *testing.B, one, other *testMount, op func(*testMount)) {
 	b.Helper()
 	op(one)

@@ -15,8 +15,8 @@ import (
 	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/backend/internal/room"
 )
 
-// A caller is who a request comes from, as far as templates need it. Vault is asked
-// for the entity and its groups when a template first needs them. A caller is for one
+// A caller gives templates the values of the identity behind a request. It asks Vault
+// for the entity and its groups when a template first needs them. It is for one
 // goroutine.
 type caller struct {
 	system   logical.SystemView
@@ -28,14 +28,13 @@ type caller struct {
 	asked  struct{ entity, groups bool }
 }
 
-// value is the room.Values of the caller. An error that is not a
-// [*room.NoValueError] is a fault.
+// value is a room.Values. An error that is not a [*room.NoValueError] is a fault.
 func (c *caller) value(directive string) (string, error) {
 	if err := c.ask(directive); err != nil {
 		return "", err
 	}
 	if c.entity == nil {
-		return "", &room.NoValueError{Reason: "your token has no identity entity; log in by an auth method to have one"}
+		return "", &room.NoValueError{Reason: "your token has no identity entity; log in with an auth method to get one"}
 	}
 	_, value, err := identitytpl.PopulateString(identitytpl.PopulateStringInput{
 		Mode:   identitytpl.ACLTemplating,
@@ -44,13 +43,13 @@ func (c *caller) value(directive string) (string, error) {
 		Groups: c.groups,
 	})
 	if err != nil {
-		return "", &room.NoValueError{Reason: "your identity has no value for it; have one set in Vault"}
+		return "", &room.NoValueError{Reason: "your identity has no value for it; ask for one to be set in Vault"}
 	}
 	return value, nil
 }
 
-// OpenBao appends a namespace's ID to the IDs of its entities and groups, after a dot.
-// A dot is not part of a room's name, so IDs count up to it, in values and in rules.
+// OpenBao appends a dot and the namespace's ID to the IDs of entities and groups. Room
+// names have no dots, so values and rules use only the part before the dot.
 var groupInNamespace = regexp.MustCompile(`^(identity\.groups\.ids\.[^.]+)\.[^.]+(\.(?:id|name|metadata\..+))$`)
 
 func bareID(id string) string {
@@ -58,7 +57,7 @@ func bareID(id string) string {
 	return before
 }
 
-// ask gets from Vault what the directive needs, once.
+// ask fetches what the directive needs from Vault, once.
 func (c *caller) ask(directive string) error {
 	if !c.asked.entity && c.entityID != "" {
 		entity, err := c.system.EntityInfo(c.entityID)

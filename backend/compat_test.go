@@ -17,25 +17,26 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// make fixture VERSION=vX.Y.Z sets it, once, in the tree that is released.
+// make fixture VERSION=vX.Y.Z sets it, once for each release.
 var writeStorage = flag.String("write-storage", "", "write testdata/storage/VERSION.json with the storage of this version")
 
-// releasedStorage is what a release left in storage, and what it answered from that.
+// releasedStorage is what a release wrote to storage, and how it answered from that.
 type releasedStorage struct {
 	InUse   map[string]json.RawMessage `json:"in_use"`
 	Answers map[string]map[string]any  `json:"answers"`
 
-	// Deleted is a mount whose configuration was deleted when it had two keys.
+	// Deleted is a mount that had two keys when its configuration was deleted.
 	Deleted map[string]json.RawMessage `json:"deleted"`
 }
 
-// releasedReads are the paths of Answers: together every field of every entry.
+// releasedReads are the paths of Answers. Together they return every field of every
+// entry.
 func releasedReads() []string {
 	return []string{"config", "keys/1", "keys/2", "roles/every-field", "roles/defaults", "roles/personal", "creds/every-field", "check/defaults?room=support-1"}
 }
 
-// Storage that a release wrote is read by this version, with the same answers, as they
-// may have gained fields; and reading it changes nothing.
+// This version reads what a release wrote, and gives the same answers, perhaps with
+// additional fields. Reading changes nothing.
 func TestStorageOfReleases(t *testing.T) {
 	if *writeStorage != "" {
 		writeReleasedStorage(t, *writeStorage)
@@ -95,7 +96,7 @@ func (m *testMount) putAll(entries map[string]json.RawMessage) {
 	}
 }
 
-// all is what is in storage.
+// all returns everything in storage.
 func (m *testMount) all() map[string]json.RawMessage {
 	m.t.Helper()
 	entries := map[string]json.RawMessage{}
@@ -109,7 +110,7 @@ func (m *testMount) all() map[string]json.RawMessage {
 	return entries
 }
 
-// asWritten is an answer as JSON gives it.
+// asWritten is an answer with the types that JSON gives it.
 func asWritten(t *testing.T, answer map[string]any) map[string]any {
 	t.Helper()
 	raw, err := json.Marshal(answer)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/backend/internal/hosttoken"
 	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/backend/internal/rsakey"
 )
 
@@ -23,11 +24,11 @@ const (
 	defaultIssuer   = "production"
 )
 
-// A consumer ID is the tenant in a meeting's URL; the server finds no tenant
-// whose name has a dot.
+// A consumer ID is the tenant in a meeting's URL. The server finds no tenant with a
+// dot in its name.
 var consumerIDPattern = regexp.MustCompile(`^[A-Za-z0-9_-]{1,128}$`)
 
-// RFC 1123, section 2.1: letters, digits and inner hyphens, 63 to a label.
+// RFC 1123, section 2.1: labels of up to 63 letters, digits and inner hyphens.
 var domainPattern = regexp.MustCompile(`^([A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)*[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$`)
 
 const (
@@ -46,19 +47,24 @@ type config struct {
 	// ActiveKey is the version that signs, 0 for none.
 	ActiveKey int `json:"active_key,omitempty"`
 
-	// LastKey is the highest version ever given to a key. It never falls, so
-	// that a version names one key for the life of the mount.
+	// LastKey is the highest version that a key ever had. It never decreases, so
+	// that no version is used twice.
 	LastKey int `json:"last_key"`
 }
 
-// compile is the entry's: a configuration that passes its check is used as it is.
+// compile implements entry. A configuration that passes its check is used as it is.
 func (c config) compile() (*config, error) { return &c, c.check() }
 
 // configured reports whether an operator has written the configuration and not
 // deleted it since.
 func (c *config) configured() bool { return c.ConsumerID != "" }
 
-// check names every problem at once.
+// consumer is what all tokens share.
+func (c *config) consumer() hosttoken.Consumer {
+	return hosttoken.Consumer{ID: c.ConsumerID, Audience: c.Audience, Issuer: c.Issuer}
+}
+
+// check reports all problems at once.
 func (c *config) check() error {
 	var problems []error
 	if c.LastKey < 0 || c.ActiveKey < 0 || c.ActiveKey > c.LastKey {
@@ -86,9 +92,9 @@ func (c *config) checkSettings() error {
 	return errors.Join(problems...)
 }
 
-// isVisible reports whether somebody who reads a text sees all of it. The server
-// compares claims exactly, so a line break or a byte-order mark that came along from a
-// file would make every token invalid.
+// isVisible reports whether a text has only visible characters, and no white space
+// around them. The server compares claims exactly: a line break or a byte-order mark
+// that came from a file would make every token invalid.
 func isVisible(text string) bool {
 	invisible := func(r rune) bool {
 		return !unicode.IsPrint(r) || unicode.In(r, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector)
@@ -105,10 +111,9 @@ func loadConfig(ctx context.Context, s logical.Storage) (*config, error) {
 	return c, err
 }
 
-// addKey stores a key under the next version, which it returns and notes in the
-// configuration in storage; nothing else of that changes. The number is taken
-// before the key is written: the other way round, a fault between the two would
-// give one number to two keys.
+// addKey stores a key as the next version, and returns the version. It stores the
+// configuration with the new LastKey first: if writing the key then fails, the number
+// is skipped, and no two keys get the same one.
 func (c *config) addKey(ctx context.Context, s logical.Storage, ring keyring, k *key) (int, error) {
 	if err := ring.checkCapacity(c.ActiveKey); err != nil {
 		return 0, err
@@ -124,7 +129,7 @@ func (c *config) addKey(ctx context.Context, s logical.Storage, ring keyring, k 
 	return c.LastKey, store(ctx, s, keyPath(c.LastKey), entry)
 }
 
-// publicData names a key by its public half, in an answer.
+// publicData describes the public half of a key in a response.
 func publicData(public *rsakey.PublicKey) map[string]any {
 	return map[string]any{
 		fieldPublicKey:       public.PEM,

@@ -17,8 +17,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Every path describes itself whole: what vault path-help, the OpenAPI document
-// and Vault's UI are made of.
+// Every path has a complete description, for vault path-help, the OpenAPI document and
+// Vault's UI.
 func TestPathTable(t *testing.T) {
 	reference, err := os.ReadFile("../docs/reference.md")
 	require.NoError(t, err)
@@ -51,12 +51,11 @@ func TestPathTable(t *testing.T) {
 	requireFits(t, b.Help, 0, "the root")
 }
 
-// helpIndent is how far vault path-help indents the description of a field, and in
-// the list of all paths a synopsis.
+// helpIndent is how far vault path-help indents the description of a field, and each
+// synopsis in the list of paths.
 const helpIndent = 8
 
-// requireFits makes sure that a terminal of 80 columns shows a text as it is:
-// path-help breaks no lines.
+// requireFits checks that a text fits into 80 columns. path-help does not break lines.
 func requireFits(t *testing.T, text string, indent int, what string) {
 	t.Helper()
 	for _, line := range strings.Split(text, "\n") {
@@ -64,13 +63,13 @@ func requireFits(t *testing.T, text string, indent int, what string) {
 	}
 }
 
-// requireExample looks for a command of a path; the acceptance tests run it.
+// requireExample checks that a text has an example of a path. The acceptance tests run it.
 func requireExample(t *testing.T, text, path string) {
 	t.Helper()
 	require.Regexp(t, `(?m)^    vault (read|write|list|delete) .*clanmeeting/`+path, text)
 }
 
-// What writes runs on the active node of the primary, what reads runs anywhere.
+// Writes run on the active node of the primary. Reads run on any node.
 func TestForwarding(t *testing.T) {
 	writes := []logical.Operation{logical.CreateOperation, logical.UpdateOperation, logical.DeleteOperation}
 	for _, path := range newBackend(testVersion, time.Now, newWatch(time.Now)).Paths {
@@ -83,8 +82,7 @@ func TestForwarding(t *testing.T) {
 	}
 }
 
-// The response schemas hold strictly for real answers: no field more, and every
-// required one there.
+// Real answers match the response schemas strictly: every required field, and no other.
 func TestResponseSchemas(t *testing.T) {
 	for name, prepare := range map[string]func(m *testMount){
 		"plain":  func(*testMount) {},
@@ -100,7 +98,7 @@ func TestResponseSchemas(t *testing.T) {
 			resp, err := m.call(o.op, o.path, o.data)
 			require.NoError(t, err)
 			if name == "no key" && (resp.IsError() || resp == nil && o.op == logical.ReadOperation || o.op == logical.ListOperation && len(resp.Data) == 0) {
-				continue // not answered, or not found, without a key
+				continue // without a key: refused, or not found
 			}
 			require.False(t, resp.IsError(), "%s: %s", name, title)
 			path := m.inside.Route(o.path)

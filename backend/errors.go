@@ -12,6 +12,8 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/backend/internal/rsakey"
 )
 
 // An invalidError is a mistake of the caller. Its text is one sentence that says
@@ -39,12 +41,11 @@ func refuse(err error) (*logical.Response, error) {
 	return nil, err
 }
 
-// oneLine is the text of an error. Several joined ones are put on one line.
+// oneLine is the text of an error, with joined errors on one line.
 func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
 
-// isFault reports whether err is a fault, and not one of the errors by which a
-// backend says that it has no such path, that another node must answer or may have to, or
-// that the caller gave up.
+// isFault reports whether err is a fault. These are not: the path does not exist, another
+// node must answer or may have to, the caller gave up.
 func isFault(err error) bool {
 	return err != nil &&
 		!errors.Is(err, logical.ErrUnsupportedPath) &&
@@ -54,9 +55,17 @@ func isFault(err error) bool {
 		!isGivenUp(err)
 }
 
-// isGivenUp reports whether err comes from a caller that gave up. A call to Vault that
-// was under way then ends with a gRPC status, or with an error of which the plugin
-// protocol has left only the text.
+// detail returns what the log says about a fault beside its text, as a name and a value.
+func detail(err error) []any {
+	if fault := new(rsakey.SignError); errors.As(err, &fault) {
+		return []any{"detail", fault.Detail}
+	}
+	return nil
+}
+
+// isGivenUp reports whether err means that the caller gave up. A call to Vault may then
+// return a gRPC status, or only the text of the error, because the plugin protocol drops
+// the type.
 func isGivenUp(err error) bool {
 	return errors.Is(err, context.Canceled) ||
 		status.Code(err) == codes.Canceled ||

@@ -14,7 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// The operations that are sent to Vault's event system, each as an event of the type
+// The operations that are reported to Vault's event system. The type of an event is
 // clanmeeting/<operation>.
 const (
 	eventConfigWrite  = "config-write"
@@ -29,9 +29,9 @@ const (
 
 const eventTypePrefix = "clanmeeting/"
 
-// sendEvent tells subscribers what was done, in the form of the database and ldap
-// engines: the path of the request, and whether it changed data. More metadata come
-// in pairs. What was done stays done if the event can't be sent.
+// sendEvent tells subscribers what was done, with the same metadata as the database and
+// ldap engines: the path of the request, and whether it changed data. The pairs are
+// further metadata. A request succeeds even if its event can't be sent.
 func (b *backend) sendEvent(ctx context.Context, req *logical.Request, operation string, modified bool, pairs ...string) {
 	metadata := append([]string{
 		logical.EventMetadataOperation, operation,
@@ -39,7 +39,7 @@ func (b *backend) sendEvent(ctx context.Context, req *logical.Request, operation
 		logical.EventMetadataModified, strconv.FormatBool(modified),
 	}, pairs...)
 	err := logical.SendEvent(ctx, b, eventTypePrefix+operation, metadata...)
-	// OpenBao has no events, and answers so.
+	// OpenBao has no events, and returns these errors.
 	if err != nil && !errors.Is(err, framework.ErrNoEvents) && status.Code(err) != codes.Unimplemented {
 		b.Logger().Warn("event not sent", "operation", operation, "path", req.Path, "error", err)
 	}

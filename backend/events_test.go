@@ -54,7 +54,7 @@ func TestEvents(t *testing.T) {
 	require.Empty(t, m.events.take(), "a refused write is no event")
 }
 
-// OpenBao has no events. That is no reason to warn on every write.
+// OpenBao has no events. Writes there must not log a warning each time.
 func TestServerWithoutEvents(t *testing.T) {
 	m := newTestMount(t)
 	m.events.fail = status.Error(codes.Unimplemented, "unknown service pb.Events")
@@ -63,7 +63,7 @@ func TestServerWithoutEvents(t *testing.T) {
 	require.NotContains(t, m.log.String(), "event not sent")
 }
 
-// What was done stays done where the event can't be sent.
+// A request succeeds even if its event can't be sent.
 func TestEventsThatFail(t *testing.T) {
 	m := newTestMount(t)
 	m.events.fail = errors.New("no events here")

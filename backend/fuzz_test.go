@@ -16,11 +16,11 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// What holds for every input. Each seed is also a case of the ordinary test run;
-// "make fuzz" looks for more.
+// These properties hold for every input. Each seed also runs in the normal tests; "make
+// fuzz" looks for more inputs.
 
-// A role is refused or kept; a kept one, written again as it reads, stays as it is,
-// and gives no token over its limits.
+// A role is refused or stored. If it is stored, writing back what a read returns changes
+// nothing, and no token exceeds the role's limits.
 func FuzzRole(f *testing.F) {
 	f.Add("support-*", "support-1", "5m", "1h", "30s", false)
 	f.Add("a,b", "a", "300", "300", "0", false)
@@ -54,8 +54,8 @@ func FuzzRole(f *testing.F) {
 	})
 }
 
-// A request is refused, or its token keeps within the role; check comes to the same
-// decision, and so does a batch.
+// A request is refused, or its token keeps within the role. check and a batch make the
+// same decision.
 func FuzzTokenRequest(f *testing.F) {
 	f.Add("support-1", "5m", "")
 	f.Add("SUPPORT-1", "1", fmt.Sprint(testNow.Unix()))
@@ -85,7 +85,7 @@ func FuzzTokenRequest(f *testing.F) {
 		require.Equal(t, resp.IsError(), batch.IsError())
 		if resp.IsError() {
 			reason := checked.Data[fieldReason]
-			if checked.IsError() { // of a value of a wrong type
+			if checked.IsError() { // for a value of a wrong type
 				reason = checked.Error().Error()
 			}
 			require.Equal(t, resp.Error().Error(), reason)
@@ -110,7 +110,7 @@ func FuzzTokenRequest(f *testing.F) {
 	})
 }
 
-// asciiLower is what the meeting server makes of a room.
+// asciiLower lowers a room's name as the meeting server does.
 func asciiLower(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r >= 'A' && r <= 'Z' {
@@ -120,8 +120,8 @@ func asciiLower(s string) string {
 	}, s)
 }
 
-// A token is never called valid that another library would not take, and never
-// invalid without a reason; and nothing that is presented is a fault.
+// A token that is called valid is accepted by another library, too. A token that is
+// called invalid has a reason. No input is a fault.
 func FuzzVerify(f *testing.F) {
 	claims := fmt.Sprintf(`{"aud":"clanmeeting","context":{},"exp":%d,"iss":"production","nbf":%d,"room":"support-1","sub":"acme"}`, testNow.Unix()+60, testNow.Unix())
 	f.Add(strings.TrimSpace(readTestdata(f, "golden.jwt")), claims, "support-1")
@@ -147,7 +147,7 @@ func FuzzVerify(f *testing.F) {
 			require.NoError(t, err)
 			switch {
 			case resp.IsError():
-				continue // no token, or a room that is no name
+				continue // no token, or an invalid room name
 			case resp.Data[fieldValid] == false:
 				require.NotEmpty(t, resp.Data[fieldReason])
 				continue

@@ -23,13 +23,15 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/backend/internal/hosttoken"
 	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/backend/internal/room"
+	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/backend/internal/rsakey"
 )
 
-// What somebody sends who wants the engine on its knees, or a key in a message. The
-// acceptance tests do the same to a real Vault.
+// Requests that try to overload the engine, or to get a key into a message. The
+// acceptance tests send such requests to a real Vault.
 
-// largestAnswer is far above what any refusal needs.
+// largestAnswer is far above the size of any refusal.
 const largestAnswer = 16 << 10
 
 func longTemplate(n int) string {
@@ -65,12 +67,12 @@ func TestLimitsOfARole(t *testing.T) {
 		require.Contains(t, message, want)
 		require.Less(t, len(message), 300, want)
 	}
-	// What is too long for a rule, and no template, may be a key in the wrong field.
+	// A text that is too long for a rule and not a template may be a private key.
 	require.Equal(t, "entry 1 of allowed_rooms is longer than 1024 characters",
 		m.refused(logical.UpdateOperation, "roles/over", map[string]any{fieldAllowedRooms: strings.Repeat("deadbeef", 200)}))
 }
 
-// No refusal grows with what a role or a request holds.
+// The length of a refusal does not depend on the size of the role or the request.
 func TestRefusalsAreShort(t *testing.T) {
 	m := configured(t)
 	long := longTemplate(room.MaxRuleLength)
@@ -100,7 +102,7 @@ func TestRefusalsAreShort(t *testing.T) {
 	}
 	require.Less(t, len(m.refused(logical.ReadOperation, "creds/"+strings.Repeat("r", 100_000), nil)), 200)
 	require.Less(t, len(m.refused(logical.ReadOperation, "check/"+strings.Repeat("r", 100_000), map[string]any{fieldTTL: true})), 200)
-	// Twenty refused items are all named.
+	// Up to twenty refused items are all named.
 	message := m.refused(logical.UpdateOperation, "creds/long", map[string]any{fieldBatchInput: items[:maxRefusals]})
 	require.Equal(t, maxRefusals, strings.Count(message, "batch_input["))
 	require.NotContains(t, message, "other items")
@@ -108,7 +110,7 @@ func TestRefusalsAreShort(t *testing.T) {
 	require.Contains(t, message, "; and 1 other items are refused")
 }
 
-// A private key in any place of a request comes back from nowhere.
+// A private key in any place of a request is never repeated.
 func TestKeysSentInWrongPlaces(t *testing.T) {
 	m := configured(t)
 	pkcs1 := readTestdata(t, "rsa2048.pkcs1.pem")
@@ -149,7 +151,7 @@ func TestKeysSentInWrongPlaces(t *testing.T) {
 	require.Empty(t, m.events.take()[4:], "nothing but what configured did")
 }
 
-// Names that a person might write are answered by the SDK's warning, which names them.
+// For unknown names that could be field names, the SDK's warning names them.
 func TestUnknownNames(t *testing.T) {
 	m := configured(t)
 	for _, name := range []string{"isuer", "allowed_room", "x", "max-ttl", "room2"} {
@@ -157,12 +159,12 @@ func TestUnknownNames(t *testing.T) {
 	}
 	for _, name := range []string{"allowedRooms", "Room", "a b", "", "é", "-a", strings.Repeat("a", 33)} {
 		message := m.refused(logical.UpdateOperation, "config", map[string]any{name: "x"})
-		require.Equal(t, "the request has a field whose name can't be one: names have lower-case letters, digits and underscores, 32 at most; send JSON; "+
-			"this path knows active_key, audience, consumer_id, domain, issuer, private_key", message)
+		require.Equal(t, "the request has an impossible field name: names have lower-case letters, digits and underscores, 32 at most; send JSON; "+
+			"the fields of this path are active_key, audience, consumer_id, domain, issuer, private_key", message)
 	}
 }
 
-// Vault's own requests carry data that nobody sent.
+// Vault's own requests carry data that no client sent.
 func TestRequestsOfVaultAreNotChecked(t *testing.T) {
 	m := configured(t)
 	m.mustWrite("roles/leased", map[string]any{fieldAllowedRooms: "*", fieldGenerateLease: true})
@@ -173,7 +175,7 @@ func TestRequestsOfVaultAreNotChecked(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// What a role warns of is not lost with the lease.
+// A response with a lease still has its warnings.
 func TestLeaseKeepsTheWarnings(t *testing.T) {
 	m := configured(t)
 	m.mustWrite("roles/leased", map[string]any{fieldAllowedRooms: "*", fieldGenerateLease: true, fieldMaxTTL: "10m"})
@@ -183,8 +185,8 @@ func TestLeaseKeepsTheWarnings(t *testing.T) {
 	require.Contains(t, resp.Warnings[0], "capped")
 }
 
-// A key is stored once, however often and by whichever path it is written.
-func TestAKeyIsStoredOnce(t *testing.T) {
+// A key is stored once, however often it is written, and by either path.
+func TestKeyIsStoredOnce(t *testing.T) {
 	m := configured(t)
 	first, second := readTestdata(t, "rsa2048.pkcs1.pem"), readTestdata(t, "rsa2048.openssh.pem")
 	require.EqualValues(t, 2, m.mustWrite("keys/import", map[string]any{fieldPrivateKey: second}).Data[fieldVersion])
@@ -227,21 +229,21 @@ func TestKeyVersionsAreLimited(t *testing.T) {
 	require.NoError(t, store(t.Context(), m.storage, configStoragePath, *cfg))
 	m.wire.InvalidateKey(t.Context(), keyPath(2))
 	other := readKey(t, "accepted/exponent-3.pem")
-	full := "100 key versions are stored, and no more are possible; delete those that are not used any more, such as keys/2"
+	full := "100 key versions are stored, and no more are possible; delete one that is not used any more, such as keys/2"
 	require.Equal(t, full, m.refused(logical.UpdateOperation, "keys/import", map[string]any{fieldPrivateKey: other}))
 	require.Equal(t, full, m.refused(logical.UpdateOperation, "config", map[string]any{fieldPrivateKey: other}))
 	require.Equal(t, full, m.refused(logical.UpdateOperation, "keys/generate", nil))
 	m.mustWrite("config", map[string]any{fieldActiveKey: 7})
 	require.Contains(t, m.refused(logical.UpdateOperation, "keys/generate", nil), "such as keys/1")
 
-	// One that is stored already may be written, and a place that is free may be used. Its
-	// number is above all that are stored.
+	// A key that is stored already may be written again. After a deletion there is room
+	// for a new one, whose number is above all others.
 	m.mustWrite("keys/import", map[string]any{fieldPrivateKey: readTestdata(t, "rsa2048.pkcs1.pem")})
 	m.mustDelete("keys/3")
 	require.EqualValues(t, 101, m.mustWrite("keys/import", map[string]any{fieldPrivateKey: other}).Data[fieldVersion])
 }
 
-// The largest key that is possible is possible, and one bit more is not.
+// The largest allowed key is accepted; larger ones are refused.
 func TestLargestKey(t *testing.T) {
 	m := configured(t)
 	m.mustWrite("config", map[string]any{fieldPrivateKey: readKey(t, "accepted/rsa8192.pem")})
@@ -251,7 +253,7 @@ func TestLargestKey(t *testing.T) {
 	require.Contains(t, m.refused(logical.UpdateOperation, "config", map[string]any{fieldPrivateKey: readKey(t, "refused/composite-factor.pem")}), "private_key is damaged")
 }
 
-// gate is a clock that stops the first request that reads it, until it is let go.
+// gate stops the first caller until it is released.
 type gate struct {
 	taken            atomic.Bool
 	reached, proceed chan struct{}
@@ -266,7 +268,7 @@ func (g *gate) pass() {
 	}
 }
 
-// manyItems are as many items for the role support as a batch can have.
+// manyItems are n items for the role support.
 func manyItems(n int) []any {
 	items := make([]any, n)
 	for i := range items {
@@ -275,9 +277,9 @@ func manyItems(n int) []any {
 	return items
 }
 
-// While a batch is under way, its key is deleted, replaced, or its role changed. When
-// that is acknowledged, no token is signed any more by what was replaced: the batch is
-// decided anew.
+// While a batch is running, its key is deleted or replaced, or its role is changed. After
+// the change is acknowledged, no token is signed with the old state: the batch is decided
+// again.
 func TestChangesDuringABatch(t *testing.T) {
 	for name, test := range map[string]struct {
 		change func(m *testMount)
@@ -322,7 +324,7 @@ func TestChangesDuringABatch(t *testing.T) {
 	}
 }
 
-// A role that is loaded again, because the cache had no place for it, is still the same.
+// A role that was dropped from the cache and loaded again counts as unchanged.
 func TestRoleLoadedAgainIsUnchanged(t *testing.T) {
 	m := configured(t)
 	r, err := m.inside.roles.get(t.Context(), m.storage, "support")
@@ -337,9 +339,9 @@ func TestRoleLoadedAgainIsUnchanged(t *testing.T) {
 	require.ErrorIs(t, unchanged(t.Context()), errChanged)
 }
 
-// The same by the handler: the batch is held up between its decision and its
+// The same through the handler: the batch is stopped between its decision and its
 // signatures.
-func TestBatchIsDecidedAnew(t *testing.T) {
+func TestBatchIsDecidedAgain(t *testing.T) {
 	for _, op := range []string{"single", "batch"} {
 		m := configured(t)
 		m.mustRead("creds/support", map[string]any{fieldRoom: "support-1"})
@@ -373,7 +375,7 @@ func TestBatchIsDecidedAnew(t *testing.T) {
 	}
 }
 
-// A change waits for the signatures under way, so that none is made after it was
+// A change waits for the signatures under way, so that none is made after the change was
 // acknowledged.
 func TestFence(t *testing.T) {
 	var f fence
@@ -395,7 +397,7 @@ func TestFence(t *testing.T) {
 	require.ErrorIs(t, f.pass(func() error { return errors.New("never run") }), errChanged)
 }
 
-// What changes nothing that tokens depend on does not make a batch start again.
+// A change that tokens don't depend on does not make a batch start again.
 func TestUnchangedSignerStaysInUse(t *testing.T) {
 	m := configured(t)
 	m.mustWrite("keys/import", map[string]any{fieldPrivateKey: readTestdata(t, "rsa2048.openssh.pem")})
@@ -425,14 +427,14 @@ func TestOneSignerAtATime(t *testing.T) {
 	}
 }
 
-// fieldDataOf is a request as its handler sees it.
+// fieldDataOf returns a request as its handler sees it.
 func fieldDataOf(m *testMount, req *logical.Request) *framework.FieldData {
 	return &framework.FieldData{Raw: map[string]any{fieldName: strings.TrimPrefix(req.Path, "creds/")}, Schema: m.inside.Route(req.Path).Fields}
 }
 
-// Whoever gives up leaves no error in the log: the call to Vault that is under way then
-// ends with a gRPC status.
-func TestGivenUpIsNoFault(t *testing.T) {
+// A caller that gives up leaves no error in the log. The call to Vault that is under way
+// then ends with a gRPC status.
+func TestCancelledRequestIsNoFault(t *testing.T) {
 	for _, given := range []error{
 		context.Canceled,
 		fmt.Errorf("reading: %w", context.Canceled),
@@ -467,8 +469,7 @@ func (panickingStorage) Get(context.Context, string) (*logical.StorageEntry, err
 	panic("secret of a request")
 }
 
-// A panic is a fault of one request. The log has where it was, and nothing of the
-// request.
+// A panic is a fault of one request. The log has the stack, and nothing of the request.
 func TestPanicIsAFault(t *testing.T) {
 	m := configured(t)
 	now := m.inside.now
@@ -493,8 +494,8 @@ func TestPanicIsAFault(t *testing.T) {
 	_, _, err := m.inside.HandleExistenceCheck(t.Context(), &logical.Request{Operation: logical.UpdateOperation, Path: "config", Storage: panickingStorage{}})
 	require.ErrorContains(t, err, "panic: string")
 
-	// Batches are signed by goroutines of their own, which nobody else recovers.
-	b := m.issuanceOf("support")
+	// Batches are signed in goroutines of their own, which must recover themselves.
+	b := m.batchFor("support")
 	items, _, err := b.decideAll(t.Context(), manyItems(3))
 	require.NoError(t, err)
 	b.unchanged = func(context.Context) error { var none *role; return errors.New(none.DefaultRoom) }
@@ -504,8 +505,8 @@ func TestPanicIsAFault(t *testing.T) {
 	turns().Release(int64(turnCount()))
 }
 
-// Work that takes long waits for a turn, and a request that ends stops waiting. A read
-// of one token never waits.
+// Long work waits for a turn, and stops waiting when its request ends. A read of one
+// token never waits.
 func TestTurns(t *testing.T) {
 	m := configured(t)
 	require.NoError(t, turns().Acquire(t.Context(), int64(turnCount())))
@@ -527,13 +528,13 @@ func TestTurns(t *testing.T) {
 		cancel()
 		require.Error(t, err, name)
 	}
-	// The engine hears a moment after the caller that the request has ended.
+	// The engine learns a moment later than the caller that the request has ended.
 	require.NoError(t, generating.Acquire(t.Context(), 1), "the next key can be generated")
 	generating.Release(1)
 	m.mustWrite("config", map[string]any{fieldIssuer: "staging"}) // no lock is held
 }
 
-// While a key is generated, it holds a turn, and no other key is generated.
+// Generating a key takes a turn, and no other key is generated meanwhile.
 func TestGeneratingTakesATurn(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error)
@@ -557,10 +558,10 @@ func TestGeneratingTakesATurn(t *testing.T) {
 	require.True(t, one && all, "given back")
 }
 
-// Each signature of a batch waits for a turn of its own.
+// Each signature of a batch waits for its own turn.
 func TestBatchSignsInTurns(t *testing.T) {
 	m := configured(t)
-	b := m.issuanceOf("support")
+	b := m.batchFor("support")
 	items, _, err := b.decideAll(t.Context(), manyItems(2))
 	require.NoError(t, err)
 	require.NoError(t, turns().Acquire(t.Context(), int64(turnCount())))
@@ -571,15 +572,15 @@ func TestBatchSignsInTurns(t *testing.T) {
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 }
 
-// A request that has ended gets no signature and tries no key.
+// For a request that has ended, nothing is signed and no key is tried.
 func TestEndedRequests(t *testing.T) {
 	m := configured(t)
-	b := m.issuanceOf("support")
+	b := m.batchFor("support")
 	g, err := b.grant(t.Context(), tokenRequest{room: "support-1"})
 	require.NoError(t, err)
 	data, err := b.mint(t.Context(), g)
 	require.NoError(t, err)
-	presented, err := decodeToken(data[fieldToken].(string))
+	presented, err := hosttoken.Decode(data[fieldToken].(string))
 	require.NoError(t, err)
 	_, ring, err := m.inside.keys(t.Context(), m.storage)
 	require.NoError(t, err)
@@ -587,15 +588,15 @@ func TestEndedRequests(t *testing.T) {
 	cancel()
 	_, err = b.mint(ended, g)
 	require.ErrorIs(t, err, context.Canceled)
-	_, _, err = presented.checkSignature(ended, testConsumer, ring)
+	_, err = ring.signerOf(ended, presented)
 	require.ErrorIs(t, err, context.Canceled)
 }
 
-// Deciding leaves the request as it came: a batch may be decided again.
+// Deciding does not change the request, because a batch may be decided again.
 func TestDecidingChangesNoInput(t *testing.T) {
 	m := configured(t)
 	m.mustWrite("roles/open", map[string]any{fieldAllowedRooms: "*"})
-	b := m.issuanceOf("open")
+	b := m.batchFor("open")
 	item := func() map[string]any {
 		return map[string]any{fieldRoom: "support-1", fieldTTL: "5m", fieldNotBefore: "", fieldReference: nil}
 	}
@@ -605,7 +606,7 @@ func TestDecidingChangesNoInput(t *testing.T) {
 	require.Equal(t, item(), given)
 }
 
-// countingView counts how often Vault is asked who is calling.
+// countingView counts how often Vault is asked for the caller's identity.
 type countingView struct {
 	*logical.StaticSystemView
 	entities, groups atomic.Int64
@@ -621,7 +622,8 @@ func (v *countingView) GroupsForEntity(id string) ([]*logical.Group, error) {
 	return v.StaticSystemView.GroupsForEntity(id)
 }
 
-// Vault is asked for the caller's identity only by templates, and once for a batch.
+// Vault is asked for the caller's identity only if there are templates, and once per
+// batch.
 func TestIdentityIsAskedForOnce(t *testing.T) {
 	view := &countingView{StaticSystemView: &logical.StaticSystemView{
 		EntityVal: &logical.Entity{ID: "e1", Name: "ann"}, GroupsVal: []*logical.Group{{ID: "g1", Name: "g"}},
@@ -655,7 +657,7 @@ func TestIdentityIsAskedForOnce(t *testing.T) {
 	}
 }
 
-// An OpenBao entity in a namespace has the namespace's ID in its own.
+// In OpenBao, the ID of an entity in a namespace ends with the namespace's ID.
 func TestIDsWithANamespace(t *testing.T) {
 	m := configured(t)
 	m.mustWrite("roles/me", map[string]any{
@@ -671,15 +673,15 @@ func TestIDsWithANamespace(t *testing.T) {
 	require.Contains(t, m.refused(logical.ReadOperation, "creds/me", map[string]any{fieldRoom: "ns1"}), "not allowed")
 }
 
-// A corrupt entry has a way out that loses nothing else.
-func TestCorruptStorageHasAWayOut(t *testing.T) {
+// One can recover from a corrupt entry without losing anything else.
+func TestRecoveryFromCorruptStorage(t *testing.T) {
 	corrupt := func(m *testMount, path string) {
 		require.NoError(t, m.storage.Put(t.Context(), &logical.StorageEntry{Key: path, Value: []byte(`{"format":1,"entry":{`)}))
 		m.wire.InvalidateKey(t.Context(), path)
 	}
 	second := readTestdata(t, "rsa2048.openssh.pem")
 
-	// The active key, replaced by a new one, by a staged one, or by itself.
+	// The active key is replaced by a new one, by a staged one, or by itself.
 	for name, replace := range map[string]func(m *testMount){
 		"written": func(m *testMount) { m.mustWrite("config", map[string]any{fieldPrivateKey: second}) },
 		"itself": func(m *testMount) {
@@ -707,7 +709,7 @@ func TestCorruptStorageHasAWayOut(t *testing.T) {
 		require.Empty(t, m.verify(token, "").Warnings)
 	}
 
-	// The configuration, and whatever lies below keys/.
+	// The configuration, and everything below keys/.
 	m := configured(t)
 	m.mustWrite("keys/import", map[string]any{fieldPrivateKey: second})
 	corrupt(m, "config")
@@ -724,19 +726,19 @@ func TestCorruptStorageHasAWayOut(t *testing.T) {
 	m.mustWrite("config", map[string]any{fieldConsumerID: testConsumer, fieldPrivateKey: second})
 	require.EqualValues(t, 3, m.mustRead("config", nil)[fieldActiveKey], "no number is used again")
 
-	// A role is deleted unread.
+	// A role is deleted without being read.
 	corrupt(m, "roles/support")
 	m.mustDelete("roles/support")
 	m.mustWrite("roles/support", map[string]any{fieldAllowedRooms: "a"})
 
-	// An inactive version keeps nobody from working.
+	// A corrupt inactive version stops nothing.
 	m.mustWrite("keys/generate", nil)
 	corrupt(m, "keys/4")
 	require.Equal(t, true, m.verify(m.mustRead("creds/support", map[string]any{fieldRoom: "a"})[fieldToken].(string), "").Data[fieldValid])
 	require.EqualValues(t, 5, m.mustWrite("keys/generate", nil).Data[fieldVersion])
 }
 
-// OPTIONS is no operation of Vault's, and its name is empty.
+// Vault has no operation for OPTIONS: its name is empty.
 func TestOperationWithoutAName(t *testing.T) {
 	m := configured(t)
 	resp, err := m.call("", "config", nil)
@@ -744,7 +746,7 @@ func TestOperationWithoutAName(t *testing.T) {
 	require.EqualError(t, resp.Error(), "this path has no such operation; it has delete, read, write")
 }
 
-// A version is not deleted while it becomes the active one.
+// A version can't be deleted while it becomes the active one.
 func TestKeyDeletionWaitsForASwitch(t *testing.T) {
 	m := configured(t)
 	m.mustWrite("keys/import", map[string]any{fieldPrivateKey: readTestdata(t, "rsa2048.openssh.pem")})
@@ -768,8 +770,8 @@ func TestKeyDeletionWaitsForASwitch(t *testing.T) {
 	m.mustRead("creds/support", map[string]any{fieldRoom: "support-1"})
 }
 
-// What verify works with hangs together: a deletion waits until it has been read.
-func TestVerifyReadsAtOneMoment(t *testing.T) {
+// verify reads a consistent state: a deletion waits until it has read everything.
+func TestVerifyReadsConsistently(t *testing.T) {
 	m := configured(t)
 	token := m.mustRead("creds/support", map[string]any{fieldRoom: "support-1"})[fieldToken]
 	m.wire.InvalidateKey(t.Context(), "config")
@@ -796,18 +798,18 @@ func TestVerifyReadsAtOneMoment(t *testing.T) {
 	require.NoError(t, <-deleted)
 }
 
-// A segment whose last character has bits that no byte needs is not base64url, though
-// a lenient decoder reads the same from it.
-func TestSegmentsAreStrict(t *testing.T) {
-	for segment, good := range map[string]bool{"e30": true, "e31": false, "e3A": false, "eyJhIjoxfQ": true, "eyJhIjoxfR": false, "e30=": false} {
-		object, err := decodeSegment(segment)
-		require.Equal(t, good, err == nil, segment)
-		require.Equal(t, good, object != nil, segment)
-	}
+// What the signing library says of a fault is for the log: callers get a text that tells
+// nothing about the key.
+func TestDetailOfAFault(t *testing.T) {
+	err := fmt.Errorf("signing with key version 1: %w", &rsakey.SignError{Detail: "error:0200007A"})
+	require.True(t, isFault(err))
+	require.NotContains(t, err.Error(), "0200007A")
+	require.Equal(t, []any{"detail", "error:0200007A"}, detail(err))
+	require.Empty(t, detail(errors.New("another fault")))
 }
 
-// For any role that can be stored and any batch: the answer, the memory and the work for
-// each item stay within their limits.
+// For any role that can be stored, and any batch: the answer, the memory and the work per
+// item stay within their limits.
 func FuzzLimits(f *testing.F) {
 	f.Add("support-*", 1, "", "support-1", "x", 3)
 	f.Add("{{identity.entity.metadata.k}}", 700, "{{identity.entity.metadata.k}}", "", "", 1000)
@@ -839,7 +841,7 @@ func FuzzLimits(f *testing.F) {
 		for i := range list {
 			list[i] = map[string]any{fieldRoom: name, fieldReference: reference}
 		}
-		// Decided only: signatures would take all the time.
+		// Decided only, because signatures would take most of the time.
 		i, err := m.inside.newIssuance(t.Context(), &logical.Request{Storage: m.storage, EntityID: m.entityID}, r)
 		require.NoError(t, err)
 		b := &batch{issuance: i, schema: batchItemFields()}

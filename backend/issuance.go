@@ -15,9 +15,9 @@ import (
 	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/backend/internal/room"
 )
 
-// An issuance is all that the tokens of one request depend on: the role, the signer,
-// the caller, and the time. creds and check decide by it, so they can't disagree. It is
-// for one goroutine, but for mint.
+// An issuance has everything that the tokens of one request depend on: the role, the
+// signer, the caller, and the time. creds and check both use it, so they can't disagree.
+// It is for one goroutine, except mint.
 type issuance struct {
 	role    *role
 	signer  *signer
@@ -34,7 +34,7 @@ type tokenRequest struct {
 	notBefore *time.Time // in whole seconds
 }
 
-// A grant is what a role allows of a request.
+// A grant is what a request gets from a role.
 type grant struct {
 	room       room.Name
 	rule       string // the rule that allows the room
@@ -43,19 +43,18 @@ type grant struct {
 	warnings   []string
 }
 
-// newIssuance collects what tokens of the role depend on. A mount that is not ready
-// is the caller's mistake.
+// newIssuance collects what tokens of the role depend on. It is the caller's mistake if
+// the mount is not ready.
 func (b *backend) newIssuance(ctx context.Context, req *logical.Request, r *role) (*issuance, error) {
 	s, err := b.signer(ctx, req.Storage, req.MountPoint)
 	if err != nil {
 		return nil, err
 	}
-	c := &caller{system: b.System(), entityID: req.EntityID, maxTTL: b.System().MaxLeaseTTL()}
+	c := &caller{system: b.System(), entityID: req.EntityID, maxTTL: b.maxTTL(r)}
 	return &issuance{role: r, signer: s, caller: c, matcher: r.rules.Matcher(c.value), now: b.now(), logger: b.Logger()}, nil
 }
 
-// requestedRole returns the role that the path names. One that does not exist is the
-// caller's mistake.
+// requestedRole returns the role in the path. It is the caller's mistake if there is none.
 func (b *backend) requestedRole(ctx context.Context, req *logical.Request, d *framework.FieldData) (*role, error) {
 	return b.namedRole(ctx, req, d.Get(fieldName).(string))
 }
@@ -81,7 +80,7 @@ func parseTokenRequest(d *framework.FieldData) tokenRequest {
 	return wanted
 }
 
-// grant decides what becomes of a request. A refusal is the caller's mistake.
+// grant decides a request. A refusal is the caller's mistake.
 func (i *issuance) grant(ctx context.Context, wanted tokenRequest) (*grant, error) {
 	name, rule, err := i.grantRoom(ctx, wanted.room)
 	if err != nil {
@@ -96,8 +95,8 @@ func (i *issuance) grant(ctx context.Context, wanted tokenRequest) (*grant, erro
 	return g, i.grantTimes(g, wanted.notBefore, ttl)
 }
 
-// grantRoom returns the room of a token, given what the request names (empty is
-// nothing), and the rule that allows it.
+// grantRoom returns the room of a token, and the rule that allows it. The name is that of
+// the request, empty if it names none.
 func (i *issuance) grantRoom(ctx context.Context, name string) (granted room.Name, rule string, err error) {
 	if name == "" {
 		if name, err = i.defaultRoom(); err != nil {
@@ -120,11 +119,11 @@ func (i *issuance) grantRoom(ctx context.Context, name string) (granted room.Nam
 	case wanted == room.Every:
 		return "", "", invalid("%s \"*\" is not allowed: this role does not have %s; name one room", fieldRoom, fieldAllowWildcardRoom)
 	default:
-		return "", "", invalid("%s %q is not allowed by this role; ask for one that its %s match", fieldRoom, room.Shorten(string(wanted)), fieldAllowedRooms)
+		return "", "", invalid("%s %q is not allowed by this role; ask for one that matches its %s", fieldRoom, room.Shorten(string(wanted)), fieldAllowedRooms)
 	}
 }
 
-// defaultRoom is the room of a request that names none.
+// defaultRoom returns the room for a request that names none.
 func (i *issuance) defaultRoom() (string, error) {
 	if i.role.DefaultRoom == "" {
 		return "", invalid("%s is required: this role has no %s", fieldRoom, fieldDefaultRoom)
@@ -140,7 +139,7 @@ func (i *issuance) defaultRoom() (string, error) {
 func (i *issuance) grantTimes(g *grant, start *time.Time, ttl time.Duration) error {
 	r, now := i.role, i.now.Truncate(time.Second)
 	if r.ended(now) {
-		return invalid("this role ended at %s, its %s; have that changed, or use another role", inWords(r.ValidUntil), fieldValidUntil)
+		return invalid("this role ended at %s, its %s; ask for a later one, or use another role", formatTime(r.ValidUntil), fieldValidUntil)
 	}
 	begin, counted := now.Add(-r.NotBeforeDuration), now
 	switch {
@@ -157,15 +156,15 @@ func (i *issuance) grantTimes(g *grant, start *time.Time, ttl time.Duration) err
 	end := counted.Add(ttl)
 	if !r.ValidUntil.IsZero() && end.After(r.ValidUntil) {
 		end = r.ValidUntil
-		g.warnings = append(g.warnings, "the token ends with this role, at "+inWords(end)+", which is earlier than its TTL")
+		g.warnings = append(g.warnings, "the token ends with this role, at "+formatTime(end)+", which is earlier than its TTL")
 	}
 	g.notBefore, g.expiration = begin.Unix(), end.Unix()
 	switch life := end.Sub(now); {
 	case life <= 0:
-		return invalid("%s lies so far back that the token would have expired already; leave it out for a token for now", fieldNotBefore)
+		return invalid("%s is so far in the past that the token would have expired already; leave it out for a token for now", fieldNotBefore)
 	case r.GenerateLease && life > i.caller.maxTTL:
-		// Vault would cut the lease, which then ends before the token.
-		return invalid("the token would begin so far ahead that a lease to its end would be over the mount's maximum; ask nearer to the time, or use a role without %s", fieldGenerateLease)
+		// Vault would cut the lease, which would then end before the token.
+		return invalid("the token would begin so far ahead that its lease would be over the mount's maximum; ask closer to the time, or use a role without %s", fieldGenerateLease)
 	}
 	return nil
 }
@@ -175,17 +174,17 @@ func (i *issuance) grantTimes(g *grant, start *time.Time, ttl time.Duration) err
 func (r *role) checkStart(start, now time.Time) error {
 	switch {
 	case !r.ValidFrom.IsZero() && start.Before(r.ValidFrom):
-		return invalid("%s is before this role's %s, %s", fieldNotBefore, fieldValidFrom, inWords(r.ValidFrom))
+		return invalid("%s is before this role's %s, %s", fieldNotBefore, fieldValidFrom, formatTime(r.ValidFrom))
 	case r.ended(start):
-		return invalid("%s is not before this role's %s, %s", fieldNotBefore, fieldValidUntil, inWords(r.ValidUntil))
+		return invalid("%s is not before this role's %s, %s", fieldNotBefore, fieldValidUntil, formatTime(r.ValidUntil))
 	case start.Before(now.Add(-r.NotBeforeDuration)):
 		return invalid("%s is more than %s in the past; leave it out for a token for now", fieldNotBefore, r.NotBeforeDuration)
 	case r.hasWindow():
 		return nil
 	case start.After(now) && r.MaxNotBefore == 0:
-		return invalid("%s is in the future, and this role does not schedule; leave it out, or have %s set on the role", fieldNotBefore, fieldMaxNotBefore)
+		return invalid("%s is in the future, and this role does not schedule; leave it out, or ask for %s to be set on the role", fieldNotBefore, fieldMaxNotBefore)
 	case start.After(now.Add(r.MaxNotBefore)):
-		return invalid("%s is further ahead than the %s of this role's %s; ask nearer to the time, and give a number in seconds, not milliseconds", fieldNotBefore, r.MaxNotBefore, fieldMaxNotBefore)
+		return invalid("%s is further ahead than the %s of this role's %s; ask closer to the time, and give a number in seconds, not milliseconds", fieldNotBefore, r.MaxNotBefore, fieldMaxNotBefore)
 	}
 	return nil
 }
@@ -199,14 +198,14 @@ func (i *issuance) mint(ctx context.Context, g *grant) (map[string]any, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	token, err := i.signer.token(i.signer.claims(g))
+	token, err := i.signer.token(g)
 	if err != nil {
 		return nil, err
 	}
 	data := map[string]any{
 		fieldToken:      token,
 		fieldRoom:       string(g.room),
-		fieldConsumerID: i.signer.consumerID,
+		fieldConsumerID: i.signer.consumer.ID,
 		fieldNotBefore:  g.notBefore,
 		fieldExpiration: g.expiration,
 		fieldTTL:        i.life(g),

@@ -13,14 +13,15 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/backend/internal/hosttoken"
 	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/backend/internal/rsakey"
 )
 
-// keyPrefix is where key versions are stored, each below its number.
+// keyPrefix is where key versions are stored, each under its number.
 const keyPrefix = "keys/"
 
-// maxKeys is the most key versions that a mount stores. Every one of them is tried on
-// a token that is verified.
+// maxKeys is how many key versions a mount can store. To verify a token, all of them may
+// be tried.
 const maxKeys = 100
 
 // keySource says how a key came into Vault.
@@ -66,7 +67,7 @@ func loadKey(ctx context.Context, s logical.Storage, version int) (*key, error) 
 	return load[storedKey](ctx, s, keyPath(version))
 }
 
-// listKeys returns the stored versions in their order.
+// listKeys returns the stored versions in ascending order.
 func listKeys(ctx context.Context, s logical.Storage) ([]int, error) {
 	names, err := s.List(ctx, keyPrefix)
 	if err != nil {
@@ -82,8 +83,8 @@ func listKeys(ctx context.Context, s logical.Storage) ([]int, error) {
 	return versions, nil
 }
 
-// parsePrivateKey reads a private key that somebody gave. It takes a turn, because
-// the key is tried.
+// parsePrivateKey reads a private key from a request. It takes a turn, because it checks
+// the key with a sample.
 func parsePrivateKey(ctx context.Context, pem string) (*rsakey.PrivateKey, error) {
 	var k *rsakey.PrivateKey
 	err := takeTurn(ctx, func() (err error) {
@@ -96,7 +97,7 @@ func parsePrivateKey(ctx context.Context, pem string) (*rsakey.PrivateKey, error
 	return k, err
 }
 
-// generateKey takes its turn as well, one key at a time.
+// generateKey also takes a turn, and generates one key at a time.
 func generateKey(ctx context.Context, bits int) (*rsakey.PrivateKey, error) {
 	if err := generating.Acquire(ctx, 1); err != nil {
 		return nil, err
@@ -110,8 +111,8 @@ func generateKey(ctx context.Context, bits int) (*rsakey.PrivateKey, error) {
 	return k, err
 }
 
-// A keyring is the public halves of all stored versions, in the order of their
-// numbers. It never changes.
+// A keyring is the public halves of all stored versions, in ascending order. It is
+// immutable.
 type keyring []publicVersion
 
 // A publicVersion is the public half of a version, or nil if the version can't be
@@ -121,8 +122,7 @@ type publicVersion struct {
 	public  *rsakey.PublicKey
 }
 
-// loadKeyring reads all versions. One that is corrupt does not keep the others from
-// being used.
+// loadKeyring reads all versions. If one is corrupt, the others can still be used.
 func loadKeyring(ctx context.Context, s logical.Storage) (keyring, error) {
 	versions, err := listKeys(ctx, s)
 	if err != nil {
@@ -143,7 +143,7 @@ func loadKeyring(ctx context.Context, s logical.Storage) (keyring, error) {
 	return ring, nil
 }
 
-// find returns the version of a key that is stored; 0 if none is.
+// find returns the version of a key; 0 if it is not stored.
 func (r keyring) find(public *rsakey.PublicKey) int {
 	for _, v := range r {
 		if v.public != nil && v.public.Equal(public) {
@@ -153,7 +153,21 @@ func (r keyring) find(public *rsakey.PublicKey) int {
 	return 0
 }
 
-// highest is the highest number; 0 without a version.
+// signerOf tries the versions in order and returns the one that signed a token; 0 if none
+// did. The error is that of the context.
+func (r keyring) signerOf(ctx context.Context, token *hosttoken.Token) (int, error) {
+	for _, v := range r {
+		if err := ctx.Err(); err != nil {
+			return 0, err
+		}
+		if v.public != nil && token.SignedBy(v.public) {
+			return v.version, nil
+		}
+	}
+	return 0, nil
+}
+
+// highest is the highest number; 0 if there is no version.
 func (r keyring) highest() int {
 	if len(r) == 0 {
 		return 0
@@ -161,7 +175,7 @@ func (r keyring) highest() int {
 	return r[len(r)-1].version
 }
 
-// checkCapacity makes sure that one more version may be stored.
+// checkCapacity checks that another version can be stored.
 func (r keyring) checkCapacity(active int) error {
 	if len(r) < maxKeys {
 		return nil
@@ -170,7 +184,7 @@ func (r keyring) checkCapacity(active int) error {
 	if oldest == active {
 		oldest = r[1].version
 	}
-	return invalid("%d key versions are stored, and no more are possible; delete those that are not used any more, such as keys/%d", len(r), oldest)
+	return invalid("%d key versions are stored, and no more are possible; delete one that is not used any more, such as keys/%d", len(r), oldest)
 }
 
 // activeFirst returns the versions in the order in which they are tried on a token:

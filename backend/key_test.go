@@ -25,7 +25,7 @@ func parsedKey(t testing.TB, pem string) *rsakey.PrivateKey {
 	return k
 }
 
-// secondKey is another key than testKey, read without this module.
+// secondKey is a second key, read without this module.
 func secondKey(t testing.TB) *rsa.PrivateKey {
 	t.Helper()
 	k, err := ssh.ParseRawPrivateKey([]byte(readTestdata(t, "rsa2048.openssh.pem")))
@@ -33,7 +33,7 @@ func secondKey(t testing.TB) *rsa.PrivateKey {
 	return k.(*rsa.PrivateKey)
 }
 
-// storedOf is the entry of a key version.
+// storedOf returns the entry of a key version.
 func storedOf(t testing.TB, pem string) storedKey {
 	t.Helper()
 	stored, err := (&key{parsedKey(t, pem), sourceImported, testNow}).stored()
@@ -41,7 +41,7 @@ func storedOf(t testing.TB, pem string) storedKey {
 	return stored
 }
 
-// readKey reads a key that the tests of rsakey have too.
+// readKey reads a key from the tests of rsakey.
 func readKey(t testing.TB, name string) string {
 	t.Helper()
 	raw, err := os.ReadFile(rsakeyTestdata + name)
@@ -49,7 +49,7 @@ func readKey(t testing.TB, name string) string {
 	return string(raw)
 }
 
-// refusedKeys are private keys that are refused.
+// refusedKeys are private keys that the engine refuses.
 func refusedKeys(t testing.TB) map[string]string {
 	t.Helper()
 	files, err := os.ReadDir(rsakeyTestdata + "refused")
@@ -74,8 +74,8 @@ func requireNoEcho(t testing.TB, text, input string) {
 	}
 }
 
-// No bad key changes what is stored or shows up in an answer or the log, whatever
-// JSON type it is wrapped in.
+// A bad key changes nothing in storage, and no part of it appears in an answer or the log,
+// whatever JSON type it is in.
 func TestRefusedKeysLeaveNoTrace(t *testing.T) {
 	m := configured(t)
 	pkcs1 := readTestdata(t, "rsa2048.pkcs1.pem")

@@ -77,14 +77,14 @@ func (b *backend) pathCheckRead(ctx context.Context, req *logical.Request, d *fr
 		Data: map[string]any{
 			fieldAllowed:     true,
 			fieldMatchedRule: g.rule,
-			fieldClaims:      i.signer.claims(g).asMap(),
+			fieldClaims:      i.signer.consumer.Claims(g.room, g.notBefore, g.expiration).Map(),
 		},
 		Warnings: g.warnings,
 	}, nil
 }
 
-// refuseCheck answers a request whose values are wrong: as for any refusal, creds
-// would give the very same message.
+// refuseCheck answers a request with wrong values. As for any refusal, the message is the
+// same as that of creds.
 func (b *backend) refuseCheck(ctx context.Context, req *logical.Request, mistake error) (*logical.Response, error) {
 	name := strings.TrimPrefix(req.Path, checkPrefix)
 	if _, err := b.namedRole(ctx, req, name); err != nil {
@@ -102,9 +102,9 @@ const checkHelpSynopsis = `Say whether a role would give a token, and why not, w
 const checkHelpDescription = `
 Takes room, ttl and not_before as creds/<name> does, makes the same decision for
 the same caller, and signs nothing. If creds would give a token, the answer has
-allowed=true, the entry of the role that allows the room as matched_rule, and
-the claims that would be signed. If not, it has allowed=false, and as reason the
-message that creds would give. A role that does not exist is refused, as by
+allowed=true, the claims that would be signed, and as matched_rule the entry of
+allowed_rooms that matches. If not, it has allowed=false, and as reason the
+message that creds would give. A role that does not exist is refused, as in
 creds.
 
     vault read clanmeeting/check/support room=support-4711

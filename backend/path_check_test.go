@@ -46,8 +46,8 @@ func TestCheckAnswers(t *testing.T) {
 	}, m.mustRead("check/mixed", map[string]any{fieldRoom: "lobby"}))
 }
 
-// check and creds never disagree, over generated roles and requests: the same
-// refusal to the letter, or the very claims that creds then signs.
+// For generated roles and requests, check and creds agree: both give the same refusal, or
+// check shows exactly the claims that creds then signs.
 func TestCheckAndCredsAgree(t *testing.T) {
 	m := configured(t)
 	m.system.MaxLeaseTTLVal = 2 * time.Hour

@@ -87,30 +87,30 @@ It is never returned. No default.`,
 		fieldActiveKey: {
 			Type: framework.TypeInt,
 			Description: `The key version that signs, a number from 1. Set it to switch to a
-version that is stored already, or back. Default: the newest one that
-came in as private_key. Not together with private_key. A read returns 0
+version that is stored already, or back. Default: the last version
+written as private_key. Not together with private_key. A read returns 0
 if no key is active; 0 is accepted only then.`,
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Active key version"},
 		},
 		fieldAudience: {
 			Type:    framework.TypeString,
 			Default: defaultAudience,
-			Description: `The aud claim of every token, 1 to 255 visible characters. Default, and
-what an empty value restores: clanmeeting.`,
+			Description: `The aud claim of every token, 1 to 255 visible characters. Default:
+clanmeeting, which an empty value restores.`,
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Audience"},
 		},
 		fieldIssuer: {
 			Type:    framework.TypeString,
 			Default: defaultIssuer,
-			Description: `The iss claim of every token, 1 to 255 visible characters. Default, and
-what an empty value restores: production.`,
+			Description: `The iss claim of every token, 1 to 255 visible characters. Default:
+production, which an empty value restores.`,
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Issuer"},
 		},
 		fieldDomain: {
 			Type: framework.TypeString,
-			Description: `The host name of the meetings alone, like meet.example.com. With it,
-creds also returns meeting_url. Default: none. An empty value removes
-it.`,
+			Description: `The host name of the meetings, like meet.example.com, without scheme,
+port or path. With it, creds also returns meeting_url. Default: none. An
+empty value removes it.`,
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Domain"},
 		},
 	}
@@ -186,7 +186,7 @@ func (b *backend) pathConfigWrite(ctx context.Context, req *logical.Request, d *
 			return refuse(err)
 		}
 	}
-	// Whatever becomes of the write, the next read loads what storage holds.
+	// Even if the write fails, the next read must load what storage holds.
 	defer b.forget()
 	resp := &logical.Response{}
 	if given != nil {
@@ -204,8 +204,8 @@ func (b *backend) pathConfigWrite(ctx context.Context, req *logical.Request, d *
 	return resp, nil
 }
 
-// givenKey is the private key that the request may carry; nil if it has none. It is
-// tried before anything is locked.
+// givenKey returns the private key of the request; nil if it has none. The key is checked
+// before anything is locked.
 func (b *backend) givenKey(ctx context.Context, d *framework.FieldData) (*key, error) {
 	pem, ok := d.GetOk(fieldPrivateKey)
 	if !ok {
@@ -221,8 +221,8 @@ func (b *backend) givenKey(ctx context.Context, d *framework.FieldData) (*key, e
 	return &key{private: private, source: sourceImported, createdTime: b.now()}, nil
 }
 
-// patched returns the configuration with the fields that the request names. Its
-// error names every problem that it has.
+// patched returns the configuration with the request's changes. The error reports all
+// problems at once.
 func (c *config) patched(d *framework.FieldData) (*config, error) {
 	changed := *c
 	if !c.configured() {
@@ -246,11 +246,11 @@ func (c *config) patched(d *framework.FieldData) (*config, error) {
 	}
 	if v, ok := d.GetOk(fieldActiveKey); ok {
 		if _, ok := d.GetOk(fieldPrivateKey); ok {
-			return nil, invalid("%s and %s exclude each other: a new private key becomes the active one by itself", fieldPrivateKey, fieldActiveKey)
+			return nil, invalid("%s and %s can't be used together: a new private key becomes active by itself", fieldPrivateKey, fieldActiveKey)
 		}
 		changed.ActiveKey = v.(int)
 		if changed.ActiveKey == 0 && c.ActiveKey != 0 {
-			return nil, invalid("%s 0 is accepted only while no key is active; version %d is: set another version, or delete the configuration", fieldActiveKey, c.ActiveKey)
+			return nil, invalid("%s 0 is accepted only while no key is active; version %d is active: set another version, or delete the configuration", fieldActiveKey, c.ActiveKey)
 		}
 	}
 	var problems []error
@@ -260,8 +260,7 @@ func (c *config) patched(d *framework.FieldData) (*config, error) {
 	return &changed, errors.Join(append(problems, changed.check())...)
 }
 
-// checkKeyExists makes sure that a version which is to sign is there, and can be
-// read.
+// checkKeyExists checks that a version is stored and can be read.
 func checkKeyExists(ctx context.Context, s logical.Storage, version int) error {
 	stored, err := loadKey(ctx, s, version)
 	if err == nil && stored == nil {
@@ -274,10 +273,10 @@ func errNoSuchKey(version int) error {
 	return invalid("%s %d does not exist; list the path keys to see which versions do", fieldActiveKey, version)
 }
 
-// activate makes a key the active one of the changed configuration, and stores it if
-// it is not stored yet.
+// activate makes a key the active one of the changed configuration. It stores the key
+// if that is new.
 func (b *backend) activate(ctx context.Context, req *logical.Request, given *key, current, changed *config, resp *logical.Response) error {
-	version, known, err := b.keep(ctx, req, given, current)
+	version, known, err := b.storeOnce(ctx, req, given, current)
 	if err != nil {
 		return err
 	}
@@ -305,7 +304,7 @@ func (b *backend) pathConfigDelete(ctx context.Context, req *logical.Request, _ 
 
 	cfg, err := loadConfig(ctx, req.Storage)
 	if errors.Is(err, errCorrupt) {
-		// Deleting is the way out.
+		// Deleting is how to recover.
 		b.Logger().Warn("the configuration is corrupt and is deleted unread", "error", err)
 		cfg, err = &config{}, nil
 	}
@@ -323,10 +322,9 @@ func (b *backend) pathConfigDelete(ctx context.Context, req *logical.Request, _ 
 	return &logical.Response{}, nil
 }
 
-// delete first takes the active key out of use, then deletes the entries below keys/,
-// and the configuration last. So no node ever misses the key that signs, and a
-// deletion that fails halfway is not mistaken for one: the configuration is still
-// there.
+// delete first deactivates the key, then deletes the entries below keys/, and the
+// configuration last. So no node ever lacks the key that signs. If the deletion fails
+// halfway, the configuration is still there to show it.
 func (c *config) delete(ctx context.Context, s logical.Storage, keys []string) error {
 	last := &config{LastKey: c.LastKey}
 	if c.ActiveKey != 0 {
@@ -358,8 +356,8 @@ says which key version signs.
 
 A write changes only the fields that it names. private_key is stored as the next
 key version and signs from then on; active_key switches to a version that is
-stored already. A read returns the settings, and of the active key the public
-half, which is what the meeting server verifies with. No path returns a private
+stored already. A read returns the settings, and the public half of the active
+key, with which the meeting server verifies tokens. No path returns a private
 key. A delete removes the configuration and every key version; tokens that were
 signed before stay valid until they expire.
 
@@ -369,12 +367,12 @@ is encrypted or damaged, not RSA, under 2048 bits or over 8192, or not alone in
 its PEM. UTF-16, a byte-order mark, quotes, CRLF, indentation and line breaks
 written as \n are repaired.
 
-A private key is stored once: written again, it becomes the active one under the
-version that it has, and a warning says which version was active before. A mount
-keeps 100 key versions at the most.
+A private key is stored once. If you write it again, its existing version
+becomes active, and a warning says which version was active before. A mount
+keeps at most 100 key versions.
 
-If an entry is corrupt, a delete still deletes everything. If it is the active
-key, write private_key, or stage another key and set active_key.
+If an entry is corrupt, a delete still deletes everything. If only the active
+key is corrupt, write private_key, or stage another key and set active_key.
 
     vault write clanmeeting/config consumer_id=acme private_key=@cm-api-key.pem
     vault write clanmeeting/config domain=meet.example.com

@@ -75,10 +75,10 @@ func TestConfigRefusals(t *testing.T) {
 		"key x":              {map[string]any{fieldConsumerID: "a", fieldActiveKey: "x"}, "active_key must be a whole number"},
 		"true as issuer":     {map[string]any{fieldConsumerID: "a", fieldIssuer: true}, "issuer must be one string"},
 		"long issuer":        {map[string]any{fieldConsumerID: "a", fieldIssuer: strings.Repeat("i", 256)}, "issuer must be 1 to 255 characters"},
-		"two, and no key":    {map[string]any{fieldConsumerID: "a", fieldActiveKey: 7, fieldPrivateKey: pkcs1}, "exclude each other"},
+		"two, and no key":    {map[string]any{fieldConsumerID: "a", fieldActiveKey: 7, fieldPrivateKey: pkcs1}, "can't be used together"},
 		"fraction as issuer": {map[string]any{fieldConsumerID: "a", fieldIssuer: 1.5}, "issuer must be one string"},
 		"inexact audience":   {map[string]any{fieldConsumerID: "a", fieldAudience: 9007199254740993}, "audience must be one string"},
-		"two ways at once":   {map[string]any{fieldConsumerID: "a", fieldActiveKey: 0, fieldPrivateKey: pkcs1}, "exclude each other"},
+		"two ways at once":   {map[string]any{fieldConsumerID: "a", fieldActiveKey: 0, fieldPrivateKey: pkcs1}, "can't be used together"},
 		"every problem told": {map[string]any{fieldConsumerID: "a.b", fieldIssuer: " x", fieldDomain: "x:1"}, "consumer_id must be 1 to 128 letters, digits, underscores and hyphens; issuer must"},
 	} {
 		require.Contains(t, m.refused(logical.UpdateOperation, "config", test.data), test.want, name)
@@ -140,7 +140,7 @@ func TestKeyVersions(t *testing.T) {
 	require.EqualValues(t, 2, m.mustRead("config", nil)[fieldActiveKey])
 	require.EqualValues(t, 2, m.mustRead("creds/support", map[string]any{fieldRoom: "support-1"})[fieldKeyVersion])
 
-	// Back to the first: it signs again.
+	// After switching back, the first key signs again.
 	m.mustWrite("config", map[string]any{fieldActiveKey: 1})
 	answer, _ := m.token("support", map[string]any{fieldRoom: "support-1"})
 	require.EqualValues(t, 1, answer[fieldKeyVersion])
@@ -180,7 +180,7 @@ func TestConfigDelete(t *testing.T) {
 	require.Equal(t, "clanmeeting", got[fieldAudience])
 }
 
-func TestDeleteOfNothing(t *testing.T) {
+func TestDeleteIsIdempotent(t *testing.T) {
 	m := newTestMount(t)
 	m.mustDelete("config")
 	m.mustDelete("roles/none")
@@ -189,8 +189,8 @@ func TestDeleteOfNothing(t *testing.T) {
 	require.Empty(t, entries)
 }
 
-// A deletion that fails halfway is none: the configuration stays, without a key in
-// use, until the next attempt takes all of it.
+// If a deletion fails halfway, the configuration stays, without an active key, until the
+// next attempt deletes all of it.
 func TestConfigDeleteThatFails(t *testing.T) {
 	for _, failing := range []string{"keys/1", "keys/2", "config"} {
 		m := configured(t)
@@ -218,9 +218,9 @@ func TestConfigDeleteThatFails(t *testing.T) {
 	}
 }
 
-// Whoever reads, writes and deletes at once gets a whole answer or a refusal, never
-// a fault: the engine's own nodes don't see a change half done.
-func TestConfigChangesAreWhole(t *testing.T) {
+// Concurrent reads, writes and deletions get a complete answer or a refusal, never a
+// fault: within a node, nobody sees half a change.
+func TestConfigChangesAreAtomic(t *testing.T) {
 	m := configured(t)
 	pkcs1 := readTestdata(t, "rsa2048.pkcs1.pem")
 	var wg sync.WaitGroup
@@ -242,8 +242,8 @@ func TestConfigChangesAreWhole(t *testing.T) {
 	wg.Wait()
 }
 
-// A deletion waits for whoever has read the configuration and not its key yet.
-func TestReadsAreWhole(t *testing.T) {
+// A deletion waits for requests that have read the configuration, but not the key yet.
+func TestReadsAreConsistent(t *testing.T) {
 	for path, data := range map[string]map[string]any{"config": nil, "keys/1": nil, "creds/support": {fieldRoom: "support-1"}} {
 		m := configured(t)
 		reached, proceed := make(chan struct{}), make(chan struct{})
@@ -276,7 +276,7 @@ func TestReadsAreWhole(t *testing.T) {
 	}
 }
 
-// A number that a failed write took is not given to another key.
+// A number that was taken by a failed write is never given to another key.
 func TestKeyNumberIsTakenBeforeTheKey(t *testing.T) {
 	m := configured(t)
 	other := readTestdata(t, "rsa2048.openssh.pem")
@@ -315,8 +315,8 @@ func TestConcurrentConfigUpdatesBothSurvive(t *testing.T) {
 	}
 }
 
-// Every way of changing key or configuration is seen by the next read.
-func TestSignerIsLoadedAnewAfterEveryChange(t *testing.T) {
+// The next read sees every kind of change to the key or the configuration.
+func TestSignerIsReloadedAfterEveryChange(t *testing.T) {
 	m := configured(t)
 	read := func() (map[string]any, map[string]any) {
 		return m.token("support", map[string]any{fieldRoom: "support-1"})
@@ -343,12 +343,12 @@ func TestSignerIsLoadedAnewAfterEveryChange(t *testing.T) {
 	cfg.ConsumerID = "other"
 	require.NoError(t, store(t.Context(), m.storage, configStoragePath, *cfg))
 	_, claims = read()
-	require.Equal(t, testConsumer, claims["sub"], "not told yet")
+	require.Equal(t, testConsumer, claims["sub"], "not invalidated yet")
 	m.wire.InvalidateKey(t.Context(), "config")
 	_, claims = read()
 	require.Equal(t, "other", claims["sub"])
 
-	// Another node wrote the key that is the active one.
+	// Another node wrote the active key.
 	require.NoError(t, store(t.Context(), m.storage, "keys/1", storedOf(t, readTestdata(t, "rsa2048.openssh.pem"))))
 	m.wire.InvalidateKey(t.Context(), "keys/1")
 	verified(t, m.mustRead("creds/support", map[string]any{fieldRoom: "support-1"})[fieldToken].(string), secondKey(t))
@@ -369,7 +369,7 @@ func TestLoadDuringInvalidationIsNotKept(t *testing.T) {
 		_, err := m.call(logical.ReadOperation, "creds/support", map[string]any{fieldRoom: "support-1"})
 		done <- err
 	}()
-	<-reached // the old configuration has been read, and no signer been kept yet
+	<-reached // the old configuration has been read, but no signer is cached yet
 
 	cfg, err := loadConfig(t.Context(), inner)
 	require.NoError(t, err)
@@ -381,7 +381,7 @@ func TestLoadDuringInvalidationIsNotKept(t *testing.T) {
 		close(invalidated)
 	}()
 	select {
-	case <-invalidated: // it must wait for the load, or what was loaded is kept
+	case <-invalidated: // it must wait for the load; otherwise the old signer is kept
 	case <-time.After(100 * time.Millisecond):
 	}
 	close(proceed)
@@ -391,8 +391,8 @@ func TestLoadDuringInvalidationIsNotKept(t *testing.T) {
 	require.Equal(t, "staging", claims["iss"])
 }
 
-// An entry says which format it has, so that an engine from before a new limit
-// refuses it rather than ignore the limit.
+// An entry states its format. So an engine that does not know a later limit refuses the
+// entry, and does not ignore the limit.
 func TestStoredFormat(t *testing.T) {
 	m := configured(t)
 	for _, path := range []string{"config", "keys/1", "roles/support"} {

@@ -31,9 +31,9 @@ func (b *backend) pathCreds() *framework.Path {
 	fields[fieldBatchInput] = &framework.FieldSchema{
 		Type: framework.TypeSlice,
 		Description: `On a write, instead of room, ttl and not_before: a list of 1 to 1,000
-objects. Each may have these fields, and a reference, a text that comes
-back. Either all get a token or none does. Not for a role with
-generate_lease. Default: none, for a single token.`,
+objects. Each may have these fields, and a reference, a text that is
+returned with its result. Either all get a token or none does. Not for a
+role with generate_lease. Default: none, for a single token.`,
 	}
 	return &framework.Path{
 		Pattern: "creds/" + framework.GenericNameRegex(fieldName),
@@ -63,24 +63,24 @@ func requestFields() map[string]*framework.FieldSchema {
 		fieldRoom: {
 			Type:  framework.TypeString,
 			Query: true,
-			Description: `The room to be the host of, one that the role allows: 1 to 255 of a-z,
-0-9, "_" and "-"; upper case is lowered. "*" is every room, if the role
-has allow_wildcard_room. Default: the role's default_room.`,
+			Description: `The room that the token is for: 1 to 255 of a-z, 0-9, "_" and "-"; upper
+case becomes lower case. The role must allow it. "*" is every room, if
+the role has allow_wildcard_room. Default: the role's default_room.`,
 		},
 		fieldTTL: {
 			Type:  framework.TypeDurationSecond,
 			Query: true,
-			Description: `The life of the token, in seconds or like 90s, 15m, 1h. It is cut, with
-a warning, to the role's max_ttl and the mount's maximum. Default: the
-role's ttl.`,
+			Description: `The life of the token, in seconds or like 90s, 15m, 1h. If it is over
+the role's max_ttl or the mount's maximum, it is cut, with a warning.
+Default: the role's ttl.`,
 		},
 		fieldNotBefore: {
 			Type:  framework.TypeTime,
 			Query: true,
-			Description: `When the token begins to be valid, for a scheduled meeting, as RFC 3339
-like 2030-01-31T09:00:00Z, or in seconds since the epoch. Its life
-counts from then. Not further ahead than the role's max_not_before, or
-within the role's window. Default: now, or the role's valid_from.`,
+			Description: `For a scheduled meeting: when the token becomes valid, as RFC 3339 like
+2030-01-31T09:00:00Z, or in seconds since the epoch. Its life counts
+from then. At most max_not_before of the role ahead, or any time in the
+role's window. Default: now, or the role's valid_from.`,
 		},
 	}
 }
@@ -89,12 +89,12 @@ func credsResponseFields() map[string]*framework.FieldSchema {
 	return map[string]*framework.FieldSchema{
 		fieldToken:      {Type: framework.TypeString, Required: true, Description: "The host token, a JWT."},
 		fieldRoom:       {Type: framework.TypeString, Required: true, Description: "The room that the token is for."},
-		fieldConsumerID: {Type: framework.TypeString, Required: true, Description: "The consumer that the room is of."},
+		fieldConsumerID: {Type: framework.TypeString, Required: true, Description: "The consumer that the room belongs to."},
 		fieldDomain:     {Type: framework.TypeString, Description: "The host name of the meetings, if the configuration has one."},
-		fieldNotBefore:  {Type: framework.TypeInt64, Required: true, Description: "When the token begins to be valid, in seconds since the epoch."},
+		fieldNotBefore:  {Type: framework.TypeInt64, Required: true, Description: "When the token becomes valid, in seconds since the epoch."},
 		fieldExpiration: {Type: framework.TypeInt64, Required: true, Description: "When the token expires, in seconds since the epoch."},
 		fieldTTL:        {Type: framework.TypeInt64, Required: true, Description: "Seconds from now until the token expires."},
-		fieldKeyVersion: {Type: framework.TypeInt, Required: true, Description: "The key version that signed."},
+		fieldKeyVersion: {Type: framework.TypeInt, Required: true, Description: "The key version that signed the token."},
 		fieldMeetingURL: {Type: framework.TypeString, Description: "The link that opens the room as its host, if the configuration has a domain and the token is for one room."},
 	}
 }
@@ -107,7 +107,7 @@ func credsOrBatchResponseFields() map[string]*framework.FieldSchema {
 	}
 	fields[fieldBatchResults] = &framework.FieldSchema{
 		Type:        framework.TypeSlice,
-		Description: "The answers to a batch, in its order: what a single answer's data would be, and the item's reference.",
+		Description: "The results of a batch, in the order of its items: for each one the data of a single answer, and its reference.",
 	}
 	return fields
 }
@@ -117,8 +117,8 @@ func (b *backend) secretToken() *framework.Secret {
 	return &framework.Secret{
 		Type:   secretTypeToken,
 		Fields: credsResponseFields(),
-		// A signed token can't be recalled: the lease goes, the token works until it
-		// expires.
+		// A signed token can't be recalled: the lease ends, but the token works until
+		// it expires.
 		Revoke: func(context.Context, *logical.Request, *framework.FieldData) (*logical.Response, error) {
 			return nil, nil
 		},
@@ -129,7 +129,7 @@ func (b *backend) pathCredsRead(ctx context.Context, req *logical.Request, d *fr
 	for {
 		resp, err := b.creds(ctx, req, d)
 		if errors.Is(err, errChanged) {
-			continue // decide it anew, by what is stored now
+			continue // decide again, with what is stored now
 		}
 		if err == nil {
 			// Last of all: the process may have been suspended at any moment before.
@@ -181,9 +181,9 @@ func (b *backend) creds(ctx context.Context, req *logical.Request, d *framework.
 	return resp, nil
 }
 
-// unchanged returns a function that returns errChanged once the role is another one
-// than was read, and errSuspended after a suspension. A batch takes seconds, in which the
-// role may be narrowed.
+// unchanged returns a function that returns errChanged once the role has changed, and
+// errSuspended after a suspension. A batch takes seconds, and meanwhile somebody may
+// restrict the role.
 func (b *backend) unchanged(req *logical.Request, d *framework.FieldData, r *role) func(context.Context) error {
 	name := d.Get(fieldName).(string)
 	return func(ctx context.Context) error {
@@ -209,26 +209,26 @@ const credsHelpDescription = `
 Signs a token for one room, with the active key and within the limits of the
 role. A read takes room, ttl and not_before as query parameters, a write takes
 them as fields; the answer is the same. With batch_input, a write asks for up to
-1,000 tokens, by JSON from standard input or a file.
+1,000 tokens, as JSON from standard input or a file.
 
-Nothing is stored, and a token can't be recalled: it works until it expires, so
+Nothing is stored, and a token can't be recalled. It works until it expires, so
 ask for one when it is needed. The meeting server checks it when the host
-connects, not for as long as the meeting lasts.
+connects, not during the meeting.
 
 Refused: a role that does not exist or has ended; a room that the role does not
-allow, or none if it has no default_room; a not_before further ahead than the
-role's max_not_before, outside of its window, or in the past. A ttl over the
+allow; no room, if the role has no default_room; a not_before further ahead than
+the role's max_not_before, outside its window, or in the past. A ttl over the
 role's max_ttl or the mount's maximum is cut, with a warning. To see why a
 request is refused, or which rule allows it, send the same request to
 check/<name>.
 
-A batch is all or nothing: if an item is refused, the message names each refused
-one, up to 20, and no token is made.
+A batch is all or nothing: if an item is refused, no token is made. The message
+names the refused items, up to 20.
 
     vault read clanmeeting/creds/support room=support-4711
     vault read -field=token clanmeeting/creds/support room=support-4711 ttl=2m
 
-A meeting that begins in an hour, of a role with max_not_before; and two tokens
+A token for a meeting in an hour, if the role has max_not_before; and two tokens
 at once:
 
     vault read clanmeeting/creds/webinar room=launch \

@@ -15,9 +15,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// RS256 is deterministic: with a fixed key and a fixed clock a token is the same
-// to the byte. The golden one was verified with the standard library when it was
-// made, and is verified with it here.
+// RS256 is deterministic: with a fixed key and a fixed clock, every byte of a token is
+// known. The golden token was verified with the standard library when it was made, and is
+// verified with it here.
 func TestGoldenToken(t *testing.T) {
 	m := configured(t)
 	golden := strings.TrimSpace(readTestdata(t, "golden.jwt"))
@@ -73,8 +73,8 @@ func TestCredsUnknownRole(t *testing.T) {
 	require.Equal(t, `role "nobody" not found`, m.refused(logical.ReadOperation, "creds/nobody", nil))
 }
 
-// Somebody who holds a role wants one room more.
-func TestRoomsThatARoleDoesNotGive(t *testing.T) {
+// A caller tries rooms that the role does not allow.
+func TestRefusedRooms(t *testing.T) {
 	m := configured(t)
 	m.mustWrite("roles/globs", map[string]any{fieldAllowedRooms: "support-*,a*b*c,exact"})
 	m.mustWrite("roles/any", map[string]any{fieldAllowedRooms: "*"})
@@ -99,7 +99,7 @@ func TestRoomsThatARoleDoesNotGive(t *testing.T) {
 	require.Contains(t, m.refused(logical.ReadOperation, "creds/globs", map[string]any{fieldRoom: ""}), "room is required")
 }
 
-// hostileRooms are no names of a room for anybody.
+// hostileRooms are never valid room names.
 func hostileRooms() []any {
 	return []any{
 		"support-1 ", " support-1", "support-1\n", "support-1\x00", "support-1\r\nx", "\tsupport-1",
@@ -116,7 +116,7 @@ func hostileRooms() []any {
 	}
 }
 
-func TestRoomsThatARoleGives(t *testing.T) {
+func TestAllowedRooms(t *testing.T) {
 	m := configured(t)
 	m.mustWrite("roles/globs", map[string]any{fieldAllowedRooms: "support-*,a*b*c,exact,4711"})
 	m.mustWrite("roles/any", map[string]any{fieldAllowedRooms: "*"})
@@ -152,7 +152,7 @@ func TestRoomsThatARoleGives(t *testing.T) {
 	}
 }
 
-// Somebody who holds a role wants one minute more.
+// A caller tries to get more time than the role allows.
 func TestTTL(t *testing.T) {
 	m := configured(t)
 	m.mustWrite("roles/short", map[string]any{fieldAllowedRooms: "*", fieldTTL: "5m", fieldMaxTTL: "10m"})
@@ -198,7 +198,7 @@ func TestTTL(t *testing.T) {
 	for _, ttl := range []any{"-1", "-5m", "forever", "1.5s", "500ms", 1.5, []any{60}, "9223372036854775807", 1e300, map[string]any{}, "5m,10h"} {
 		require.Contains(t, m.refused(logical.ReadOperation, "creds/short", map[string]any{fieldRoom: "x", fieldTTL: ttl}), fieldTTL, "%v", ttl)
 	}
-	// No request carries a max_ttl of its own.
+	// A request can't set max_ttl.
 	resp := m.must(m.call(logical.ReadOperation, "creds/short", map[string]any{fieldRoom: "x", fieldTTL: "10h", fieldMaxTTL: "10h", "max_not_before": "1h"}))
 	require.EqualValues(t, 600, resp.Data[fieldTTL])
 }
@@ -244,7 +244,7 @@ func TestNotBefore(t *testing.T) {
 		notBefore any
 		want      string
 	}{
-		{"webinar", at(86401), "further ahead than the 24h0m0s of this role's max_not_before; ask nearer to the time"},
+		{"webinar", at(86401), "further ahead than the 24h0m0s of this role's max_not_before; ask closer to the time"},
 		{"webinar", now * 1000, "in seconds, not milliseconds"},
 		{"webinar", at(-61), "more than 1m0s in the past"},
 		{"webinar", "0", "more than 1m0s in the past"},
@@ -285,8 +285,8 @@ func TestLease(t *testing.T) {
 	}
 }
 
-// Vault cuts a lease at the mount's maximum. One that would then end before its
-// token is refused.
+// Vault cuts a lease at the mount's maximum. If the lease would then end before its token,
+// the request is refused.
 func TestLeaseBeyondTheMount(t *testing.T) {
 	m := configured(t)
 	m.system.MaxLeaseTTLVal = time.Hour
@@ -301,7 +301,7 @@ func TestLeaseBeyondTheMount(t *testing.T) {
 	require.EqualValues(t, 315_350_300, answer[fieldTTL])
 }
 
-// Whatever ends up in a field of another type, no message repeats it.
+// No message repeats the value of a field that has the wrong type.
 func TestNoFieldEchoesAKey(t *testing.T) {
 	m := configured(t)
 	pkcs1 := readTestdata(t, "rsa2048.pkcs1.pem")
@@ -332,8 +332,8 @@ func TestRelativePaths(t *testing.T) {
 	require.NotContains(t, m.log.String(), "[ERROR]")
 }
 
-// A null is as good as not naming the field.
-func TestNullIsNotNamed(t *testing.T) {
+// null means that the field was not given.
+func TestNullMeansNotGiven(t *testing.T) {
 	m := configured(t)
 	m.mustWrite("config", map[string]any{fieldDomain: "meet.example.com"})
 	before, role := m.mustRead("config", nil), m.mustRead("roles/support", nil)
@@ -350,18 +350,18 @@ func TestNullIsNotNamed(t *testing.T) {
 	require.Equal(t, role, m.mustRead("roles/support", nil))
 }
 
-// A performance standby can't register a lease; logical.ErrReadOnly has Vault
-// forward the request. A token without one it can serve itself.
+// A performance standby can't register a lease: logical.ErrReadOnly makes Vault forward
+// the request. It can serve tokens without a lease itself.
 func TestPerformanceStandby(t *testing.T) {
 	m := configured(t)
 	m.mustWrite("roles/leased", map[string]any{fieldAllowedRooms: "*", fieldGenerateLease: true})
 	m.system.ReplicationStateVal = consts.ReplicationPerformanceStandby
 
-	// The next request for a lease is forwarded, though the state from before is
-	// still remembered for the rest.
+	// The next request for a lease is forwarded, although the old state is still cached
+	// for other requests.
 	_, err := m.call(logical.ReadOperation, "creds/leased", map[string]any{fieldRoom: "x"})
 	require.EqualError(t, err, logical.ErrReadOnly.Error())
-	m.advance(stateLife)
+	m.advance(systemLife)
 	m.token("support", map[string]any{fieldRoom: "support-1"})
 	_, err = m.call(logical.ReadOperation, "creds/leased", map[string]any{fieldRoom: "x"})
 	require.EqualError(t, err, logical.ErrReadOnly.Error())
@@ -370,6 +370,27 @@ func TestPerformanceStandby(t *testing.T) {
 		require.EqualError(t, err, logical.ErrReadOnly.Error())
 	}
 	require.NotContains(t, m.log.String(), "request failed", "a forwarded request is no fault")
+}
+
+// After a tune, tokens have the former maximum for a second. Those with a lease don't, or
+// they would outlive it, and neither has the warning of a role that is written.
+func TestMaximumAfterATune(t *testing.T) {
+	m := configured(t)
+	m.mustWrite("roles/leased", map[string]any{fieldAllowedRooms: "*", fieldTTL: "1h", fieldGenerateLease: true})
+	m.mustWrite("roles/plain", map[string]any{fieldAllowedRooms: "*", fieldTTL: "1h"})
+	ttlOf := func(role string) any {
+		answer, _ := m.token(role, map[string]any{fieldRoom: "x"})
+		return answer[fieldTTL]
+	}
+	require.EqualValues(t, 3600, ttlOf("plain"))
+	m.system.MaxLeaseTTLVal = time.Minute
+	require.EqualValues(t, 3600, ttlOf("plain"))
+	require.EqualValues(t, 60, ttlOf("leased"))
+	require.NotEmpty(t, m.must(m.call(logical.UpdateOperation, "roles/plain", map[string]any{fieldTTL: "1h"})).Warnings)
+	m.advance(systemLife - time.Millisecond)
+	require.EqualValues(t, 3600, ttlOf("plain"))
+	m.advance(time.Millisecond)
+	require.EqualValues(t, 60, ttlOf("plain"))
 }
 
 func TestCredsWriteNothing(t *testing.T) {

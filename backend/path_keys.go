@@ -24,7 +24,7 @@ const (
 	fieldActive      = "active"
 )
 
-// generatedKeyBits are the sizes that keys/generate makes.
+// generatedKeyBits are the sizes that keys/generate supports.
 var generatedKeyBits = []int{2048, 3072, 4096}
 
 const defaultKeyBits = 2048
@@ -42,7 +42,7 @@ func (b *backend) pathKeyList() *framework.Path {
 				Summary:  "List the key versions.",
 				Responses: map[int][]framework.Response{
 					http.StatusOK: {{Description: "OK", Fields: map[string]*framework.FieldSchema{
-						"keys": {Type: framework.TypeStringSlice, Required: true, Description: "The key versions, in their order."},
+						"keys": {Type: framework.TypeStringSlice, Required: true, Description: "The key versions, in ascending order."},
 					}}},
 				},
 			},
@@ -62,21 +62,21 @@ func (b *backend) pathKeyGenerate() *framework.Path {
 				Default:       defaultKeyBits,
 				AllowedValues: []any{2048, 3072, 4096},
 				Description: `The size of the key in bits: 2048, 3072 or 4096. Default: 2048. A
-signature with 4096 bits costs five times one with 2048.`,
+signature with 4096 bits takes five times as long as one with 2048.`,
 				DisplayAttrs: &framework.DisplayAttributes{Name: "Key bits"},
 			},
 		},
 		Operations: map[logical.Operation]framework.OperationHandler{
 			logical.UpdateOperation: &framework.PathOperation{
 				Callback:                    b.pathKeysGenerate,
-				Summary:                     "Make a key pair inside Vault, as the next key version.",
+				Summary:                     "Generate a key pair inside Vault, as the next key version.",
 				Responses:                   newKeyResponses(),
 				ForwardPerformanceStandby:   true,
 				ForwardPerformanceSecondary: true,
 				DisplayAttrs:                &framework.DisplayAttributes{OperationVerb: "generate", OperationSuffix: "key"},
 			},
 		},
-		HelpSynopsis:    "Make a key pair inside Vault, without activating it.",
+		HelpSynopsis:    "Generate a key pair inside Vault, without activating it.",
 		HelpDescription: keysGenerateHelpDescription,
 		DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix},
 	}
@@ -139,7 +139,7 @@ func (b *backend) pathKey() *framework.Path {
 	}
 }
 
-// newKeyResponseFields are what names a key that was just stored.
+// newKeyResponseFields describe a key that was just stored.
 func newKeyResponseFields() map[string]*framework.FieldSchema {
 	return map[string]*framework.FieldSchema{
 		fieldVersion:         {Type: framework.TypeInt, Required: true, Description: "The key version."},
@@ -161,7 +161,7 @@ func keyResponseFields() map[string]*framework.FieldSchema {
 	return fields
 }
 
-// keyData names a key version by its public half.
+// keyData describes a key version and its public half in a response.
 func keyData(version int, public *rsakey.PublicKey) map[string]any {
 	data := publicData(public)
 	data[fieldVersion] = version
@@ -195,7 +195,7 @@ func (b *backend) pathKeysGenerate(ctx context.Context, req *logical.Request, d 
 	return b.stage(ctx, req, &key{private, sourceGenerated, b.now()})
 }
 
-// checkCapacity refuses what could not be stored before a key is generated for it.
+// checkCapacity refuses another key if the mount is full, before one is generated.
 func (b *backend) checkCapacity(ctx context.Context, s logical.Storage) error {
 	cfg, ring, err := b.keys(ctx, s)
 	if err != nil {
@@ -220,7 +220,7 @@ func (b *backend) stage(ctx context.Context, req *logical.Request, k *key) (*log
 	if err != nil {
 		return nil, err
 	}
-	version, known, err := b.keep(ctx, req, k, cfg)
+	version, known, err := b.storeOnce(ctx, req, k, cfg)
 	if err != nil {
 		return refuse(err)
 	}
@@ -234,10 +234,10 @@ func (b *backend) stage(ctx context.Context, req *logical.Request, k *key) (*log
 	return resp, nil
 }
 
-// keep returns the version under which a key is stored, and whether it was known
-// before. A new one is stored under the next version. The caller holds configLock for
+// storeOnce stores a key as the next version, unless it is stored already. It returns the
+// key's version, and whether it was known before. The caller holds configLock for
 // writing.
-func (b *backend) keep(ctx context.Context, req *logical.Request, k *key, cfg *config) (version int, known bool, err error) {
+func (b *backend) storeOnce(ctx context.Context, req *logical.Request, k *key, cfg *config) (version int, known bool, err error) {
 	ring, err := loadKeyring(ctx, req.Storage)
 	if err != nil {
 		return 0, false, err
@@ -257,7 +257,7 @@ func (b *backend) keep(ctx context.Context, req *logical.Request, k *key, cfg *c
 	return version, false, nil
 }
 
-// keys returns the configuration and the public halves of all keys, at one moment.
+// keys returns the configuration and the public halves of all keys, both as of one moment.
 func (b *backend) keys(ctx context.Context, s logical.Storage) (*config, keyring, error) {
 	b.configLock.RLock()
 	defer b.configLock.RUnlock()
@@ -304,7 +304,7 @@ func (b *backend) pathKeyDelete(ctx context.Context, req *logical.Request, d *fr
 		return nil, err
 	}
 	if version == cfg.ActiveKey {
-		return refuse(invalid("%s %d is the active one; set %s of config to another first", fieldVersion, version, fieldActiveKey))
+		return refuse(invalid("%s %d is the active one; set %s of config to another version first", fieldVersion, version, fieldActiveKey))
 	}
 	stored, err := listKeys(ctx, req.Storage)
 	if err != nil {
@@ -313,7 +313,7 @@ func (b *backend) pathKeyDelete(ctx context.Context, req *logical.Request, d *fr
 	if !slices.Contains(stored, version) {
 		return &logical.Response{}, nil
 	}
-	// The signer has another key, and stays in use.
+	// The signer uses another key, so it stays in use.
 	defer b.ring.Store(nil)
 	if err := remove(ctx, req.Storage, keyPath(version)); err != nil {
 		return nil, err
@@ -323,21 +323,21 @@ func (b *backend) pathKeyDelete(ctx context.Context, req *logical.Request, d *fr
 }
 
 const keysHelpDescription = `
-Lists the key versions that are stored, oldest first. Where there is none, no
-value is found. The one that signs is active_key of config.
+Lists the key versions that are stored, oldest first. If there is none, the CLI
+says "No value found". The version that signs is active_key of config.
 
     vault list clanmeeting/keys
 `
 
 const keysGenerateHelpDescription = `
-Makes a key pair inside Vault and stores it as the next key version. It does not
-sign yet. The answer has its version and its public half; the private half never
-leaves Vault. Hand the public half to Clan Meeting, and when they have put it in
-place, make the version the active one (here 2; a list of keys shows which there
-are). To go back, set active_key back.
+Generates a key pair inside Vault and stores it as the next key version. It does
+not sign yet. The answer has its version and its public half; the private half
+never leaves Vault. Give the public half to Clan Meeting. When they have
+installed it, set active_key to the version (here 2; a list of keys shows them
+all). To go back, set active_key to the old version.
 
-Refused: any other size than 2048, 3072 or 4096 bits, and more than 100
-versions. One key is generated at a time.
+Refused: sizes other than 2048, 3072 and 4096 bits, and more than 100 versions.
+One key is generated at a time.
 
     vault write -field=public_key clanmeeting/keys/generate key_bits=2048 \
       > cm-public-key.pem
@@ -347,13 +347,14 @@ versions. One key is generated at a time.
 
 const keysImportHelpDescription = `
 Stores a private key as the next key version. It does not sign yet. The answer
-has its version; make that the active one (here 2) when Clan Meeting has put the
-public half in place. To let a key sign at once, write it to config instead.
+has its version. When Clan Meeting has installed the public half, set active_key
+to that version (here 2). If the key may sign at once, write it to config
+instead.
 
 Refused, with nothing stored: a key that is encrypted or damaged, not RSA, under
 2048 bits or over 8192, or not alone in its PEM; more than 100 versions. A key
-is stored once: if it is stored already, the answer has the version that it has,
-and a warning says so.
+is stored once: if it is stored already, the answer has its existing version and
+a warning.
 
     vault write clanmeeting/keys/import private_key=@new-key.pem
     vault write clanmeeting/config active_key=2
@@ -366,7 +367,7 @@ returns the private half.
 
 A delete removes a key version. Its number is not used again. Tokens that it
 signed stay valid until they expire, or until Clan Meeting drops its public
-half. Refused: deleting the active version; set active_key of config to another
+half. The active version can't be deleted; set active_key of config to another
 one first.
 
     vault read clanmeeting/keys/1

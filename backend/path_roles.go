@@ -116,7 +116,7 @@ func roleRoomFields() map[string]*framework.FieldSchema {
 			Description: `The rooms that a token may be for, separated by commas: names, and globs
 in which "*" stands for any part of a name, like support-*. "*" alone is
 any named room. Each has 1 to 255 of a-z, 0-9, "_", "-" and "*"; upper
-case is lowered. At most 2,000 entries and 128 KiB. Default: none.`,
+case becomes lower case. At most 2,000 entries, 128 KiB. Default: none.`,
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Allowed rooms", Description: `Names of rooms, and globs in which "*" stands for any part of a name.`},
 		},
 		fieldAllowedRoomsTemplate: {
@@ -129,9 +129,9 @@ team-{{identity.entity.metadata.team}}-*. Default: false.`,
 		},
 		fieldDefaultRoom: {
 			Type: framework.TypeString,
-			Description: `The room of a token whose request names none: one room name, which must
-itself be allowed. Default: none, and a request must name a room. An
-empty value removes it.`,
+			Description: `The room for a request that names none: one room name that the role
+allows. Default: none; a request must then name a room. An empty value
+removes it.`,
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Default room"},
 		},
 		fieldAllowWildcardRoom: {
@@ -149,32 +149,32 @@ func roleTimeFields() map[string]*framework.FieldSchema {
 		fieldTTL: {
 			Type:    framework.TypeDurationSecond,
 			Default: int(defaultTTL.Seconds()),
-			Description: `The life of a token whose request names none, in seconds or like 90s,
-15m, 1h; max_ttl at the most. Default, and what 0 restores: 15m, or
-max_ttl if that is less.`,
+			Description: `The life of a token if the request names none, in seconds or like 90s,
+15m, 1h; at most max_ttl. Default: 15m, or max_ttl if that is less; 0
+restores it.`,
 			DisplayAttrs: &framework.DisplayAttributes{Name: "TTL"},
 		},
 		fieldMaxTTL: {
 			Type:    framework.TypeDurationSecond,
 			Default: int(defaultMaxTTL.Seconds()),
 			Description: `The longest life that a request can get, in seconds or like 90s, 15m,
-1h; 3650d at the most. The mount's maximum applies, too. Default, and
-what 0 restores: 1h.`,
+1h; at most 3650d. The mount's maximum applies, too. Default: 1h; 0
+restores it.`,
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Maximum TTL"},
 		},
 		fieldNotBeforeDuration: {
 			Type:    framework.TypeDurationSecond,
 			Default: int(defaultNotBeforeDuration.Seconds()),
-			Description: `How far nbf is backdated on a token for use now, for meeting servers
-whose clock is behind, in seconds or like 90s, 15m; 24h at the most.
+			Description: `How far nbf is backdated on a token for use now, in case the meeting
+server's clock is behind, in seconds or like 90s, 15m; at most 24h.
 Default: 30s.`,
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Not-before duration"},
 		},
 		fieldMaxNotBefore: {
 			Type:    framework.TypeDurationSecond,
 			Default: 0,
-			Description: `How far ahead not_before of a request may lie, in seconds or like 15m,
-24h, 7d; 3650d at the most. Default: 0, which refuses scheduling.`,
+			Description: `How far ahead a request's not_before may be, in seconds or like 15m,
+24h, 7d; at most 3650d. Default: 0, which refuses scheduling.`,
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Maximum not-before"},
 		},
 		fieldGenerateLease: {
@@ -188,21 +188,21 @@ does not end the token. Default: false.`,
 	}
 }
 
-// roleWindowFields are texts and not framework.TypeTime, because an empty value means
-// something.
+// roleWindowFields are strings and not framework.TypeTime, because an empty value removes
+// a time.
 func roleWindowFields() map[string]*framework.FieldSchema {
 	return map[string]*framework.FieldSchema{
 		fieldValidFrom: {
 			Type: framework.TypeString,
-			Description: `No token of this role is valid earlier, whatever a request asks for. A
-request before it gets a token that begins then. As RFC 3339, like
+			Description: `No token of this role is valid earlier, whatever a request asks for. An
+earlier request gets a token that begins then. As RFC 3339, like
 2030-01-31T09:00:00Z, or in seconds since the epoch. Default: none. An
 empty value removes it.`,
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Valid from"},
 		},
 		fieldValidUntil: {
 			Type: framework.TypeString,
-			Description: `No token of this role is valid later, and none is given from then on.
+			Description: `No token of this role is valid later, and the role then gives no more.
 As RFC 3339, like 2030-01-31T18:00:00Z, or in seconds since the epoch.
 Default: none. An empty value removes it.`,
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Valid until"},
@@ -217,7 +217,7 @@ func roleResponseFields() map[string]*framework.FieldSchema {
 		field.Required = true
 		field.Default = nil
 		if field.Type == framework.TypeDurationSecond {
-			field.Type = framework.TypeInt64 // a duration reads back as its seconds
+			field.Type = framework.TypeInt64 // a duration reads back as seconds
 		}
 	}
 	return fields
@@ -254,8 +254,8 @@ func (b *backend) pathRoleRead(ctx context.Context, req *logical.Request, d *fra
 		fieldMaxTTL:               int64(r.MaxTTL.Seconds()),
 		fieldNotBeforeDuration:    int64(r.NotBeforeDuration.Seconds()),
 		fieldMaxNotBefore:         int64(r.MaxNotBefore.Seconds()),
-		fieldValidFrom:            inWords(r.ValidFrom),
-		fieldValidUntil:           inWords(r.ValidUntil),
+		fieldValidFrom:            formatTime(r.ValidFrom),
+		fieldValidUntil:           formatTime(r.ValidUntil),
 		fieldGenerateLease:        r.GenerateLease,
 	}}, nil
 }
@@ -272,13 +272,13 @@ func (b *backend) pathRoleWrite(ctx context.Context, req *logical.Request, d *fr
 	}
 	b.sendEvent(ctx, req, eventRoleWrite, true, fieldName, name)
 	resp := &logical.Response{}
-	for _, warning := range r.warnings(b.System().MaxLeaseTTL(), b.now()) {
+	for _, warning := range r.warnings(b.vault.MaxLeaseTTL(), b.now()) {
 		resp.AddWarning(warning)
 	}
 	return resp, nil
 }
 
-// writeRole stores the role with what the request changes of it.
+// writeRole stores the role with the request's changes.
 func writeRole(ctx context.Context, s logical.Storage, name string, d *framework.FieldData) (*role, error) {
 	current, err := loadRole(ctx, s, name)
 	if err != nil {
@@ -299,7 +299,7 @@ func writeRole(ctx context.Context, s logical.Storage, name string, d *framework
 
 func (b *backend) pathRoleDelete(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	name := d.Get(fieldName).(string)
-	// Deleted unread: a role that can't be decoded must go, too.
+	// Not read first, so that a role that can't be decoded is deleted, too.
 	err := b.roles.change(name, func() error { return remove(ctx, req.Storage, rolePath(name)) })
 	if err != nil {
 		return nil, err
@@ -353,7 +353,7 @@ func (s *storedRole) patchWindow(d *framework.FieldData) error {
 		}
 		t, err := parseDate(text.(string))
 		if err != nil {
-			problems = append(problems, invalid("%s must be %s; an empty value removes it", end.name, wanted(framework.TypeTime)))
+			problems = append(problems, invalid("%s must be %s; an empty value removes it", end.name, accepted(framework.TypeTime)))
 			continue
 		}
 		*end.target = t
@@ -368,13 +368,13 @@ func (r *role) warnings(mountMax time.Duration, now time.Time) []string {
 		warnings = append(warnings, fieldAllowWildcardRoom+` lets this role issue tokens for room "*", which make their holder the host of every room of the consumer`)
 	}
 	if r.MaxTTL > longMaxTTL {
-		warnings = append(warnings, fmt.Sprintf("%s of %s is over %s: a token can't be revoked and is good until it expires", fieldMaxTTL, r.MaxTTL, longMaxTTL))
+		warnings = append(warnings, fmt.Sprintf("%s of %s is over %s: a token can't be revoked and works until it expires", fieldMaxTTL, r.MaxTTL, longMaxTTL))
 	}
 	if r.MaxTTL > mountMax {
 		warnings = append(warnings, fmt.Sprintf("%s of %s is over the mount's maximum of %s, which applies", fieldMaxTTL, r.MaxTTL, mountMax))
 	}
 	if r.ended(now) {
-		warnings = append(warnings, fmt.Sprintf("%s, %s, is in the past: this role gives no token", fieldValidUntil, inWords(r.ValidUntil)))
+		warnings = append(warnings, fmt.Sprintf("%s, %s, is in the past: this role gives no tokens", fieldValidUntil, formatTime(r.ValidUntil)))
 	}
 	if r.MaxNotBefore > longMaxNotBefore {
 		warnings = append(warnings, fmt.Sprintf("%s of %s is over %s: a scheduled token stops working when its key is replaced", fieldMaxNotBefore, r.MaxNotBefore, inDays(longMaxNotBefore)))
@@ -383,7 +383,8 @@ func (r *role) warnings(mountMax time.Duration, now time.Time) []string {
 }
 
 const rolesHelpDescription = `
-Lists the names of the roles, sorted. If there is none, no value is found.
+Lists the names of the roles, sorted. If there is none, the CLI says "No value
+found".
 
     vault list clanmeeting/roles
 `
@@ -392,22 +393,23 @@ const roleHelpSynopsis = `Manage a role, which says what tokens may be for and h
 
 const roleHelpDescription = `
 A role limits the rooms and the life of the tokens that are read from
-creds/<name>. A write to a name that is not there creates the role; to one that
-is there, it changes only the fields that it names.
+creds/<name>. A write creates the role if it does not exist. Otherwise it
+changes only the fields that it names.
 
-A room must match one entry of allowed_rooms whole: "support-*" allows
-support-4711, not my-support-4711, and "*" alone allows any named room. A token
-for every room, room=*, needs allow_wildcard_room, whatever allowed_rooms says.
+The whole name of a room must match one entry of allowed_rooms: "support-*"
+allows support-4711, not my-support-4711, and "*" alone allows any named room. A
+token for every room, room=*, needs allow_wildcard_room, whatever allowed_rooms
+says.
 
 With allowed_rooms_template, entries and default_room may hold the identity
 templates of Vault's policies. A value stands for one literal part of a name, in
-lower case. If the caller has no entity, no such value, or one with anything but
-a-z, 0-9, "_" and "-" in it, the entry matches nothing.
+lower case. An entry matches nothing if the caller has no entity or no such
+value, or if the value has anything but a-z, 0-9, "_" and "-" in it.
 
 With valid_from and valid_until, the role itself keeps a host from starting
-early, and ends with its event. A request that comes before valid_from gets a
-token that begins then; a token that would outlive valid_until is cut, with a
-warning. If both are set, a request may name any not_before between them.
+early, and ends with its event. A request before valid_from gets a token that
+begins then. A token that would outlive valid_until is cut, with a warning. If
+both are set, a request may name any not_before between them.
 
 Refused: a role that allows nothing, a ttl over max_ttl, a default_room that the
 role does not allow, a valid_until that is not after valid_from, a fraction of a

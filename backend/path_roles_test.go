@@ -121,7 +121,7 @@ func TestRoleUpdateKeepsTheRest(t *testing.T) {
 		fieldTTL: float64(300), fieldMaxTTL: float64(1800), fieldDefaultRoom: "support-1", fieldMaxNotBefore: float64(3600),
 	}), m.mustRead("roles/a", nil))
 
-	// An update is held against the whole role, not only what it names.
+	// An update is checked together with the rest of the role.
 	require.Contains(t, m.refused(logical.UpdateOperation, "roles/a", map[string]any{fieldAllowedRooms: "sales-*"}), "default_room must itself be allowed")
 	m.mustWrite("roles/a", map[string]any{fieldAllowedRooms: "sales-*", fieldDefaultRoom: ""})
 }
@@ -179,7 +179,7 @@ func TestConcurrentRoleUpdatesBothSurvive(t *testing.T) {
 	}
 }
 
-// A role in storage with a fraction of a second could not have been written.
+// A stored role with a fraction of a second is corrupt.
 func TestRoleInWholeSeconds(t *testing.T) {
 	t.Parallel()
 	stored := newRole()

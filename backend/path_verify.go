@@ -5,6 +5,7 @@ package backend
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/backend/internal/hosttoken"
 	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/backend/internal/room"
 )
 
@@ -84,24 +86,30 @@ func (b *backend) pathVerifyWrite(ctx context.Context, req *logical.Request, d *
 
 // verify judges a token. Its error is that of the context.
 func (b *backend) verify(ctx context.Context, token string, wanted room.Name, cfg *config, ring keyring) (*logical.Response, error) {
-	presented, err := decodeToken(token)
+	presented, err := hosttoken.Decode(token)
 	if err != nil {
 		return &logical.Response{Data: map[string]any{fieldValid: false, fieldReason: err.Error()}}, nil
 	}
-	data := map[string]any{fieldClaims: sendable(presented.claims)}
-	resp := &logical.Response{Data: data, Warnings: presented.remarks()}
-	version, reason, err := presented.checkSignature(ctx, cfg.ConsumerID, ring.activeFirst(cfg.ActiveKey))
-	if err != nil {
-		return nil, err
+	data := map[string]any{fieldClaims: sendable(presented.Claims)}
+	resp := &logical.Response{Data: data, Warnings: presented.Remarks()}
+	version := 0
+	refused := presented.CheckHeader(cfg.consumer())
+	if refused == nil {
+		if version, err = ring.activeFirst(cfg.ActiveKey).signerOf(ctx, presented); err != nil {
+			return nil, err
+		}
+		if version == 0 {
+			refused = errNoSigner
+		}
 	}
-	if reason == "" {
+	if refused == nil {
 		data[fieldKeyVersion] = version
-		reason = strings.Join(presented.checkClaims(cfg, wanted, b.now()), "; ")
+		refused = errors.Join(presented.CheckClaims(cfg.consumer(), wanted, b.now())...)
 	}
-	data[fieldValid] = reason == ""
+	data[fieldValid] = refused == nil
 	switch {
-	case reason != "":
-		data[fieldReason] = reason
+	case refused != nil:
+		data[fieldReason] = oneLine(refused)
 	case version != cfg.ActiveKey:
 		resp.AddWarning(fmt.Sprintf("key version %d, which is not the active one, signed this token; it works only while Clan Meeting has the public half of that version", version))
 	}
@@ -112,6 +120,8 @@ func (b *backend) verify(ctx context.Context, token string, wanted room.Name, cf
 	}
 	return resp, nil
 }
+
+var errNoSigner = errors.New("signed by another key, or changed since: no key version of this mount verifies it")
 
 const verifyHelpSynopsis = `Say why a host with a token was refused.`
 

@@ -21,7 +21,7 @@ import (
 
 const goodHeader = `{"alg":"RS256","kid":"acme","typ":"JWT"}`
 
-// signedBy is a token of any header and claims, signed with the standard library.
+// signedBy returns a token with any header and claims, signed with the standard library.
 func signedBy(t testing.TB, key *rsa.PrivateKey, header, claims string) string {
 	t.Helper()
 	signed := base64.RawURLEncoding.EncodeToString([]byte(header)) + "." + base64.RawURLEncoding.EncodeToString([]byte(claims))
@@ -91,8 +91,8 @@ func TestVerifyTriesEveryKeyVersion(t *testing.T) {
 	require.Equal(t, []string{"key version 1, which is not the active one, signed this token; it works only while Clan Meeting has the public half of that version"},
 		m.verify(first, "").Warnings)
 
-	// Of two versions with one key, which an earlier version of the engine could store,
-	// the active one is named, else the newest.
+	// An earlier version of the engine could store one key as two versions. Then the active
+	// one is named, else the newest.
 	m.mustWrite("config", map[string]any{fieldActiveKey: 1})
 	m.mustWrite("keys/generate", nil)
 	require.NoError(t, store(t.Context(), m.storage, keyPath(3), storedOf(t, readTestdata(t, "rsa2048.openssh.pem"))))
@@ -106,8 +106,8 @@ func TestVerifyTriesEveryKeyVersion(t *testing.T) {
 	require.Equal(t, true, m.verify(second, "").Data[fieldValid])
 }
 
-// Not one character of a token can be changed: not the last either, some of whose
-// bits a lenient decoder ignores.
+// Any changed character makes a token invalid. That includes the last one, although a
+// lenient decoder ignores some of its bits.
 func TestVerifyAnyCharacterChanged(t *testing.T) {
 	m := configured(t)
 	token := m.mustRead("creds/support", map[string]any{fieldRoom: "support-1"})[fieldToken].(string)
@@ -136,7 +136,7 @@ func TestVerifyAnyCharacterChanged(t *testing.T) {
 	}
 }
 
-// A key is tried from the moment on that it is staged.
+// A key is tried as soon as it is staged.
 func TestVerifyTriesAStagedKey(t *testing.T) {
 	m := configured(t)
 	now := testNow.Unix()
@@ -196,8 +196,8 @@ func TestVerifyAsTheServer(t *testing.T) {
 		"exp with an exponent":      {signedBy(t, key, goodHeader, with("exp", "4e9")), "not a whole number of seconds"},
 		"exp a string":              {signedBy(t, key, goodHeader, with("exp", `"4000000000"`)), "not a whole number of seconds"},
 		"exp null":                  {signedBy(t, key, goodHeader, with("exp", "null")), "exp is null, not a whole number"},
-		"expired long ago":          {signedBy(t, key, goodHeader, with("exp", "-9223372036854775808")), "expired century or more ago"},
-		"nbf in milliseconds":       {signedBy(t, key, goodHeader, with("nbf", fmt.Sprint(now*1000))), "not valid for another century or more"},
+		"expired long ago":          {signedBy(t, key, goodHeader, with("exp", "-9223372036854775808")), "expired 100 years or more ago"},
+		"nbf in milliseconds":       {signedBy(t, key, goodHeader, with("nbf", fmt.Sprint(now*1000))), "not valid for another 100 years or more"},
 		"nbf a string":              {signedBy(t, key, goodHeader, with("nbf", `"1"`)), "nbf is"},
 		"context null":              {signedBy(t, key, goodHeader, with("context", "null")), "context is null, not an object"},
 		"context a list":            {signedBy(t, key, goodHeader, with("context", "[]")), "context is [], not an object"},
@@ -210,7 +210,7 @@ func TestVerifyAsTheServer(t *testing.T) {
 		"two parts":                 {"a.b", "malformed"},
 		"four parts":                {"a.b.c.d", "malformed"},
 		"broken by a line":          {"a.b\n.c", "malformed"},
-		"endless":                   {strings.Repeat("a", maxTokenLength) + ".b.c", "malformed"},
+		"endless":                   {strings.Repeat("a", 33<<10) + ".b.c", "malformed"},
 	} {
 		resp := m.verify(test.token, "a")
 		reason, _ := resp.Data[fieldReason].(string)

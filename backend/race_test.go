@@ -16,11 +16,12 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/backend/internal/hosttoken"
 	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/backend/internal/rsakey"
 )
 
-// A tenant is a configuration, and a state of the role, in which everything hangs
-// together: what is of one must never be seen beside what is of another.
+// A tenant is a configuration and a role that belong together. No token may mix values
+// of two tenants.
 type tenant struct {
 	name string
 	key  *rsakey.PrivateKey
@@ -28,12 +29,13 @@ type tenant struct {
 	ttl  int64
 }
 
-// knownRefusals are how creds may be refused while configuration and role come and go.
+// knownRefusals are the refusals to expect while configuration and role are written and
+// deleted.
 var knownRefusals = []string{"is not configured", "has no active key", "not found"}
 
-// Whatever changes meanwhile, a token is wholly of one configuration and one state of
-// the role: a reader that overtakes a writer gets the old or the new, never a mixture.
-func TestTokensAreOfOneConfiguration(t *testing.T) {
+// Whatever changes meanwhile, all values of a token come from one configuration and one
+// state of the role: the old or the new, never a mixture.
+func TestTokensNeverMixConfigurations(t *testing.T) {
 	m := newTestMount(t)
 	tenants := []tenant{
 		{name: "north", pem: readTestdata(t, "rsa2048.pkcs1.pem"), ttl: 60},
@@ -80,7 +82,7 @@ func TestTokensAreOfOneConfiguration(t *testing.T) {
 	require.Eventually(t, func() bool { return reads.Load() >= 300 && changes.Load() >= 300 || t.Failed() }, time.Minute, 10*time.Millisecond)
 }
 
-// done is whether a request was answered; it may be made by any goroutine.
+// done makes a request and reports whether it succeeded. Any goroutine may call it.
 func (m *testMount) done(op logical.Operation, path string, data map[string]any) bool {
 	resp, err := m.call(op, path, data)
 	return assert.NoError(m.t, err) && assert.NoError(m.t, resp.Error())
@@ -96,7 +98,7 @@ func (n tenant) writeRole(m *testMount) bool {
 	})
 }
 
-// activeKey is the version of the active key; 0 without.
+// activeKey is the version of the active key; 0 if there is none.
 func (m *testMount) activeKey() int {
 	resp, err := m.call(logical.ReadOperation, "config", nil)
 	if err != nil || resp == nil {
@@ -106,7 +108,8 @@ func (m *testMount) activeKey() int {
 	return int(version)
 }
 
-// readWhole reads a token and tells whether there was one to look at.
+// readWhole reads a token, checks that it does not mix tenants, and reports whether there
+// was one.
 func (m *testMount) readWhole(tenants []tenant, versions *sync.Map) bool {
 	resp, err := m.call(logical.ReadOperation, "creds/support", nil)
 	if !assert.NoError(m.t, err) {
@@ -118,15 +121,15 @@ func (m *testMount) readWhole(tenants []tenant, versions *sync.Map) bool {
 	}
 	of := slices.IndexFunc(tenants, func(n tenant) bool { return n.name == resp.Data[fieldConsumerID] })
 	from := slices.IndexFunc(tenants, func(n tenant) bool { return n.name+"-hall" == resp.Data[fieldRoom] })
-	presented, err := decodeToken(resp.Data[fieldToken].(string))
+	presented, err := hosttoken.Decode(resp.Data[fieldToken].(string))
 	if !assert.NoError(m.t, err) || !assert.NotEqual(m.t, -1, of) || !assert.NotEqual(m.t, -1, from) {
 		return false
 	}
 	owner, _ := versions.LoadOrStore(resp.Data[fieldKeyVersion], of)
-	return assert.NoError(m.t, tenants[of].key.Public().Verify([]byte(presented.signed), presented.signature)) &&
-		assert.Equal(m.t, tenants[of].name, presented.claims["sub"]) &&
-		assert.Equal(m.t, tenants[of].name, presented.claims["iss"]) &&
-		assert.Equal(m.t, resp.Data[fieldRoom], presented.claims["room"]) &&
+	return assert.True(m.t, presented.SignedBy(tenants[of].key.Public())) &&
+		assert.Equal(m.t, tenants[of].name, presented.Claims["sub"]) &&
+		assert.Equal(m.t, tenants[of].name, presented.Claims["iss"]) &&
+		assert.Equal(m.t, resp.Data[fieldRoom], presented.Claims["room"]) &&
 		assert.Equal(m.t, owner, of, "a key version is one key") &&
 		assert.EqualValues(m.t, tenants[from].ttl, resp.Data[fieldTTL], "room and ttl are of one state of the role")
 }

@@ -9,12 +9,12 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 )
 
-// emptyResponses describes an operation that has nothing to say.
+// emptyResponses describes an operation that returns nothing.
 var emptyResponses = map[int][]framework.Response{
 	http.StatusNoContent: {{Description: "No Content", Fields: map[string]*framework.FieldSchema{}}},
 }
 
-// writeResponses describes a write, which has something to say only as warnings.
+// writeResponses describes a write, which returns nothing but warnings.
 var writeResponses = map[int][]framework.Response{
 	http.StatusNoContent: {{Description: "No Content", Fields: map[string]*framework.FieldSchema{}}},
 	http.StatusOK:        {{Description: "OK, with warnings", Fields: map[string]*framework.FieldSchema{}}},

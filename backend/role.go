@@ -18,7 +18,7 @@ import (
 
 const rolePrefix = "roles/"
 
-// Defaults in minutes: what Vault's mounts inherit would be 768 hours.
+// Minutes, because the default that mounts inherit from Vault is 768 hours.
 const (
 	defaultTTL               = 15 * time.Minute
 	defaultMaxTTL            = time.Hour
@@ -27,22 +27,22 @@ const (
 
 const day = 24 * time.Hour
 
-// The most that the durations of a role may be.
+// Upper limits of a role's durations.
 const (
-	maxLife              = 3650 * day // of ttl, max_ttl and max_not_before
+	maxLife              = 3650 * day // for ttl, max_ttl and max_not_before
 	maxNotBeforeDuration = day
 )
 
-// Over these, writing a role answers with a warning.
+// Above these, a write of a role returns a warning.
 const (
 	longMaxTTL       = day
 	longMaxNotBefore = 90 * day
 )
 
-// storedRole limits the tokens that its readers may ask for, as an operator wrote it.
+// storedRole is a role as somebody wrote it. It limits the tokens that a request gets.
 // All durations are in whole seconds.
 type storedRole struct {
-	// AllowedRooms are the rules that a room must match one of, in lower case.
+	// AllowedRooms are the rules, in lower case. A room must match one of them.
 	AllowedRooms []string `json:"allowed_rooms"`
 
 	// AllowedRoomsTemplate lets AllowedRooms and DefaultRoom hold directives.
@@ -51,17 +51,17 @@ type storedRole struct {
 	// DefaultRoom is the room of a request that names none; empty if there is none.
 	DefaultRoom string `json:"default_room"`
 
-	// AllowWildcardRoom lets a request ask for room.Every; no rule does.
+	// AllowWildcardRoom lets a request ask for room.Every, which no rule allows.
 	AllowWildcardRoom bool `json:"allow_wildcard_room"`
 
 	// TTL is 0 if nobody set it.
 	TTL    time.Duration `json:"ttl"`
 	MaxTTL time.Duration `json:"max_ttl"`
 
-	// NotBeforeDuration is how far nbf lies back on a token for use now.
+	// NotBeforeDuration is how far nbf is backdated on a token for use now.
 	NotBeforeDuration time.Duration `json:"not_before_duration"`
 
-	// MaxNotBefore is how far ahead a request may schedule; 0 for not at all.
+	// MaxNotBefore is how far ahead a request may schedule; 0 means not at all.
 	MaxNotBefore time.Duration `json:"max_not_before"`
 
 	// ValidFrom and ValidUntil are the role's window, in whole seconds. No token is
@@ -72,12 +72,11 @@ type storedRole struct {
 	GenerateLease bool `json:"generate_lease"`
 }
 
-// A role is what the engine works with: a storedRole whose values are valid, and whose
-// rules are parsed. It never changes.
+// A role is a storedRole with valid values and parsed rules. It is immutable.
 type role struct {
 	storedRole // with all text in lower case
 
-	ttl         time.Duration // of a token whose request names none
+	ttl         time.Duration // for a request that names none
 	rules       *room.Rules
 	defaultRule room.Rule // if there is a DefaultRoom
 }
@@ -97,7 +96,7 @@ func loadRole(ctx context.Context, s logical.Storage, name string) (*role, error
 	return load[storedRole](ctx, s, rolePath(name))
 }
 
-// compile parses the rules, and names every problem at once.
+// compile parses the rules, and reports all problems at once.
 func (s storedRole) compile() (*role, error) {
 	r := &role{storedRole: s, ttl: s.TTL}
 	if r.ttl == 0 {
@@ -105,7 +104,7 @@ func (s storedRole) compile() (*role, error) {
 	}
 	problems := []error{r.compileRooms()}
 	if r.ttl > r.MaxTTL {
-		problems = append(problems, invalid("%s of %s is over %s of %s; lower the one or raise the other", fieldTTL, r.ttl, fieldMaxTTL, r.MaxTTL))
+		problems = append(problems, invalid("%s of %s is over %s of %s; lower %[1]s or raise %[3]s", fieldTTL, r.ttl, fieldMaxTTL, r.MaxTTL))
 	}
 	for _, d := range []struct {
 		field       string
@@ -121,7 +120,7 @@ func (s storedRole) compile() (*role, error) {
 		case d.value < d.least, d.value%time.Second != 0:
 			problems = append(problems, invalid("%s must be in whole seconds, and not negative", d.field))
 		case d.value > d.most:
-			problems = append(problems, invalid("%s is too large: %s is the most", d.field, inDays(d.most)))
+			problems = append(problems, invalid("%s is too large: the maximum is %s", d.field, inDays(d.most)))
 		}
 	}
 	if !s.ValidFrom.IsZero() && !s.ValidUntil.IsZero() && !s.ValidFrom.Before(s.ValidUntil) {
@@ -130,7 +129,7 @@ func (s storedRole) compile() (*role, error) {
 	return r, errors.Join(problems...)
 }
 
-// inDays is a whole number of days in words.
+// inDays formats a whole number of days.
 func inDays(d time.Duration) string {
 	if d == day {
 		return "1 day"
@@ -154,8 +153,8 @@ func (r *role) compileRooms() error {
 	return r.compileDefaultRoom()
 }
 
-// compileDefaultRoom makes sure that the default is allowed, as far as that does not
-// depend on the caller; the rest is for grantRoom.
+// compileDefaultRoom checks that the default room is allowed. If that depends on the
+// caller, grantRoom checks it later.
 func (r *role) compileDefaultRoom() error {
 	if r.DefaultRoom == "" {
 		return nil
@@ -204,9 +203,9 @@ func errNoRoomName(field string) error {
 	return invalid("%s must be one room name, %s, or \"*\" for every room", field, room.Syntax)
 }
 
-// match returns the rule by which a token for the room may be signed, empty if there
-// is none. No rule allows room.Every. The errors are those of room.Matcher, and
-// matcher may be nil while the rules are not templates.
+// match returns the rule that allows the room, or an empty string. For room.Every that
+// is never an entry of AllowedRooms. The errors are those of room.Matcher. The matcher
+// may be nil if no rule is a template.
 func (r *role) match(ctx context.Context, name room.Name, matcher *room.Matcher) (string, error) {
 	if name == room.Every {
 		if r.AllowWildcardRoom {
@@ -220,7 +219,7 @@ func (r *role) match(ctx context.Context, name room.Name, matcher *room.Matcher)
 	return matcher.Match(ctx, name)
 }
 
-// size is about how many bytes of memory the role takes.
+// size estimates how many bytes of memory the role takes.
 func (r *role) size() int {
 	const fixed = 1 << 10
 	return fixed + 4*len(r.DefaultRoom) + r.rules.Size()
@@ -229,23 +228,23 @@ func (r *role) size() int {
 // ended reports whether the role's window has closed.
 func (r *role) ended(now time.Time) bool { return !r.ValidUntil.IsZero() && !now.Before(r.ValidUntil) }
 
-// hasWindow reports whether both ends of the role's window are set, so that a request
-// may name any time in it.
+// hasWindow reports whether both ends of the role's window are set. A request may then
+// name any time in it.
 func (r *role) hasWindow() bool { return !r.ValidFrom.IsZero() && !r.ValidUntil.IsZero() }
 
-// inWords is a time as it is written and read, empty for the zero time.
-func inWords(t time.Time) string {
+// formatTime formats a time as RFC 3339, and the zero time as an empty string.
+func formatTime(t time.Time) string {
 	if t.IsZero() {
 		return ""
 	}
 	return t.UTC().Format(time.RFC3339)
 }
 
-// templateStart is text that only a template begins with.
+// templateStart matches the beginning of a template and of nothing else.
 var templateStart = regexp.MustCompile(`^[A-Za-z0-9_*-]{0,70}\{\{`)
 
-// shownTemplate is the beginning of a template, for a message. Other text is not
-// repeated: what is too long for a rule may be a key in the wrong field.
+// shownTemplate returns the beginning of a template, for a message. It repeats no other
+// text: a text that is too long for a rule may be a private key in the wrong field.
 func shownTemplate(text string) string {
 	if !templateStart.MatchString(text) {
 		return ""

@@ -13,20 +13,18 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// cachedBytes is how much memory the roles in a cache may take. Most have about a
-// thousand bytes.
+// cachedBytes limits the memory of the roles in a cache. Most take about 1,000 bytes.
 const cachedBytes = 16 << 20
 
-// A roleCache keeps the roles that were read last. A role in it is shared, and must
-// not be changed.
+// A roleCache keeps the most recently used roles.
 type roleCache struct {
 	mu      sync.Mutex
 	entries *simplelru.LRU[string, *role]
 	bytes   int // of all entries together
 
-	// locks are held, by a role's name, for writing while the role changes, and for
-	// reading while it is loaded. So a role that was loaded before a change can never
-	// be kept after it.
+	// locks has one lock per role name. It is held for writing while the role changes,
+	// and for reading while it is loaded. So a role that was loaded before a change is
+	// never kept after it.
 	locks []*locksutil.LockEntry
 }
 
@@ -63,7 +61,7 @@ func (c *roleCache) cached(name string) *role {
 	return r
 }
 
-// keep adds a role, and drops those that were not used for the longest time.
+// keep adds a role, and drops the least recently used ones if there are too many.
 func (c *roleCache) keep(name string, r *role) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -80,8 +78,8 @@ func (c *roleCache) drop(name string) {
 	c.entries.Remove(name)
 }
 
-// change runs what changes a role while nobody loads it, and forgets the role,
-// whatever becomes of the change.
+// change calls f, which changes a role, while nobody loads that role. It drops the role
+// from the cache even if f fails.
 func (c *roleCache) change(name string, f func() error) error {
 	lock := locksutil.LockForKey(c.locks, name)
 	lock.Lock()
@@ -90,7 +88,7 @@ func (c *roleCache) change(name string, f func() error) error {
 	return f()
 }
 
-// forget is for a role that another node changed.
+// forget drops a role that another node has changed.
 func (c *roleCache) forget(name string) {
 	_ = c.change(name, func() error { return nil })
 }

@@ -17,7 +17,7 @@ import (
 	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/backend/internal/room"
 )
 
-// A warm read asks the storage for nothing.
+// Once role and signer are cached, a read needs no storage.
 func TestWarmReadNeedsNoStorage(t *testing.T) {
 	m := configured(t)
 	m.token("support", map[string]any{fieldRoom: "support-1"})
@@ -26,15 +26,16 @@ func TestWarmReadNeedsNoStorage(t *testing.T) {
 	require.Equal(t, true, m.mustRead("check/support", map[string]any{fieldRoom: "support-2"})[fieldAllowed])
 }
 
-// Every way of changing a role is seen by the next read.
-func TestRoleIsLoadedAnewAfterEveryChange(t *testing.T) {
+// The next read sees every kind of change to a role.
+func TestRoleIsReloadedAfterEveryChange(t *testing.T) {
 	m := configured(t)
 	ttl := func() any { return m.mustRead("creds/support", map[string]any{fieldRoom: "support-1"})[fieldTTL] }
 	require.EqualValues(t, 900, ttl())
 	m.mustWrite("roles/support", map[string]any{fieldTTL: "1m"})
 	require.EqualValues(t, 60, ttl())
 
-	// A refused write changes nothing, and a failed one is seen as what storage holds.
+	// A refused write changes nothing. After a failed one, the next read sees what storage
+	// holds.
 	m.refused(logical.UpdateOperation, "roles/support", map[string]any{fieldTTL: "10h"})
 	require.EqualValues(t, 60, ttl())
 
@@ -43,14 +44,14 @@ func TestRoleIsLoadedAnewAfterEveryChange(t *testing.T) {
 	require.NoError(t, err)
 	r.TTL *= 2
 	require.NoError(t, store(t.Context(), m.storage, "roles/support", r.storedRole))
-	require.EqualValues(t, 60, ttl(), "not told yet")
+	require.EqualValues(t, 60, ttl(), "not invalidated yet")
 	m.wire.InvalidateKey(t.Context(), "roles/support")
 	require.EqualValues(t, 120, ttl())
 
 	m.mustDelete("roles/support")
 	require.Contains(t, m.refused(logical.ReadOperation, "creds/support", nil), "not found")
 	m.mustWrite("roles/support", map[string]any{fieldAllowedRooms: "support-*"})
-	require.EqualValues(t, 900, ttl(), "made anew, not as it was")
+	require.EqualValues(t, 900, ttl(), "a new role with the defaults")
 }
 
 // A role that was loaded before an invalidation must not be kept after it.
@@ -67,7 +68,7 @@ func TestRoleLoadDuringInvalidationIsNotKept(t *testing.T) {
 		_, err := m.call(logical.ReadOperation, "creds/support", map[string]any{fieldRoom: "support-1"})
 		done <- err
 	}()
-	<-reached // the old role has been read, and not been kept yet
+	<-reached // the old role has been read, but is not cached yet
 	r.TTL = 30 * time.Minute
 	require.NoError(t, store(t.Context(), inner, "roles/support", r.storedRole))
 	invalidated := make(chan struct{})
@@ -76,7 +77,7 @@ func TestRoleLoadDuringInvalidationIsNotKept(t *testing.T) {
 		close(invalidated)
 	}()
 	select {
-	case <-invalidated: // it must wait for the load, or what was loaded is kept
+	case <-invalidated: // it must wait for the load; otherwise the old role is kept
 	case <-time.After(100 * time.Millisecond):
 	}
 	close(proceed)
@@ -85,7 +86,7 @@ func TestRoleLoadDuringInvalidationIsNotKept(t *testing.T) {
 	require.EqualValues(t, 1800, m.mustRead("creds/support", map[string]any{fieldRoom: "support-1"})[fieldTTL])
 }
 
-// The cache is limited by the size of its roles, and not by their number.
+// The size of the roles limits the cache, not their number.
 func TestRoleCacheIsBounded(t *testing.T) {
 	m := configured(t)
 	rooms := make([]string, room.MaxRules)
@@ -119,7 +120,7 @@ func TestRoleCacheIsBounded(t *testing.T) {
 	runtime.ReadMemStats(&after)
 	require.Less(t, after.HeapAlloc, before.HeapAlloc+2*cachedBytes, "what is counted is about what it takes")
 
-	// Small ones are many, and the one that is read stays.
+	// Many small roles fit, and a role that is read stays.
 	m.inside.roles = newRoleCache()
 	for i := range 2 * 1024 {
 		m.inside.roles.keep(fmt.Sprintf("r%d", i), small)

@@ -5,29 +5,26 @@ package backend
 
 import (
 	"context"
-	"encoding/base64"
-	"encoding/json"
+	"errors"
 	"fmt"
 
-	"github.com/golang-jwt/jwt/v5"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/backend/internal/hosttoken"
 	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/backend/internal/room"
 	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/backend/internal/rsakey"
 )
 
+// SignatureLibrary names the library that makes the signatures, with its version.
+func SignatureLibrary() string { return rsakey.Library() }
+
 // A signer is the configuration and its active key at one moment. It does not
 // change, so a token is wholly of one configuration.
 type signer struct {
-	consumerID string
-	audience   string
-	issuer     string
+	consumer   hosttoken.Consumer
 	domain     string
 	keyVersion int
-	private    *rsakey.PrivateKey
-
-	// header is the token's first segment, which depends on the consumer alone.
-	header string
+	creator    *hosttoken.Creator
 
 	// fence is raised when the configuration or the key has been replaced.
 	fence fence
@@ -85,58 +82,33 @@ func loadActiveKey(ctx context.Context, s logical.Storage, cfg *config) (*key, e
 }
 
 func newSigner(cfg *config, private *rsakey.PrivateKey) (*signer, error) {
-	header, err := segment(tokenHeader{
-		Algorithm: jwt.SigningMethodRS256.Alg(),
-		KeyID:     cfg.ConsumerID,
-		Type:      "JWT",
-	})
+	key, err := private.Signer()
+	if err != nil {
+		return nil, fmt.Errorf("loading key version %d: %w", cfg.ActiveKey, err)
+	}
+	creator, err := hosttoken.NewCreator(cfg.consumer(), key)
 	if err != nil {
 		return nil, err
 	}
 	return &signer{
-		consumerID: cfg.ConsumerID,
-		audience:   cfg.Audience,
-		issuer:     cfg.Issuer,
+		consumer:   cfg.consumer(),
 		domain:     cfg.Domain,
 		keyVersion: cfg.ActiveKey,
-		private:    private,
-		header:     header,
+		creator:    creator,
 	}, nil
 }
 
-// claims are those of a token for what the role granted.
-func (s *signer) claims(g *grant) claims {
-	return claims{
-		Audience:   s.audience,
-		Expiration: g.expiration,
-		Issuer:     s.issuer,
-		NotBefore:  g.notBefore,
-		Room:       string(g.room),
-		Subject:    s.consumerID,
-	}
-}
-
-// token signs the claims, unless the signer has been replaced: RFC 7515, section 7.1.
+// token returns a token for what the role granted, unless the signer has been replaced.
 // After replacing it was acknowledged, no token is signed with its key.
-func (s *signer) token(c claims) (token string, err error) {
+func (s *signer) token(g *grant) (token string, err error) {
 	err = s.fence.pass(func() error {
-		token, err = s.sign(c)
+		token, err = s.creator.Create(g.room, g.notBefore, g.expiration)
 		return err
 	})
+	if err != nil && !errors.Is(err, errChanged) {
+		err = fmt.Errorf("signing with key version %d: %w", s.keyVersion, err)
+	}
 	return token, err
-}
-
-func (s *signer) sign(c claims) (string, error) {
-	payload, err := segment(c)
-	if err != nil {
-		return "", err
-	}
-	signed := s.header + "." + payload
-	signature, err := s.private.Sign([]byte(signed))
-	if err != nil {
-		return "", fmt.Errorf("signing with key version %d: %w", s.keyVersion, err)
-	}
-	return signed + "." + base64.RawURLEncoding.EncodeToString(signature), nil
 }
 
 // meetingURL is the link that opens the room as its host, as Clan Meeting's SDK
@@ -145,14 +117,5 @@ func (s *signer) meetingURL(name room.Name, token string) string {
 	if s.domain == "" || name == room.Every {
 		return ""
 	}
-	return "https://" + s.domain + "/" + s.consumerID + "/" + string(name) + "?jwt=" + token
-}
-
-// segment is the base64url of the JSON of a header or of claims.
-func segment(v any) (string, error) {
-	raw, err := json.Marshal(v)
-	if err != nil {
-		return "", fmt.Errorf("encoding the token: %w", err)
-	}
-	return base64.RawURLEncoding.EncodeToString(raw), nil
+	return "https://" + s.domain + "/" + s.consumer.ID + "/" + string(name) + "?jwt=" + token
 }

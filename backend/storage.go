@@ -17,11 +17,11 @@ import (
 // it without the limit.
 const storageFormat = 1
 
-// errCorrupt is an entry that can't be decoded, or that could not have been written.
+// errCorrupt is an entry that can't be decoded, or that this engine never writes.
 var errCorrupt = errors.New("corrupt entry in storage")
 
-// An entry is what is stored. compile returns what the engine works with, a T that
-// never changes, or says what is wrong with the entry.
+// An entry is what is stored. compile returns what the engine works with, an immutable
+// T, or says what is wrong with the entry.
 type entry[T any] interface {
 	compile() (*T, error)
 }
@@ -32,9 +32,8 @@ type envelope[E any] struct {
 	Entry  *E  `json:"entry"`
 }
 
-// load reads and compiles the entry at path; nil means that there is none. An entry
-// that can't be decoded, or that could not have been written, is an error that names
-// it.
+// load reads and compiles the entry at path; nil means that there is none. The error is
+// errCorrupt, with the path, if the entry can't be used.
 func load[E entry[T], T any](ctx context.Context, s logical.Storage, path string) (*T, error) {
 	raw, err := s.Get(ctx, path)
 	if err != nil {
@@ -45,7 +44,7 @@ func load[E entry[T], T any](ctx context.Context, s logical.Storage, path string
 	}
 	var e envelope[E]
 	if err := raw.DecodeJSON(&e); err != nil {
-		// Not wrapped: the decoder's error may repeat what it could not decode.
+		// Not wrapped: the decoder's error may repeat parts of the entry.
 		return nil, fmt.Errorf("%w: %q: it is not JSON of the right form", errCorrupt, path)
 	}
 	if e.Format != storageFormat {
@@ -56,7 +55,7 @@ func load[E entry[T], T any](ctx context.Context, s logical.Storage, path string
 	}
 	compiled, err := (*e.Entry).compile()
 	if err != nil {
-		// Not wrapped: a bad value in storage is nobody's bad input.
+		// Not wrapped: a bad value in storage is not the caller's mistake.
 		return nil, fmt.Errorf("%w: %q: %s", errCorrupt, path, err.Error())
 	}
 	return compiled, nil

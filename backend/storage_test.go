@@ -25,7 +25,7 @@ type operation struct {
 	data map[string]any
 }
 
-// operations are one of every kind, each good when nothing fails.
+// operations has one of every kind. Each succeeds if nothing fails.
 func operations(t testing.TB) map[string]operation {
 	t.Helper()
 	return map[string]operation{
@@ -54,9 +54,9 @@ func operations(t testing.TB) map[string]operation {
 	}
 }
 
-// Every storage call of every operation fails once: the answer is a fault that
-// names the entry, never a token and never a 400, nothing that was there is changed but
-// that a key number may be used up, and the next request works.
+// Every storage call of every operation fails once. The answer is a fault that names the
+// entry, never a token or a 400. Nothing in storage changes, except that a key number may
+// be used up. The next request works.
 func TestEveryStorageCallFails(t *testing.T) {
 	for name, o := range operations(t) {
 		calls := 0
@@ -91,7 +91,7 @@ func failStorage(t *testing.T, o operation, what string, failing int, fault erro
 	require.Contains(t, m.log.String(), fault.Error(), "a fault is logged with its cause")
 
 	m.storage.failWith(nil)
-	if o.op != logical.DeleteOperation { // which goes in steps, each of them whole
+	if o.op != logical.DeleteOperation { // a deletion has several steps
 		after := m.entries()
 		for key, value := range before {
 			require.Equal(t, value, after[key], "%s: %s", what, key)
@@ -100,10 +100,10 @@ func failStorage(t *testing.T, o operation, what string, failing int, fault erro
 	m.must(m.call(o.op, o.path, o.data))
 }
 
-// lastKey is a number that is taken before its key is stored.
+// lastKey matches the number that is taken before its key is stored.
 var lastKey = regexp.MustCompile(`"last_key":\d+`)
 
-// entries are all that storage holds, but for the last key number.
+// entries returns everything in storage, without the last key number.
 func (m *testMount) entries() map[string]string {
 	m.t.Helper()
 	keys, err := logical.CollectKeys(m.t.Context(), m.storage)
@@ -117,9 +117,9 @@ func (m *testMount) entries() map[string]string {
 	return all
 }
 
-// A storage that hangs holds up the request that waits for it, until that is given up,
-// and nothing after it.
-func TestGivenUpRequestHoldsNothing(t *testing.T) {
+// A storage that hangs blocks only the request that waits for it, until its caller gives
+// up. Later requests work.
+func TestCancelledRequestHoldsNoLock(t *testing.T) {
 	for _, key := range []string{"roles/support", "config"} {
 		m := configured(t)
 		m.wire.InvalidateKey(t.Context(), key)
@@ -135,7 +135,7 @@ func TestGivenUpRequestHoldsNothing(t *testing.T) {
 		require.Error(t, err)
 		require.Nil(t, resp)
 		written := make(chan error)
-		go func() { // both need every lock that there is
+		go func() { // both need every lock
 			_, first := m.call(logical.UpdateOperation, "config", map[string]any{fieldIssuer: "staging"})
 			_, second := m.call(logical.UpdateOperation, "roles/support", map[string]any{fieldTTL: "1m"})
 			written <- errors.Join(first, second)
@@ -151,8 +151,8 @@ func TestGivenUpRequestHoldsNothing(t *testing.T) {
 	}
 }
 
-// What can't be decoded, or could never have been written, is a fault that names
-// the entry, and stays as it is.
+// An entry that can't be decoded, or that the engine never writes, is a fault that names
+// the entry. The entry stays as it is.
 func TestCorruptEntries(t *testing.T) {
 	block, _ := pem.Decode([]byte(readKey(t, "refused/bits-1024.pem")))
 	smallKey, err := x509.ParsePKCS1PrivateKey(block.Bytes)
@@ -174,7 +174,7 @@ func TestCorruptEntries(t *testing.T) {
 		"a small key":      fmt.Sprintf(`{"format":1,"entry":{"last_key":-1,"pkcs8":%q}}`, small),
 		"a bad value":      `{"format":1,"entry":{"consumer_id":"a.b","pkcs8":"AAAA","allowed_rooms":["a.*"]}}`,
 	}
-	// What each entry takes part in.
+	// The operations that read each entry.
 	touched := map[string][]string{
 		"config":        {"config read", "config update", "config new key", "config switch", "key read", "key import", "key generate", "key delete", "check", "verify", "creds read", "creds by an update"},
 		"keys/1":        {"config read", "config switch", "key read", "check", "creds read", "creds by an update"},
@@ -186,8 +186,8 @@ func TestCorruptEntries(t *testing.T) {
 			require.NoError(t, m.storage.Put(t.Context(), &logical.StorageEntry{Key: path, Value: []byte(value)}))
 			m.wire.InvalidateKey(t.Context(), path)
 			writes := m.storage.written()
-			if path != "keys/1" { // which has no existence check
-				// There is an entry; an error here Vault would answer with less.
+			if path != "keys/1" { // it has no existence check
+				// No error here: Vault would answer it with fewer details.
 				_, exists, err := m.wire.HandleExistenceCheck(t.Context(), &logical.Request{Operation: logical.UpdateOperation, Path: path, Storage: m.storage})
 				require.NoError(t, err, "%s: %s", path, what)
 				require.True(t, exists, "%s: %s", path, what)
@@ -214,7 +214,7 @@ func TestActiveKeyMissingFromStorage(t *testing.T) {
 	}
 }
 
-// A configuration whose key numbers can't have been written is corrupt.
+// A configuration with key numbers that the engine never writes is corrupt.
 func TestCorruptKeyNumbers(t *testing.T) {
 	m := configured(t)
 	for numbers, good := range map[string]bool{

@@ -11,33 +11,66 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// stateLife is how long a replication state is cached.
-const stateLife = time.Second
+// systemLife is how long an answer of Vault's system view is cached. Each of them is a
+// call of its own from the plugin to Vault.
+const systemLife = time.Second
 
-// A systemView caches the replication state for a moment. The framework asks Vault
-// for it on every request, by a separate call, to forward a write early. If the
-// cached state is out of date, storage refuses the write, and Vault forwards it then.
+// A systemView caches what every request needs to know from Vault. Code that must not
+// rely on an old answer asks backend.vault.
 type systemView struct {
 	logical.SystemView
+
+	state  cachedAnswer[consts.ReplicationState]
+	maxTTL cachedAnswer[time.Duration]
+}
+
+func newSystemView(vault logical.SystemView, now func() time.Time) *systemView {
+	v := &systemView{SystemView: vault}
+	v.state.ask, v.state.now = vault.ReplicationState, now
+	v.maxTTL.ask, v.maxTTL.now = vault.MaxLeaseTTL, now
+	return v
+}
+
+// ReplicationState is at most systemLife old. The framework asks for it on every request,
+// to forward a write early. If it is out of date, storage refuses the write, and Vault
+// forwards it then.
+func (v *systemView) ReplicationState() consts.ReplicationState { return v.state.get() }
+
+// MaxLeaseTTL is at most systemLife old. After a tune, a token may have the former maximum
+// for that long.
+func (v *systemView) MaxLeaseTTL() time.Duration { return v.maxTTL.get() }
+
+// A cachedAnswer is an answer of Vault's that is used for systemLife.
+type cachedAnswer[T any] struct {
+	ask func() T
 	now func() time.Time
 
 	mu    sync.Mutex
-	state consts.ReplicationState
+	value T
 	until time.Time
 }
 
-// ReplicationState is at most stateLife old.
-func (v *systemView) ReplicationState() consts.ReplicationState {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if now := v.now(); !now.Before(v.until) {
-		v.state, v.until = v.SystemView.ReplicationState(), now.Add(stateLife)
+func (c *cachedAnswer[T]) get() T {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if now := c.now(); !now.Before(c.until) {
+		c.value, c.until = c.ask(), now.Add(systemLife)
 	}
-	return v.state
+	return c.value
 }
 
-// onPerformanceStandby reports whether this node answers only reads, and forwards
+// onPerformanceStandby reports whether this node answers only reads and forwards
 // writes. It asks Vault each time.
 func (b *backend) onPerformanceStandby() bool {
 	return b.vault.ReplicationState().HasState(consts.ReplicationPerformanceStandby)
+}
+
+// maxTTL returns the mount's maximum TTL for the tokens of a role. For tokens with a lease
+// it asks Vault each time, because Vault would cut the lease to a maximum that was lowered,
+// and the token would outlive it.
+func (b *backend) maxTTL(r *role) time.Duration {
+	if r.GenerateLease {
+		return b.vault.MaxLeaseTTL()
+	}
+	return b.System().MaxLeaseTTL()
 }

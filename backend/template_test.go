@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// asEntity has the mount's requests come from the entity.
+// asEntity makes the entity the caller of the mount's requests.
 func (m *testMount) asEntity(entity *logical.Entity, groups ...*logical.Group) {
 	m.system.EntityVal, m.system.GroupsVal, m.entityID = entity, groups, "entity-id"
 }
@@ -49,7 +49,7 @@ func TestTemplates(t *testing.T) {
 		for _, other := range []string{"zz" + test.room, test.room + "zz", "alice-x-", "zz"} {
 			if open := strings.Trim(test.rule, "*"); strings.HasPrefix(test.rule, "*") && strings.HasSuffix(other, "-alice") ||
 				open != test.rule && strings.HasPrefix(other, strings.TrimSuffix(test.room, "1")) {
-				continue // the glob's open end allows it
+				continue // the "*" at the end allows it
 			}
 			require.Contains(t, m.refused(logical.ReadOperation, "creds/me", map[string]any{fieldRoom: other}), "not allowed", "%s %s", test.rule, other)
 		}
@@ -62,24 +62,24 @@ func TestTemplatedDefaultRoom(t *testing.T) {
 	m.mustWrite("roles/me", map[string]any{
 		fieldAllowedRoomsTemplate: true, fieldAllowedRooms: "{{identity.entity.name}}-*,lobby", fieldDefaultRoom: "{{identity.entity.name}}-main",
 	})
-	require.Equal(t, "room is required: this role's default_room is {{identity.entity.name}}-main, and your token has no identity entity; log in by an auth method to have one",
+	require.Equal(t, "room is required: this role's default_room is {{identity.entity.name}}-main, and your token has no identity entity; log in with an auth method to get one",
 		m.refused(logical.ReadOperation, "creds/me", nil))
 	m.asEntity(&logical.Entity{Name: "bob"})
 	_, claims := m.token("me", nil)
 	require.Equal(t, "bob-main", claims["room"])
 
-	// It must be allowed when it is rendered.
+	// The rendered room must be allowed.
 	m.mustWrite("roles/me", map[string]any{fieldAllowedRooms: "alice-*,lobby"})
 	require.Contains(t, m.refused(logical.ReadOperation, "creds/me", nil), `room "bob-main" is not allowed`)
-	// The templates stay off when they are turned off.
+	// Once templates are turned off, they stay off.
 	require.Contains(t, m.refused(logical.UpdateOperation, "roles/me", map[string]any{fieldAllowedRoomsTemplate: false}), "default_room is a template")
 	got := m.mustRead("roles/me", nil)
 	require.Equal(t, true, got[fieldAllowedRoomsTemplate])
 	require.Equal(t, "{{identity.entity.name}}-main", got[fieldDefaultRoom])
 }
 
-// A hostile person who can edit their own metadata gets rooms of that one name, and
-// no pattern.
+// An attacker who can edit their own metadata gets a literal name from it, never a
+// pattern.
 func TestTemplateValuesAreLiteral(t *testing.T) {
 	m := configured(t)
 	m.mustWrite("roles/team", map[string]any{fieldAllowedRoomsTemplate: true, fieldAllowedRooms: "team-{{identity.entity.metadata.team}},lobby"})
@@ -93,7 +93,7 @@ func TestTemplateValuesAreLiteral(t *testing.T) {
 				require.Contains(t, m.refused(logical.ReadOperation, "creds/"+role, map[string]any{fieldRoom: room}), "room", "%q %q", value, room)
 			}
 		}
-		// Literal entries of the same role still do.
+		// Literal entries of the same role still match.
 		m.token("team", map[string]any{fieldRoom: "lobby"})
 		require.Contains(t, m.refused(logical.ReadOperation, "creds/team", map[string]any{fieldRoom: "team-a"}),
 			`room "team-a" is not allowed by this role; the template team-{{identity.entity.metadata.team}} matches nothing: your identity's value for it is not of a room's alphabet`)
@@ -101,7 +101,7 @@ func TestTemplateValuesAreLiteral(t *testing.T) {
 	m.asEntity(&logical.Entity{Metadata: map[string]string{"team": "s3cr3t value"}})
 	require.NotContains(t, m.refused(logical.ReadOperation, "creds/team", map[string]any{fieldRoom: "team-a"}), "s3cr3t")
 
-	// "*" of a value gives no wildcard token, whatever the globs say.
+	// A value of "*" gives no wildcard token, whatever the globs say.
 	m.mustWrite("roles/any", map[string]any{fieldAllowedRoomsTemplate: true, fieldAllowedRooms: "*,{{identity.entity.metadata.team}}"})
 	m.asEntity(&logical.Entity{Metadata: map[string]string{"team": "*"}})
 	require.Contains(t, m.refused(logical.ReadOperation, "creds/any", map[string]any{fieldRoom: "*"}), "not allowed")
@@ -122,27 +122,27 @@ func TestTemplatesFailClosed(t *testing.T) {
 	for _, room := range rooms {
 		require.Contains(t, m.refused(logical.ReadOperation, "creds/me", map[string]any{fieldRoom: room}), "room")
 	}
-	require.Contains(t, m.refused(logical.ReadOperation, "creds/me", map[string]any{fieldRoom: "d-x"}), "your identity has no value for it; have one set in Vault")
-	// Vault knows no such entity any more.
+	require.Contains(t, m.refused(logical.ReadOperation, "creds/me", map[string]any{fieldRoom: "d-x"}), "your identity has no value for it; ask for one to be set in Vault")
+	// The entity no longer exists in Vault.
 	m.system.EntityVal = nil
 	require.Contains(t, m.refused(logical.ReadOperation, "creds/me", map[string]any{fieldRoom: "d-x"}), "your token has no identity entity")
 }
 
-// Without allowed_rooms_template nobody is asked who is calling.
+// Without allowed_rooms_template, Vault is not asked for the caller's entity.
 func TestLiteralRolesAskForNoEntity(t *testing.T) {
 	m := configured(t)
 	m.entityID = "entity-id"
 	m.token("support", map[string]any{fieldRoom: "support-1"})
 }
 
-// absentView is a Vault that does not answer about its identities.
+// absentView is a Vault that returns errors about identities.
 type absentView struct{ *logical.StaticSystemView }
 
 var errAbsent = errors.New("no answer")
 
 func (absentView) EntityInfo(string) (*logical.Entity, error) { return nil, errAbsent }
 
-// Where Vault can't say who is calling, that is a fault, and no refusal.
+// If Vault can't say who is calling, that is a fault, not a refusal.
 func TestUnknownIdentityIsAFault(t *testing.T) {
 	stored := newRole()
 	stored.AllowedRoomsTemplate, stored.DefaultRoom = true, "{{identity.entity.name}}"

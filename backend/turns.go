@@ -15,21 +15,21 @@ import (
 	"golang.org/x/sync/semaphore"
 )
 
-// One request can ask for work that takes much longer than one signature: a batch, a
-// new key, a private key to be tried, a token to be verified with a hundred keys. Such
-// work is done in turns, which all requests of all mounts of the process share. A read
-// of a single token takes no turn, so it never waits behind them.
+// Some requests need much more work than one signature: a batch, generating a key,
+// checking a private key, verifying a token with a hundred keys. They do that work in
+// turns, which all requests of all mounts of the process share. A read of a single token
+// takes no turn, so it never waits behind them.
 
-// turnCount is how many turns are taken at once. One processor is left out: while
-// all of them compute, Go's runtime looks only every 10 ms whether a request has come
-// in, and a read of one token would wait that long several times. The plugin's main
-// makes up for it.
+// turnCount is how many turns are taken at once, one less than Go's processors. While
+// all of them compute, Go's runtime checks only every 10 ms for new requests, and a read
+// of one token would wait that long several times. The plugin's main adds one processor
+// to GOMAXPROCS, so that no core is idle.
 var turnCount = sync.OnceValue(func() int { return max(1, runtime.GOMAXPROCS(0)-1) })
 
 var turns = sync.OnceValue(func() *semaphore.Weighted { return semaphore.NewWeighted(int64(turnCount())) })
 
-// takeTurn waits for a turn and does the work. It does nothing for a request that has
-// ended; work that takes long looks at the context itself.
+// takeTurn waits for a turn and does the work, unless the request has ended meanwhile.
+// Work that takes long must check the context itself.
 func takeTurn(ctx context.Context, work func() error) error {
 	if err := turns().Acquire(ctx, 1); err != nil {
 		return err
@@ -41,11 +41,11 @@ func takeTurn(ctx context.Context, work func() error) error {
 	return work()
 }
 
-// generating lets one key be generated at a time, whatever the number of turns: it
-// takes seconds, in which the other turns stay free for others.
+// generating allows one key generation at a time. It takes seconds, and the other turns
+// must stay free.
 var generating = semaphore.NewWeighted(1)
 
-// A panicError is what became of a panic.
+// A panicError is a panic that was turned into an error.
 type panicError struct{ text string }
 
 func (e *panicError) Error() string { return e.text }
@@ -53,11 +53,11 @@ func (e *panicError) Error() string { return e.text }
 // recovered turns a panic of a request into a fault of that request. Use it as
 // "defer recovered(logger, &err)".
 //
-// All mounts share one process. Without this, somebody who finds an input that makes
-// one request panic could end the process for all of them, again and again. After a
-// panic the engine goes on safely: locks and turns are given back by deferred calls,
-// and what requests share is immutable or replaced as a whole. The value of the panic
-// is logged only if it is the runtime's own, because any other one may hold input.
+// All mounts share one process. Without this, an input that makes one request panic
+// could be used to end the process for all of them, again and again. It is safe to
+// continue after a panic: deferred calls release locks and turns, and what requests
+// share is immutable or replaced as a whole. The value of a panic is logged only if it
+// comes from Go's runtime, because others may contain input.
 func recovered(logger hclog.Logger, err *error) {
 	p := recover()
 	if p == nil {
@@ -72,11 +72,10 @@ func recovered(logger hclog.Logger, err *error) {
 }
 
 // errChanged means that the configuration or the role changed after the request
-// had read them. The request is then decided anew.
+// had read them. The request is then decided again.
 var errChanged = errors.New("the configuration or the role changed meanwhile")
 
-// A fence keeps work that relies on a state from going on after the state has been
-// replaced.
+// A fence stops work that relies on a state when that state has been replaced.
 type fence struct {
 	mu     sync.RWMutex
 	raised bool
@@ -92,7 +91,7 @@ func (f *fence) pass(work func() error) error {
 	return work()
 }
 
-// raise waits for the work under way, and lets no more pass.
+// raise waits for the work under way, and lets no other work pass.
 func (f *fence) raise() {
 	f.mu.Lock()
 	defer f.mu.Unlock()

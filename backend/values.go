@@ -17,18 +17,18 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 )
 
-// A value of a request has one meaning, or it is refused. The SDK is more generous:
-// it reads 010 as eight, true as 1, and a list of booleans as a list of texts. So
-// takeValues runs before the SDK sees a request, and leaves it only values of a
-// field's own type.
+// A value of a request has one meaning, or it is refused. The SDK is more lenient:
+// it reads 010 as eight, true as 1, and a list of booleans as a list of strings. So
+// takeValues runs before the SDK sees a request, and leaves only values of the fields'
+// own types.
 
-// errTooLarge is a duration or number that is well formed and too large.
+// errTooLarge is a duration or number that is well formed but too large.
 var errTooLarge = errors.New("too large")
 
-// takeValues puts in place of each value the one that it means for its field. A
-// null, and an empty time or duration, count as not given and are removed. Fields
-// without a schema stay as they are. The error is the caller's mistake, names all
-// fields with a wrong value, and repeats no value.
+// takeValues converts each value to the type of its field, in place. A null, and an
+// empty time or duration, count as not given and are removed. Fields without a schema
+// stay as they are. The error is the caller's mistake. It names all fields with a wrong
+// value, and repeats no value.
 func takeValues(data map[string]any, fields map[string]*framework.FieldSchema) error {
 	var problems []error
 	for _, name := range slices.Sorted(maps.Keys(data)) {
@@ -48,7 +48,7 @@ func takeValues(data map[string]any, fields map[string]*framework.FieldSchema) e
 		case errors.Is(err, errTooLarge):
 			problems = append(problems, invalid("%s is too large; %s", name, largest(field.Type)))
 		case err != nil:
-			problems = append(problems, invalid("%s must be %s", name, wanted(field.Type)))
+			problems = append(problems, invalid("%s must be %s", name, accepted(field.Type)))
 		case value == nil:
 			delete(data, name)
 		default:
@@ -65,8 +65,7 @@ type entryTypeError struct{ number int }
 
 func (e *entryTypeError) Error() string { return "an entry is not a string" }
 
-// takeValue returns what a value means for a field of the type; nil means that it
-// was not given.
+// takeValue converts a value to the type of its field; nil means that it was not given.
 func takeValue(raw any, t framework.FieldType) (any, error) {
 	switch t {
 	case framework.TypeInt:
@@ -89,8 +88,8 @@ func takeValue(raw any, t framework.FieldType) (any, error) {
 	}
 }
 
-// wanted describes the values that a field of the type takes.
-func wanted(t framework.FieldType) string {
+// accepted describes the values that a field of the type accepts.
+func accepted(t framework.FieldType) string {
 	switch t {
 	case framework.TypeBool:
 		return "true or false"
@@ -109,7 +108,7 @@ func wanted(t framework.FieldType) string {
 	}
 }
 
-// largest says what is possible for a field of the type.
+// largest says what is possible, for a value that is too large for the type.
 func largest(t framework.FieldType) string {
 	switch t {
 	case framework.TypeDurationSecond:
@@ -121,13 +120,13 @@ func largest(t framework.FieldType) string {
 	}
 }
 
-// maxExact is where a float64 no longer holds every integer. The plugin protocol
-// turns every JSON number into a float64.
+// maxExact is where a float64 stops holding every integer. The plugin protocol turns
+// every JSON number into a float64.
 const maxExact = 1 << 53
 
 var wholePattern = regexp.MustCompile(`^-?[0-9]+$`)
 
-// wholeNumber returns the digits of a whole number that was given as a number.
+// wholeNumber returns the digits of a whole number that is not text.
 func wholeNumber(raw any) (digits string, ok bool) {
 	switch v := raw.(type) {
 	case float64:
@@ -152,7 +151,7 @@ func wholeNumber(raw any) (digits string, ok bool) {
 	return "", false
 }
 
-// parseWhole reads decimal digits, leading zeros included. An error other than
+// parseWhole reads decimal digits, with or without leading zeros. An error other than
 // errTooLarge means that the text is not digits.
 func parseWhole(digits string) (int64, error) {
 	if !wholePattern.MatchString(digits) {
@@ -200,8 +199,8 @@ func takeBool(raw any) (any, error) {
 	return v, nil
 }
 
-// takeString takes a whole number for its digits, which YAML makes of a name such
-// as 4711.
+// takeString turns a whole number into its digits: YAML reads a room name such as 4711
+// as a number.
 func takeString(raw any) (any, error) {
 	text, ok := digitsOf(raw)
 	if !ok {
@@ -288,12 +287,12 @@ func takeUnits(text string) (any, error) {
 	return int64(d / time.Second), nil
 }
 
-// RFC 3339, section 5.6, which allows lower case; time.Parse is both stricter and
-// more lenient. A "+" that was not escaped in a URL arrives as a space, and can mean
-// nothing else.
+// RFC 3339, section 5.6, which allows lower case; time.Parse does not, and accepts forms
+// that RFC 3339 does not. A "+" that was not escaped in a URL arrives as a space. The
+// space can mean nothing else.
 var timePattern = regexp.MustCompile(`^([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt]([0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?)(?:[Zz]|([+ -])((?:[01][0-9]|2[0-3]):[0-5][0-9]))$`)
 
-// maxSecond is far beyond any date, and still one that a time.Time holds.
+// maxSecond is far beyond any date, and still fits a time.Time.
 const maxSecond = 1 << 60
 
 // takeTime reads a time, and returns whole seconds since the epoch.
@@ -323,13 +322,13 @@ func takeTime(raw any) (any, error) {
 	return n, err
 }
 
-// The dates that RFC 3339 can write, but for the zero time.
+// The dates that RFC 3339 can write, without the zero time.
 const (
 	firstDate = -62_135_596_799
 	lastDate  = 253_402_300_799
 )
 
-// parseDate reads a time that is stored; an empty text is the zero time.
+// parseDate reads a time for a role's window; empty text is the zero time.
 func parseDate(text string) (time.Time, error) {
 	value, err := takeTime(text)
 	if err != nil || value == nil {
@@ -345,9 +344,9 @@ func parseDate(text string) (time.Time, error) {
 // namePattern is what a field's name looks like, known or misspelt.
 var namePattern = regexp.MustCompile(`^[a-z][a-z0-9_-]{0,31}$`)
 
-// checkNames refuses a request with a field name that can't be one, and repeats none
-// of it: it may be a private key that was sent as a form. Other names that are unknown
-// the SDK answers with a warning, which repeats them.
+// checkNames refuses a request with an impossible field name. The error does not repeat
+// the name, which may be a private key that was sent as a form. For other unknown names
+// the SDK adds a warning, which repeats them.
 func checkNames(data map[string]any, fields map[string]*framework.FieldSchema) error {
 	for name := range data {
 		if strings.Contains(name, "PRIVATE KEY") {
@@ -357,15 +356,15 @@ func checkNames(data map[string]any, fields map[string]*framework.FieldSchema) e
 	for name := range data {
 		if fields[name] == nil && !namePattern.MatchString(name) {
 			known := strings.Join(slices.Sorted(maps.Keys(fields)), ", ")
-			return invalid("the request has a field whose name can't be one: names have lower-case letters, digits and underscores, 32 at most; send JSON; this path knows %s", known)
+			return invalid("the request has an impossible field name: names have lower-case letters, digits and underscores, 32 at most; send JSON; the fields of this path are %s", known)
 		}
 	}
 	return nil
 }
 
-// sendable is decoded JSON as it can go through the plugin protocol, which turns
-// every number into a float64: one that a float64 does not hold becomes its text.
-// Objects and lists are copied.
+// sendable prepares decoded JSON for the plugin protocol, which turns every number into
+// a float64. Numbers that a float64 does not hold become strings. Objects and lists are
+// copied.
 func sendable(value any) any {
 	switch v := value.(type) {
 	case json.Number:
@@ -388,7 +387,7 @@ func sendable(value any) any {
 	return value
 }
 
-// secondsField returns a duration that the request names.
+// secondsField returns a duration, if the request names it.
 func secondsField(d *framework.FieldData, name string) (time.Duration, bool) {
 	v, ok := d.GetOk(name)
 	if !ok {

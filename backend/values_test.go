@@ -14,8 +14,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Every notation of a value that somebody or some tool writes: what it means, or that
-// it is refused. wrong and large are refusals.
+// Every notation that people and tools use for a value: what it means, or that it is
+// refused. wrong and large are refusals.
 func TestTakeValue(t *testing.T) {
 	t.Parallel()
 	wrong, large := errWrongType, errTooLarge
@@ -97,7 +97,7 @@ func TestTakeLists(t *testing.T) {
 	}
 }
 
-// What goes through the plugin protocol is a copy.
+// sendable returns a copy.
 func TestSendable(t *testing.T) {
 	t.Parallel()
 	claims := func() map[string]any {
@@ -108,8 +108,8 @@ func TestSendable(t *testing.T) {
 	require.Equal(t, claims(), given)
 }
 
-// A value that is refused leaves everything as it was, and says what would be right:
-// on every path, in a batch, and by check.
+// A refused value changes nothing, and the message says what would be right: on every
+// path, in a batch, and from check.
 func TestRefusedValues(t *testing.T) {
 	m := configured(t)
 	m.mustWrite("keys/import", map[string]any{fieldPrivateKey: readTestdata(t, "rsa2048.openssh.pem")})
@@ -127,7 +127,7 @@ func TestRefusedValues(t *testing.T) {
 		{"config", fieldActiveKey, "", "active_key must be a whole number"},
 		{"config", fieldActiveKey, "010", "active_key 10 does not exist"},
 		{"config", fieldActiveKey, "99999999999999999999", "active_key is too large"},
-		{"config", fieldActiveKey, 0, "active_key 0 is accepted only while no key is active; version 1 is"},
+		{"config", fieldActiveKey, 0, "active_key 0 is accepted only while no key is active; version 1 is active"},
 		{"config", fieldAudience, "\ufeffclanmeeting", "audience must be 1 to 255 characters, all of them visible"},
 		{"config", fieldAudience, "clan\u200bmeeting", "audience must be 1 to 255 characters, all of them visible"},
 		{"config", fieldAudience, "clanmeeting\u00a0", "audience must be"},
@@ -149,11 +149,11 @@ func TestRefusedValues(t *testing.T) {
 		{"roles/webinar", fieldAllowWildcardRoom, 2, "allow_wildcard_room must be true or false"},
 		{"roles/webinar", fieldGenerateLease, "yes", "generate_lease must be true or false"},
 		{"roles/webinar", fieldTTL, "9223372037", "ttl is too large"},
-		{"roles/webinar", fieldMaxTTL, "3651d", "max_ttl is too large: 3650 days is the most"},
-		{"roles/webinar", fieldMaxTTL, "87600h1s", "max_ttl is too large: 3650 days is the most"},
-		{"roles/webinar", fieldMaxNotBefore, "36500d", "max_not_before is too large: 3650 days is the most"},
-		{"roles/webinar", fieldNotBeforeDuration, "36500d", "not_before_duration is too large: 1 day is the most"},
-		{"roles/webinar", fieldNotBeforeDuration, 86401, "not_before_duration is too large: 1 day is the most"},
+		{"roles/webinar", fieldMaxTTL, "3651d", "max_ttl is too large: the maximum is 3650 days"},
+		{"roles/webinar", fieldMaxTTL, "87600h1s", "max_ttl is too large: the maximum is 3650 days"},
+		{"roles/webinar", fieldMaxNotBefore, "36500d", "max_not_before is too large: the maximum is 3650 days"},
+		{"roles/webinar", fieldNotBeforeDuration, "36500d", "not_before_duration is too large: the maximum is 1 day"},
+		{"roles/webinar", fieldNotBeforeDuration, 86401, "not_before_duration is too large: the maximum is 1 day"},
 		{"roles/webinar", fieldMaxNotBefore, true, "max_not_before must be in whole seconds"},
 		{"creds/webinar", fieldTTL, "9223372037", "ttl is too large"},
 		{"creds/webinar", fieldTTL, true, "ttl must be in whole seconds"},
@@ -215,8 +215,8 @@ func TestAcceptedValues(t *testing.T) {
 	require.Equal(t, before, m.mustRead("roles/a", nil), "an empty duration is not given")
 }
 
-// A ttl that nobody wrote is 15 minutes, or max_ttl if that is less, whatever happens to
-// max_ttl later.
+// A ttl that was never written is 15 minutes, or max_ttl if that is less, whatever max_ttl
+// becomes later.
 func TestDefaultTTLFollowsMaxTTL(t *testing.T) {
 	m := configured(t)
 	ttl := func() any { return m.mustRead("roles/a", nil)[fieldTTL] }
@@ -234,7 +234,7 @@ func TestDefaultTTLFollowsMaxTTL(t *testing.T) {
 	require.EqualValues(t, 240, ttl())
 }
 
-func TestWarningsAreOnTheLimit(t *testing.T) {
+func TestWarningLimits(t *testing.T) {
 	m := newTestMount(t)
 	require.Nil(t, m.mustWrite("roles/a", map[string]any{fieldAllowedRooms: "a", fieldMaxTTL: "24h", fieldMaxNotBefore: "90d"}))
 	require.Contains(t, m.mustWrite("roles/a", map[string]any{fieldMaxTTL: 86401}).Warnings[0], "max_ttl of 24h0m1s is over 24h0m0s")
@@ -243,8 +243,8 @@ func TestWarningsAreOnTheLimit(t *testing.T) {
 		"max_not_before of 2184h0m0s is over 90 days: a scheduled token stops working when its key is replaced")
 }
 
-// One request has one answer, however often it is made.
-func TestRefusalsAreTheSameEachTime(t *testing.T) {
+// The same request gets the same refusal every time.
+func TestRefusalsAreDeterministic(t *testing.T) {
 	m := newTestMount(t)
 	for path, data := range map[string]map[string]any{
 		"config":  {fieldConsumerID: "a.b", fieldAudience: " a", fieldIssuer: true, fieldDomain: "a:1"},

@@ -14,10 +14,10 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// at is a time that lies some seconds from testNow, as it is written.
+// at formats the time some seconds after testNow.
 func at(offset int64) string { return time.Unix(testNow.Unix()+offset, 0).UTC().Format(time.RFC3339) }
 
-// windowed writes the role event with a window, and other fields.
+// windowed writes the role event with a window and other fields.
 func (m *testMount) windowed(from, until string, others map[string]any) {
 	m.t.Helper()
 	data := map[string]any{fieldAllowedRooms: "*", fieldTTL: "5m", fieldValidFrom: from, fieldValidUntil: until}
@@ -92,7 +92,7 @@ func TestWindowRefusals(t *testing.T) {
 		request     map[string]any
 		want        string
 	}{
-		"at its end":        {at(-60), at(0), nil, "this role ended at 2030-01-31T09:00:00Z, its valid_until; have that changed, or use another role"},
+		"at its end":        {at(-60), at(0), nil, "this role ended at 2030-01-31T09:00:00Z, its valid_until; ask for a later one, or use another role"},
 		"after its end":     {"", at(-86400), nil, "this role ended at 2030-01-30T09:00:00Z"},
 		"scheduled, ended":  {at(-60), at(-10), map[string]any{fieldNotBefore: now + 5}, "this role ended at"},
 		"starts before it":  {at(60), at(7200), map[string]any{fieldNotBefore: now + 59}, "not_before is before this role's valid_from, 2030-01-31T09:01:00Z"},
@@ -117,7 +117,7 @@ func TestWindowRefusals(t *testing.T) {
 	}
 }
 
-// A clock that goes back, or on, over an end of the window.
+// The clock moves across an end of the window, forward or back.
 func TestWindowWhileTheClockMoves(t *testing.T) {
 	m := configured(t)
 	m.windowed(at(10), at(20), nil)
@@ -136,7 +136,7 @@ func TestWindowWhileTheClockMoves(t *testing.T) {
 	require.Equal(t, first, begin())
 }
 
-func TestWindowIsReadAndWritten(t *testing.T) {
+func TestWindowRoundTrip(t *testing.T) {
 	m := configured(t)
 	m.mustWrite("roles/event", map[string]any{fieldAllowedRooms: "a"})
 	window := func() []any {
@@ -167,12 +167,11 @@ func TestWindowIsReadAndWritten(t *testing.T) {
 		require.Equal(t, []any{at(60), at(120)}, window())
 	}
 	m.mustWrite("roles/event", map[string]any{fieldValidFrom: at(120), fieldValidUntil: at(180)}) // both move at once
-	require.Equal(t, []string{"valid_until, 2030-01-31T09:00:00Z, is in the past: this role gives no token"},
+	require.Equal(t, []string{"valid_until, 2030-01-31T09:00:00Z, is in the past: this role gives no tokens"},
 		m.mustWrite("roles/event", map[string]any{fieldValidFrom: "", fieldValidUntil: at(0)}).Warnings)
 }
 
-// Vault would cut a lease at the mount's maximum, so one that would reach further is
-// refused.
+// Vault would cut a lease at the mount's maximum, so a longer one is refused.
 func TestWindowWithALease(t *testing.T) {
 	m := configured(t)
 	m.system.MaxLeaseTTLVal = time.Hour
@@ -187,8 +186,8 @@ func TestWindowWithALease(t *testing.T) {
 	require.Len(t, resp.Warnings, 1)
 }
 
-// For any role and any request: nbf is never before valid_from, exp never after
-// valid_until, a token has some life left, and check and creds agree.
+// For any role and any request: nbf is never before valid_from, exp is never after
+// valid_until, the token has not expired yet, and check and creds agree.
 func FuzzWindow(f *testing.F) {
 	f.Add(int64(60), int64(120), int64(300), int64(30), int64(0), int64(-1), false)
 	f.Add(int64(-60), int64(1), int64(1), int64(86400), int64(600), int64(0), true)
@@ -240,7 +239,7 @@ func FuzzWindow(f *testing.F) {
 		require.Greater(t, exp, now)
 		require.EqualValues(t, nbf, checked[fieldClaims].(map[string]any)["nbf"])
 		require.EqualValues(t, exp, checked[fieldClaims].(map[string]any)["exp"])
-		// Not one second more than without the window.
+		// Not a second longer than without the window.
 		require.LessOrEqual(t, exp-max(nbf, now), max(ttl, 1))
 	})
 }

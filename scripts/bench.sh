@@ -1,21 +1,32 @@
 #!/bin/sh
-# Builds what the benchmark runs, and runs it. The table and the plot end up in
-# .cache/bench. Where node or npm is missing, the vendor's way is left out.
+# Builds and runs the benchmark. It writes the table and the plot to .cache/bench. It leaves
+# out what it can't measure here, and says so: the vendor's snippet needs node and npm, the
+# build that signs with OpenSSL needs openssl and libssl-dev.
 set -eu
 cd "$(dirname "$0")/.."
 vault=$(scripts/vault.sh)
 out=.cache/bench
 mkdir -p "$out/plugins"
-CGO_ENABLED=0 go build -trimpath -o "$out/plugins/vault-plugin-secrets-clanmeeting" ./cmd/vault-plugin-secrets-clanmeeting
+engine=$out/plugins/vault-plugin-secrets-clanmeeting
+scripts/build.sh "$engine"
+rm -f "$engine-openssl"
+case " $* " in
+*" -scale "* | *" -soak "* | *" -pairs "*) peers= ;;
+*) peers=yes ;;
+esac
+if [ "$peers" ]; then
+	{ command -v openssl >/dev/null && SIGNER=openssl scripts/build.sh "$engine-openssl"; } ||
+		echo "The build that signs with OpenSSL is not measured: the openssl command and libssl-dev are needed." >&2
+fi
 CGO_ENABLED=0 go build -trimpath -o "$out/plugins/vault-plugin-empty" ./scripts/bench/emptyplugin
 go build -o "$out/bench" ./scripts/bench
 
 modules=
-if [ $# -gt 0 ]; then
-	: # another run than the comparison with its peers
+if [ -z "$peers" ]; then
+	:
 elif command -v node >/dev/null && command -v npm >/dev/null; then
 	modules=$(scripts/node-modules.sh)
 else
-	echo "jsonwebtoken in Node is not measured: node and npm are needed" >&2
+	echo "jsonwebtoken in Node is not measured: install node and npm" >&2
 fi
 exec "$out/bench" -vault "$vault" -plugin-dir "$PWD/$out/plugins" -node-modules "$modules" -out "$out" "$@"

@@ -1,18 +1,18 @@
 #!/bin/sh
-# Runs the examples against a real Vault, and verifies the tokens of all five languages
-# with each one's own library. Names all that is missing at once.
+# Runs the examples against a real Vault. A library of each of the five languages verifies
+# the tokens. If something is missing, it names everything at once.
 set -eu
 cd "$(dirname "$0")/.."
 
 missing=
-need() { # what, as Debian's package, and a command that works where it is there
+need() { # a Debian package, and a command that works if it is installed
 	package=$1
 	shift
 	"$@" >/dev/null 2>&1 || missing="$missing $package"
 }
 python_works() { "$1" -c 'import hvac, jwt, cryptography'; }
 
-# A Python of another origin does not see Debian's packages.
+# A Python that is not Debian's does not see Debian's packages.
 python=${EXAMPLES_PYTHON:-python3}
 python_works "$python" 2>/dev/null || [ -n "${EXAMPLES_PYTHON:-}" ] || python=/usr/bin/python3
 gson=${EXAMPLES_GSON:-/usr/share/java/gson.jar}
@@ -29,12 +29,14 @@ need ruby-jwt ruby -rjwt -e ''
 need "default-jdk-headless" javac --version
 need libgoogle-gson-java test -f "$gson"
 if [ -n "$missing" ]; then
-	echo "error: the examples need these packages of Debian or Ubuntu, or the same by other means:$missing" >&2
-	echo "EXAMPLES_PYTHON names another Python, EXAMPLES_GSON another gson.jar." >&2
+	echo "error: the examples need these packages of Debian or Ubuntu, or the same from elsewhere:$missing" >&2
+	echo "EXAMPLES_PYTHON can name another Python, EXAMPLES_GSON another gson.jar." >&2
 	exit 1
 fi
 
 vault=$(scripts/vault.sh)
 modules=$(scripts/node-modules.sh)
 export VAULT_BIN="$vault" NODE_PATH="$modules" EXAMPLES_PYTHON="$python" EXAMPLES_GSON="$gson"
+# For the tests' own build of the plugin.
+[ -z "${SIGNER:-}" ] || export GOFLAGS="${GOFLAGS:-} -tags=$SIGNER"
 exec env CGO_ENABLED=1 go test -race -count=1 -parallel=8 -timeout 30m -v -tags examples -run '^(TestExamples|TestLibrariesRefuse|TestMigratingGuide|TestAgent)' ./cmd/...

@@ -1,8 +1,9 @@
 #!/bin/sh
-# Runs every fuzz target for FUZZTIME, one after the other. Go keeps what a target finds
-# in testdata/fuzz beside it, from where every later test run tries it.
+# Runs every fuzz target for FUZZTIME, one after the other. Go writes an input that fails
+# to testdata/fuzz, and every later test run tries it.
 set -eu
 cd "$(dirname "$0")/.."
+[ -z "${SIGNER:-}" ] || export GOFLAGS="${GOFLAGS:-} -tags=$SIGNER"
 for package in $(go list ./backend/...); do
 	listed=$(go test -list '^Fuzz' "$package")
 	for target in $(echo "$listed" | grep '^Fuzz' || true); do

@@ -1,8 +1,8 @@
 #!/bin/sh
-# Makes sure that there are a Kubernetes API server (with etcd and kubectl) and External
-# Secrets, and prints the folders that they are in, one a line. Each is built once from the
-# Go modules that the go.mod files below scripts/kubernetes pin, unmodified. What is built
-# is kept below .cache, by version.
+# Builds a Kubernetes API server (with etcd and kubectl) and External Secrets if they are
+# not in .cache yet, and prints their folders, one per line. They are built unmodified from
+# the Go modules that the go.mod files in scripts/kubernetes pin, and kept in .cache by
+# version.
 set -eu
 
 say() { echo "$*" >&2; }
@@ -21,7 +21,7 @@ pinned() { go list -m -f '{{.Version}}' "$1"; }
 
 # build FILE PACKAGE LDFLAGS
 build() {
-	# -v names each package as it is compiled; whatever else comes is an error.
+	# -v prints each package as it is compiled. Other lines are errors.
 	go build -v -trimpath -ldflags "-s -w $3" -o "$1" "$2" 2>&1 |
 		awk '
 			function tell() { printf "  %d modules downloaded, %d packages compiled of about 2000\n", modules, packages; fflush() }
@@ -38,10 +38,10 @@ etcd=$(pinned go.etcd.io/etcd/server/v3)
 apiserver=$top/.cache/kubernetes-$kubernetes-etcd-$etcd-$system
 if [ ! -d "$apiserver" ]; then
 	say "Building Kubernetes' API server $kubernetes, kubectl, and etcd $etcd, once. It takes 3 to 10"
-	say "minutes on two cores, 100 MB of downloads and 2 GB of memory."
+	say "minutes on two cores, downloads 100 MB, and needs 2 GB of memory."
 	part=$apiserver.$$
 	mkdir -p "$part"
-	# Without its version the API server does not start.
+	# The API server does not start without its version.
 	minor=${kubernetes#v*.}
 	major=${kubernetes%%.*}
 	stamp=k8s.io/component-base/version
@@ -49,8 +49,8 @@ if [ ! -d "$apiserver" ]; then
 	build "$part/kube-apiserver" k8s.io/kubernetes/cmd/kube-apiserver "$stamps"
 	build "$part/kubectl" k8s.io/kubernetes/cmd/kubectl "$stamps"
 	build "$part/etcd" go.etcd.io/etcd/server/v3 ""
-	[ "$("$part/kube-apiserver" --version)" = "Kubernetes $kubernetes" ] || fail "the API server that was built is not $kubernetes"
-	"$part/etcd" --version | grep -q "${etcd#v}" || fail "the etcd that was built is not $etcd"
+	[ "$("$part/kube-apiserver" --version)" = "Kubernetes $kubernetes" ] || fail "the built API server is not $kubernetes"
+	"$part/etcd" --version | grep -q "${etcd#v}" || fail "the built etcd is not $etcd"
 	mv "$part" "$apiserver"
 	part=
 fi
@@ -62,11 +62,11 @@ version=$(pinned $module)
 secrets=$top/.cache/external-secrets-$version-$system
 if [ ! -d "$secrets" ]; then
 	say "Building External Secrets $version, once. It takes 3 to 10 minutes on two cores,"
-	say "330 MB of downloads and 3 GB of memory."
+	say "downloads 330 MB, and needs 3 GB of memory."
 	part=$secrets.$$
 	mkdir -p "$part/crds"
 	build "$part/external-secrets" $module ""
-	"$part/external-secrets" --help >/dev/null || fail "the External Secrets that was built does not run"
+	"$part/external-secrets" --help >/dev/null || fail "the built External Secrets does not run"
 	cp "$(go list -m -f '{{.Dir}}' $module)"/config/crds/bases/*secrets.io_*.yaml "$part/crds"
 	chmod -R u+w "$part/crds" # the module cache is read-only
 	mv "$part" "$secrets"

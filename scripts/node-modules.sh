@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes sure that jsonwebtoken is there, as the lock file has it, and prints the folder.
+# Installs jsonwebtoken in the version of the lock file, and prints the folder.
 set -eu
 cd "$(dirname "$0")/.."
 locked=cmd/vault-plugin-secrets-clanmeeting/testdata/examples

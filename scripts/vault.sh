@@ -1,15 +1,15 @@
 #!/bin/sh
-# Makes sure that there is a server and prints the path of its binary as the last line:
-# the one that VAULT_BIN names, Vault or OpenBao, else vault on PATH, else bao on PATH, else
-# the Vault that scripts/vault/go.mod pins. VAULT=newest in the environment is that version
-# whatever else there is, VAULT=oldest the one that scripts/vault/oldest/go.mod pins,
-# VAULT=released the newest that HashiCorp has released.
+# Finds or gets a server, Vault or OpenBao, and prints the path of its binary as the last
+# line. It takes the first of these: VAULT_BIN; vault on PATH; bao on PATH; the Vault that
+# scripts/vault/go.mod pins. VAULT in the environment overrides that: "newest" is the
+# pinned Vault, "oldest" the one that scripts/vault/oldest/go.mod pins, and "released" the
+# newest that HashiCorp has released.
 #
-# A pinned version comes from .cache, or it is downloaded from HashiCorp, or, if the
-# download site can't be reached, built from source, unmodified. Upstream's build tag
-# "minimal" leaves out the plugins that nothing here uses. VAULT_DOWNLOAD=off builds
-# without trying the download. VAULT_DOWNLOAD_FLAGS are more flags for
-# scripts/vault-download: "-url https://…" names a mirror.
+# A pinned version is taken from .cache, else downloaded from HashiCorp. If the download
+# site can't be reached, it is built from source, unmodified. Upstream's build tag "minimal"
+# leaves out plugins that nothing here uses. VAULT_DOWNLOAD=off skips the download.
+# VAULT_DOWNLOAD_FLAGS are more flags for scripts/vault-download: "-url https://…" names a
+# mirror.
 set -eu
 
 say() { echo "$*" >&2; }
@@ -21,10 +21,10 @@ pinned=${VAULT:-}
 case $pinned in
 "" | newest | released) module=scripts/vault ;;
 oldest) module=scripts/vault/oldest ;;
-*) fail "VAULT is $pinned, and may be oldest, newest or released; VAULT_BIN names a Vault of your own" ;;
+*) fail "VAULT is $pinned; it must be oldest, newest or released; VAULT_BIN can name your own Vault" ;;
 esac
 if [ -z "$pinned" ] && [ -n "${VAULT_BIN:-}" ]; then
-	runs "$VAULT_BIN" || fail "VAULT_BIN is $VAULT_BIN, which is neither a Vault nor an OpenBao that runs here"
+	runs "$VAULT_BIN" || fail "VAULT_BIN is $VAULT_BIN, which does not run as Vault or OpenBao"
 	say "Server from VAULT_BIN: $("$VAULT_BIN" version)"
 	case $VAULT_BIN in
 	/*) echo "$VAULT_BIN" ;;
@@ -34,7 +34,7 @@ if [ -z "$pinned" ] && [ -n "${VAULT_BIN:-}" ]; then
 	exit
 fi
 if [ -z "$pinned" ] && found=$(command -v vault || command -v bao); then
-	runs "$found" || fail "$found, found on PATH, does not run; set VAULT_BIN to another"
+	runs "$found" || fail "$found, found on PATH, does not run; set VAULT_BIN to another one"
 	say "Server from PATH: $("$found" version)"
 	echo "$found"
 	exit
@@ -49,7 +49,7 @@ downloader=$top/.cache/vault-download.$$
 trap 'rm -f "$part" "$downloader"' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
-# It is built and run, not "go run": that would turn every exit status into 1.
+# Not with "go run", which would turn every exit status into 1.
 download() {
 	if ! [ -x "$downloader" ]; then
 		mkdir -p "$top/.cache"
@@ -59,7 +59,7 @@ download() {
 	"$downloader" "$@" ${VAULT_DOWNLOAD_FLAGS:-}
 }
 if [ "$pinned" = released ]; then
-	version=$(download -newest) || fail "the newest Vault is not known; the line above says why"
+	version=$(download -newest) || fail "could not find the newest Vault; the line above says why"
 fi
 cache=$top/.cache/vault-$version-$(go env GOOS)-$(go env GOARCH)
 if [ -x "$cache/vault" ]; then
@@ -79,16 +79,16 @@ if [ "${VAULT_DOWNLOAD:-}" != off ]; then
 		echo "$cache/vault"
 		exit
 		;;
-	3) ;; # it has said why
-	*) fail "downloading Vault $version failed, and is not replaced by a build; VAULT_DOWNLOAD=off builds it" ;;
+	3) ;; # the download has said why
+	*) fail "downloading Vault $version failed; to build it from source, set VAULT_DOWNLOAD=off" ;;
 	esac
 fi
-[ "$pinned" != released ] || fail "only a pinned Vault is built from source"
+[ "$pinned" != released ] || fail "the newest released Vault can only be downloaded, not built"
 
-say "Building Vault $version, once. It takes 5 to 15 minutes on two cores, 500 MB of"
-say "downloads and up to 4 GB of memory. Set VAULT_BIN to use one that you have."
+say "Building Vault $version, once. It takes 5 to 15 minutes on two cores, downloads 500 MB,"
+say "and needs up to 4 GB of memory. If you have a Vault, set VAULT_BIN instead."
 part=$cache/vault.$$
-# -v names each package as it is compiled; whatever else comes is an error.
+# -v prints each package as it is compiled. Other lines are errors.
 go build -v -trimpath -tags minimal -ldflags '-s -w' -o "$part" github.com/hashicorp/vault 2>&1 |
 	awk '
 		function tell() { printf "  %d modules downloaded, %d packages compiled of about 1900\n", modules, packages; fflush() }
@@ -97,7 +97,7 @@ go build -v -trimpath -tags minimal -ldflags '-s -w' -o "$part" github.com/hashi
 		{ print; fflush() }
 	' >&2
 [ -x "$part" ] || fail "building Vault $version failed; the lines above say why"
-runs "$part" || fail "the Vault that was built does not run"
+runs "$part" || fail "the built Vault does not run"
 mv "$part" "$cache/vault"
 say "Built $("$cache/vault" version)"
 echo "$cache/vault"

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Runs govulncheck, the first argument, over the module. Where the vulnerability
-# database is out of reach it says "not checked" and fails.
+# Runs govulncheck, its first argument, over the module. If the vulnerability database
+# can't be reached, it says "not checked" and fails.
 set -u
 status=0
 out=$("$1" ./... 2>&1) || status=$?

@@ -20,6 +20,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -31,8 +33,8 @@ import (
 
 const testVersion = "v0.0.1-test"
 
-// vault is the one server that all tests share, each with mounts of its own. It
-// logs at trace level.
+// vault is the server that all tests share. Each test has its own mounts. The server logs
+// at trace level.
 var vault *devvault.Server
 
 func TestMain(m *testing.M) {
@@ -76,8 +78,8 @@ func startVault(dir string) error {
 	return err
 }
 
-// buildPlugin builds with the race detector: the plugin tells of races that only real
-// traffic brings about, and its report ends up in the server's log.
+// buildPlugin builds with the race detector, to find races that only real traffic causes.
+// Its report appears in the server's log.
 func buildPlugin(file, version string) error {
 	out, err := exec.Command("go", "build", "-race", "-ldflags", "-X main.version="+version, "-o", file, ".").CombinedOutput()
 	if err != nil {
@@ -86,9 +88,9 @@ func buildPlugin(file, version string) error {
 	return nil
 }
 
-// onlyOn skips a test of what only one server has. Such a test names that server, and on
-// the other it counts as not run: go test -v says so, and so does the list that make test
-// prints at its end.
+// onlyOn skips a test of something that only one server has. The test's name must contain
+// that server. On the other server, go test -v and the list at the end of make test report
+// the test as not run.
 func onlyOn(t *testing.T, kind devvault.Kind) {
 	t.Helper()
 	require.Contains(t, strings.ToLower(strings.ReplaceAll(t.Name(), "_", "")), strings.ToLower(string(kind))+"only", "the name says which server it needs")
@@ -114,7 +116,7 @@ type client struct {
 
 func root(t testing.TB) client { return client{t, vault, vault.RootToken} }
 
-// with is the holder of another token.
+// with is a client with another token.
 func (c client) with(token any) client {
 	c.token = token.(string)
 	return c
@@ -140,7 +142,7 @@ func (c client) post(path string, body any) (int, devvault.Answer) {
 	return c.call(http.MethodPost, path, body)
 }
 
-// write is a post that must be answered by 204, or by 200 for its warnings.
+// write is a post that must be answered by 204, or by 200 with warnings.
 func (c client) write(path string, body any) devvault.Answer {
 	c.t.Helper()
 	status, answer := c.post(path, body)
@@ -150,7 +152,7 @@ func (c client) write(path string, body any) devvault.Answer {
 	return answer
 }
 
-// read is a get that must be answered.
+// read is a get that must succeed.
 func (c client) read(path string, pairs ...string) map[string]any {
 	c.t.Helper()
 	status, answer := c.get(path, pairs...)
@@ -168,7 +170,7 @@ func (c client) as(policy string) client {
 	return c.with(answer["auth"].(map[string]any)["client_token"])
 }
 
-// unique is a name that no other test has.
+// unique is a name that no other test uses.
 func unique(t testing.TB) string {
 	t.Helper()
 	raw := make([]byte, 4)
@@ -177,7 +179,7 @@ func unique(t testing.TB) string {
 	return fmt.Sprintf("m%x", raw)
 }
 
-// enable mounts the engine at a path of its own.
+// enable mounts the engine at a new path.
 func enable(t testing.TB) string {
 	t.Helper()
 	mount := unique(t)
@@ -193,8 +195,8 @@ func newKey(t testing.TB) (*rsa.PrivateKey, string) {
 	return key, string(pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)}))
 }
 
-// configured is a mount with a key and a role, and the key's public half as the
-// mount tells it.
+// configured returns a mount with a key and a role, and the public key that the mount
+// shows.
 func configured(t testing.TB) (string, *rsa.PublicKey) {
 	t.Helper()
 	mount := enable(t)
@@ -214,7 +216,7 @@ func publicKey(t testing.TB, mount string) *rsa.PublicKey {
 	return key.(*rsa.PublicKey)
 }
 
-// verifySignature checks a token with the standard library alone.
+// verifySignature checks a token with the standard library only.
 func verifySignature(token string, key *rsa.PublicKey) error {
 	dot := strings.LastIndex(token, ".")
 	signature, err := base64.RawURLEncoding.DecodeString(token[dot+1:])
@@ -249,6 +251,24 @@ func TestVersionInPluginList(t *testing.T) {
 	out, err := vault.Command(t.Context(), vault.RootToken, "plugin", "list", "-detailed", "secret").CombinedOutput()
 	require.NoError(t, err)
 	require.Regexp(t, devvault.PluginName+` +secret +`+testVersion, string(out))
+}
+
+// An operator must see which of the two builds runs: in the log of the server, and by
+// asking the file.
+func TestBuildNamesItsSigner(t *testing.T) {
+	configured(t) // starts the plugin
+	signer := "Go " + strings.TrimPrefix(runtime.Version(), "go")
+	if os.Getenv("SIGNER") == "openssl" {
+		signer = "OpenSSL 3."
+	}
+	require.Regexp(t, `(?m)plugin starting: .*signs_with="`+regexp.QuoteMeta(signer), vault.Log())
+
+	file := filepath.Join(t.TempDir(), devvault.PluginName)
+	out, err := exec.Command("../../scripts/build.sh", file).CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	out, err = exec.Command(file, "-version").CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	require.Contains(t, string(out), "signs with "+signer)
 }
 
 func TestFromKeyToToken(t *testing.T) {
@@ -348,8 +368,7 @@ func TestWarningsReachTheClient(t *testing.T) {
 	require.Equal(t, json.Number("900"), answer.Data()["ttl"])
 }
 
-// Somebody who holds a role wants one room more, over HTTP with all that it lets
-// one write.
+// A caller tries rooms that the role does not allow, in every notation that HTTP allows.
 func TestRoomsOverHTTP(t *testing.T) {
 	mount, _ := configured(t)
 	root(t).write(mount+"/roles/any", map[string]any{"allowed_rooms": "*"})
@@ -377,7 +396,7 @@ func TestRoomsOverHTTP(t *testing.T) {
 		status, answer := app.get(mount+"/creds/any", "room", room)
 		require.Equal(t, http.StatusBadRequest, status, "%q: %v", room, answer)
 	}
-	// What the role gives it gives.
+	// Rooms that the role allows.
 	require.Equal(t, "support-1", app.read(mount + "/creds/support?room=support%2D1")["room"])
 }
 
@@ -432,8 +451,8 @@ func TestMountMaximum(t *testing.T) {
 	require.Contains(t, answer.Warnings(), "capped")
 }
 
-// Vault tells a create from an update by the engine's existence check.
-func TestCreateAndUpdateAreApart(t *testing.T) {
+// The engine's existence check tells Vault whether a write is a create or an update.
+func TestCreateAndUpdateCapabilities(t *testing.T) {
 	mount, _ := configured(t)
 	creator := root(t).as(`path "` + mount + `/roles/*" { capabilities = ["create"] }`)
 	updater := root(t).as(`path "` + mount + `/roles/*" { capabilities = ["update"] }`)
@@ -448,8 +467,7 @@ func TestCreateAndUpdateAreApart(t *testing.T) {
 	require.Equal(t, http.StatusForbidden, status)
 }
 
-// All that the engine knows is in Vault: a plugin process that starts anew goes
-// on with it.
+// Everything is stored in Vault: a restarted plugin process continues with it.
 func TestPluginReload(t *testing.T) {
 	mount, key := configured(t)
 	role := root(t).read(mount + "/roles/support")
@@ -482,8 +500,8 @@ func TestHelpAndOpenAPI(t *testing.T) {
 	}
 }
 
-// Every example of the help works as it is printed, one path after the other as a
-// new user would come to them.
+// Every example in the help works as printed. The paths are in the order in which a new
+// user needs them.
 func TestHelpExamples(t *testing.T) {
 	root(t).write("sys/mounts/clanmeeting", map[string]any{"type": devvault.PluginName})
 	t.Cleanup(func() { root(t).call(http.MethodDelete, "sys/mounts/clanmeeting", nil) })
@@ -513,19 +531,19 @@ func TestHelpExamples(t *testing.T) {
 	}
 }
 
-// examples are the commands of a help's description.
+// examples returns the commands in the description of a help text.
 func examples(help string) string {
 	_, description, _ := strings.Cut(help, "## DESCRIPTION\n")
 	description, _, _ = strings.Cut(description, "## PATHS\n")
 	return indented(description)
 }
 
-// withVault are commands of a shell in which vault is that of cli.
+// withVault returns shell commands in which vault means the program of cli.
 func withVault(cli *exec.Cmd, commands string) string {
 	return "vault() { '" + cli.Path + `' "$@"; }` + "\n" + commands
 }
 
-// indented are the lines of a text that are indented by four spaces: its commands.
+// indented returns the lines that are indented by four spaces: the commands of a text.
 func indented(text string) string {
 	var lines strings.Builder
 	for line := range strings.Lines(text) {

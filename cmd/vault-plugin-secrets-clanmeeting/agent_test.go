@@ -23,14 +23,14 @@ import (
 	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/scripts/devvault"
 )
 
-// The agent's examples as they are, but for the mount and the times, which are short, to
-// see several renewals soon.
+// The agent's examples. Only the mount and the times are changed: short times show several
+// renewals soon.
 const agentRenewals = 3
 
-// agentTimes are the life of a token, and after how long an agent without a lease reads
-// again. With Vault they are a fifth of the examples'. OpenBao's agent ignores
-// lease_renewal_threshold and reads again when as little as 5 % of a lease is left, which
-// of 12 s is less than the second to which a token's end is rounded.
+// agentTimes returns the life of a token, and how long an agent without a lease waits
+// before it reads again. With Vault they are a fifth of the examples' times. OpenBao's
+// agent ignores lease_renewal_threshold and may read again when only 5 % of a lease is
+// left. Of 12 s, that is less than the second to which a token's end is rounded.
 func agentTimes() (ttl, renderInterval time.Duration) {
 	if vault.Kind == devvault.OpenBao {
 		return 40 * time.Second, 27 * time.Second
@@ -38,8 +38,8 @@ func agentTimes() (ttl, renderInterval time.Duration) {
 	return 12 * time.Second, 8 * time.Second
 }
 
-// agentApp is a folder with the examples and the login of an application that may read
-// tokens of the roles that they name.
+// agentApp returns a folder with the examples, and with the login of an application that
+// may read tokens of their roles.
 func agentApp(t *testing.T) (dir string, key *rsa.PublicKey) {
 	t.Helper()
 	mount, key := configured(t)
@@ -85,7 +85,7 @@ func startAgent(t *testing.T, dir, config string) *os.File {
 	require.NoError(t, in.Close())
 	t.Cleanup(func() {
 		_ = agent.Process.Signal(syscall.SIGTERM)
-		_ = agent.Wait() // how it ended is in what it said
+		_ = agent.Wait() // its output says how it ended
 		_ = out.Close()
 		if t.Failed() {
 			t.Logf("%s", &said)
@@ -103,7 +103,7 @@ func expirationOf(t *testing.T, token string, key *rsa.PublicKey) time.Time {
 	return time.Unix(exp, 0)
 }
 
-// At no moment does the file that the agent keeps hold an expired token, or half of one.
+// The file that the agent writes never holds an expired token, or half of one.
 func TestAgentKeepsAFile(t *testing.T) {
 	t.Parallel()
 	for _, config := range []string{"leased.hcl", "unleased.hcl"} {
@@ -133,7 +133,7 @@ func TestAgentKeepsAFile(t *testing.T) {
 	}
 }
 
-// The program that the agent runs has a new token before the last has expired.
+// The program that the agent runs gets a new token before the last one has expired.
 func TestAgentRunsAProgram(t *testing.T) {
 	t.Parallel()
 	dir, key := agentApp(t)

@@ -25,7 +25,7 @@ import (
 	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/scripts/devvault"
 )
 
-// template is an entry of allowed_rooms with many characters, which stands for nothing.
+// template is a long entry of allowed_rooms for which no caller has a value.
 func template(characters int) string {
 	const frame = "{{identity.entity.metadata.}}"
 	return strings.Replace(frame, ".}}", "."+strings.Repeat("k", characters-len(frame))+"}}", 1)
@@ -36,7 +36,7 @@ func repeat(value string, count int) string {
 	return "[" + strings.TrimSuffix(strings.Repeat(value+",", count), ",") + "]"
 }
 
-// Long texts are refused, and the answers stay short where they have a part of one.
+// Long texts are refused, and answers that repeat a part of one stay short.
 func attackWithLongTexts(b *budget) {
 	mount := b.mount()
 	role := mount + "/roles/long"
@@ -83,7 +83,7 @@ func attackWithLongTexts(b *budget) {
 	require.Less(b.t, len(r.raw), maxRefusal)
 }
 
-// Many roles, each as large as it may be, are more than the cache keeps.
+// Many roles of the maximum size are more than the cache can hold.
 func attackWithLargeRoles(b *budget) {
 	mount := b.mount()
 	directives := strings.Repeat("{{identity.entity.id}}", 46)
@@ -115,7 +115,7 @@ func attackWithLargeRoles(b *budget) {
 	})
 }
 
-// Batches that take long end with their callers.
+// Slow batches end when their callers give up.
 func attackWithSlowRules(b *budget) {
 	mount := b.mount()
 	b.write(mount+"/roles/slow", map[string]any{"allowed_rooms": append(slowRules(), "a*")})
@@ -129,7 +129,7 @@ func attackWithSlowRules(b *budget) {
 }
 
 // A request that is too large is refused before it is decoded: over 2 MiB by the plugin,
-// over 4 MiB by gRPC, which Vault answers with 500.
+// over 4 MiB by gRPC. Vault answers the latter with 500.
 func attackWithLargeBodies(b *budget) {
 	mount := b.mount()
 	const mib = 1 << 20
@@ -137,9 +137,9 @@ func attackWithLargeBodies(b *budget) {
 	b.during("large bodies", func() {
 		for body, want := range map[string]string{
 			`{"batch_input":` + repeat(repeat("1", 9000), 20) + `}`:                            "batch_input[0]: must be an object",
-			`{"batch_input":` + repeat(`"`+strings.Repeat("x", 1000)+`"`, 3*1024) + `}`:        "the request is too large: 2 MiB",
-			`{"batch_input":` + repeat(repeat(`"`+strings.Repeat("x", 60)+`"`, 9000), 5) + `}`: "the request is too large: 2 MiB",
-			`{"allowed_rooms":` + repeat(`"`+strings.Repeat("x", 250)+`"`, 9000) + `}`:         "the request is too large: 2 MiB",
+			`{"batch_input":` + repeat(`"`+strings.Repeat("x", 1000)+`"`, 3*1024) + `}`:        "the request is too large: the maximum is 2 MiB",
+			`{"batch_input":` + repeat(repeat(`"`+strings.Repeat("x", 60)+`"`, 9000), 5) + `}`: "the request is too large: the maximum is 2 MiB",
+			`{"allowed_rooms":` + repeat(`"`+strings.Repeat("x", 250)+`"`, 9000) + `}`:         "the request is too large: the maximum is 2 MiB",
 			`{"batch_input":` + repeat(`{"room":"`+strings.Repeat("x", 8000)+`"}`, 1000) + `}`: "internal error",
 			`{"batch_input":` + repeat(`"`+strings.Repeat("x", mib-10)+`"`, 8) + `}`:           "internal error",
 			`{"batch_input":` + repeat(`"`+strings.Repeat("x", mib-10)+`"`, 30) + `}`:          "internal error",
@@ -159,7 +159,7 @@ func attackWithLargeBodies(b *budget) {
 			for _, path := range to {
 				group.Go(func() error {
 					got, answer, err := b.vault.Call(b.t.Context(), b.token, http.MethodPost, mount+path, body)
-					// What gRPC says of a message that is too large depends on which call it was.
+					// gRPC's message for a request that is too large depends on the call.
 					if err == nil && (got != status || status == http.StatusBadRequest && !strings.Contains(answer.Errors(), want)) {
 						err = fmt.Errorf("%s, %d bytes: %d %.300s", path, len(body), got, fmt.Sprint(answer))
 					}
@@ -171,15 +171,15 @@ func attackWithLargeBodies(b *budget) {
 	})
 }
 
-// While batches are under way, what they rely on is deleted, replaced or narrowed. Once
-// that is acknowledged nothing is signed by what was there before: no batch is far enough
-// to be answered from before the change.
+// While batches are running, their key or role is deleted, replaced or restricted. After
+// the change is acknowledged, nothing is signed with the old state. No batch is so far
+// that it could be answered with the old state.
 func changesDuringBatches(b *budget) {
 	const batches, items = 8, 1000
 	for name, test := range map[string]struct {
 		change func(mount string)
 		status int
-		text   string // of the refusal
+		text   string // the refusal
 	}{
 		"config deleted": {func(mount string) { b.delete(mount + "/config") }, http.StatusBadRequest, "this mount is not configured"},
 		"role deleted":   {func(mount string) { b.delete(mount + "/roles/support") }, http.StatusBadRequest, `role "support" not found`},
@@ -214,14 +214,14 @@ func changesDuringBatches(b *budget) {
 				return err
 			})
 		}
-		// A fifth of a second of work is 100 to 900 signatures, of the 8,000 that it takes.
+		// 0.2 s of work are 100 to 900 of the 8,000 signatures.
 		require.Eventually(b.t, func() bool { return b.work()-before > 200*time.Millisecond }, time.Minute, 10*time.Millisecond)
 		test.change(mount)
 		require.NoError(b.t, group.Wait())
 	}
 }
 
-// Entries that can't be decoded, in the storage of a real Vault: each has a way out.
+// Entries in the storage of a real Vault that can't be decoded: one can recover from each.
 func corruptStorage(b *budget) {
 	mount := b.mount()
 	uuid := b.read("sys/mounts/" + mount)["uuid"].(string)
@@ -259,14 +259,14 @@ func corruptStorage(b *budget) {
 	b.read(mount+"/creds/support", "room", "support-1")
 }
 
-// delete must be answered by 204.
+// delete makes a deletion that must be answered by 204.
 func (b *budget) delete(path string) {
 	b.t.Helper()
 	status, answer := b.call(http.MethodDelete, path, nil)
 	require.Equal(b.t, http.StatusNoContent, status, "%s: %s", path, answer.Errors())
 }
 
-// manyKeys are different keys made of few primes: most of what a key costs is its primes.
+// manyKeys are different keys made from few primes, because finding primes takes longest.
 func manyKeys(t testing.TB, count int) []string {
 	t.Helper()
 	primes := make([]*big.Int, 16)
@@ -296,7 +296,8 @@ func manyKeys(t testing.TB, count int) []string {
 	return pems
 }
 
-// A key is stored once, 100 keys at the most, and making keys ends with its caller.
+// A key is stored once. A mount stores at most 100 keys. Generating a key ends when its
+// caller gives up.
 func attackWithKeys(b *budget) {
 	mount := b.mount()
 	pems := manyKeys(b.t, 101)
@@ -326,7 +327,7 @@ func attackWithKeys(b *budget) {
 	}
 	require.NoError(b.t, group.Wait())
 	require.Len(b.t, b.read(mount + "/keys?list=true")["keys"], 100)
-	const full = "100 key versions are stored, and no more are possible; delete those that are not used any more, such as keys/1"
+	const full = "100 key versions are stored, and no more are possible; delete one that is not used any more, such as keys/1"
 	for path, body := range map[string]map[string]any{"/keys/import": {"private_key": pems[100]}, "/config": {"private_key": pems[100]}, "/keys/generate": {}} {
 		status, answer := b.post(mount+path, body)
 		require.Equal(b.t, http.StatusBadRequest, status, path)
@@ -346,7 +347,7 @@ func attackWithKeys(b *budget) {
 	b.requireIdle("making keys")
 }
 
-// attackVerify has many tokens tried with 100 keys, by callers who give up.
+// attackVerify tries many tokens with 100 keys, for callers who give up.
 func attackVerify(b *budget, mount string) {
 	b.t.Helper()
 	token := b.read(mount+"/creds/support", "room", "support-1")["token"].(string)
@@ -363,7 +364,7 @@ func attackVerify(b *budget, mount string) {
 	b.requireIdle("verifying")
 }
 
-// Requests that are given up, at any moment, are no faults of the engine.
+// Requests that are cancelled at any moment are not faults of the engine.
 func attackWithCancelledRequests(b *budget) {
 	mount := b.mount()
 	_, private := newKey(b.t)

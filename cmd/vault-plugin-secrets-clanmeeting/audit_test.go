@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// auditEntry is what docs/migrating.md looks at in the audit log.
+// auditEntry has the fields of the audit log that docs/migrating.md uses.
 type auditEntry struct {
 	Type    string
 	Auth    struct{ Metadata map[string]string }
@@ -25,8 +25,8 @@ type auditEntry struct {
 	Response struct{ Data map[string]any }
 }
 
-// The audit log tells who asked for which token, as docs/migrating.md says: by HMACs, and
-// with rooms in the clear where the mount is tuned so. A token is never in it.
+// The audit log says who asked for which token, as docs/migrating.md describes: as HMACs,
+// or with readable rooms if the mount is tuned so. It never contains a token.
 func TestAuditTellsWhoAsked(t *testing.T) {
 	mount, _ := configured(t)
 	file := filepath.Join(t.TempDir(), "audit.log")

@@ -25,21 +25,21 @@ import (
 )
 
 // What hostile requests may cost. The limits are bytes, processor time and counts, never
-// how long something takes: a machine that is busy otherwise must not fail these tests.
+// elapsed time: a busy machine must not make these tests fail.
 const (
 	maxMemory = 300 << 20 // of the plugin
 
-	// maxWorkAfter is the processor time that the plugin may use from one second after
-	// the callers gave up until it is idle.
+	// maxWorkAfter is the processor time that the plugin may still use, counted from one
+	// second after the callers gave up.
 	maxWorkAfter = time.Second
 )
 
-// budget is a Vault of its own. Its plugin is built as for a release, because the race
+// budget is a separate Vault. Its plugin is built as for a release, because the race
 // detector takes several times the memory.
 type budget struct {
 	client
 
-	// bystander is a path on another mount, which somebody reads during every attack.
+	// bystander is a path on another mount. It is read during every attack.
 	bystander string
 }
 
@@ -47,9 +47,7 @@ func newBudget(t *testing.T) *budget {
 	t.Helper()
 	dir := t.TempDir()
 	file := filepath.Join(dir, "plugins", devvault.PluginName)
-	build := exec.Command("go", "build", "-o", file, ".")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	out, err := build.CombinedOutput()
+	out, err := exec.Command("../../scripts/build.sh", file).CombinedOutput()
 	require.NoError(t, err, string(out))
 	config := filepath.Join(dir, "config.hcl")
 	require.NoError(t, os.WriteFile(config, []byte("raw_storage_endpoint = true\n"), 0o600))
@@ -75,14 +73,14 @@ func (b *budget) mount() string {
 	return mount
 }
 
-// of is the same Vault for a test below this one.
+// of is the same Vault for a subtest.
 func (b *budget) of(t *testing.T) *budget {
 	below := *b
 	below.t = t
 	return &below
 }
 
-// plugins are the process IDs of the plugin.
+// plugins returns the process IDs of the plugin.
 func (b *budget) plugins() []int {
 	b.t.Helper()
 	stats, err := filepath.Glob("/proc/[0-9]*/stat")
@@ -101,7 +99,7 @@ func (b *budget) plugins() []int {
 	return pids
 }
 
-// statFields are those of a process after its name, which may have blanks.
+// statFields returns the fields after the process's name, which may have blanks.
 func statFields(stat string) []string {
 	raw, err := os.ReadFile(stat)
 	if err != nil {
@@ -126,7 +124,7 @@ func (b *budget) work() time.Duration {
 	return used
 }
 
-// forgetPeak lets the next peak of memory count from now.
+// forgetPeak resets the peak of the memory.
 func (b *budget) forgetPeak() {
 	b.t.Helper()
 	for _, pid := range b.plugins() {
@@ -134,8 +132,7 @@ func (b *budget) forgetPeak() {
 	}
 }
 
-// requireMemory makes sure that the plugin never had more than its budget since
-// forgetPeak.
+// requireMemory checks that the plugin has stayed within its budget since forgetPeak.
 func (b *budget) requireMemory(what string) {
 	b.t.Helper()
 	for _, pid := range b.plugins() {
@@ -150,7 +147,7 @@ func (b *budget) requireMemory(what string) {
 	}
 }
 
-// requireIdle makes sure that the plugin does little more once the callers have given up.
+// requireIdle checks that the plugin does little work after the callers have given up.
 func (b *budget) requireIdle(what string) {
 	b.t.Helper()
 	time.Sleep(time.Second)
@@ -168,8 +165,8 @@ func (b *budget) requireIdle(what string) {
 	}
 }
 
-// during reads tokens on the other mount while an attack is under way. None of the reads
-// may fail, and some must be answered.
+// during reads tokens on the other mount while an attack is running. None of the reads may
+// fail, and some must be answered.
 func (b *budget) during(what string, attack func()) {
 	b.t.Helper()
 	var served atomic.Int64
@@ -193,15 +190,15 @@ func (b *budget) during(what string, attack func()) {
 		close(done)
 		wg.Wait()
 	})
-	defer end() // also if the attack ends the test
+	defer end() // even if the attack ends the test
 	attack()
 	end()
 	b.t.Logf("%s: %d reads of another mount meanwhile", what, served.Load())
 	require.GreaterOrEqual(b.t, served.Load(), int64(3), what)
 }
 
-// abandon sends requests at once, and gives each up after a while. It returns how many
-// had no answer by then.
+// abandon sends requests at the same time, and cancels each after a while. It returns how
+// many had no answer by then.
 func (b *budget) abandon(after time.Duration, count int, request func(i int) (method, path string, body any)) int64 {
 	b.t.Helper()
 	var givenUp atomic.Int64
@@ -220,8 +217,8 @@ func (b *budget) abandon(after time.Duration, count int, request func(i int) (me
 	return givenUp.Load()
 }
 
-// slowRules are about the slowest that a role may have, for a room of many a's: each is
-// compared with all of the name, and fits only nearly.
+// slowRules are about the slowest rules that a role may have, for a room of many a's: each
+// is compared with the whole name, and almost matches.
 func slowRules() []string {
 	const each = 65
 	rules := make([]string, 0, 2000)
@@ -240,7 +237,7 @@ func slowItems(count int) []any {
 	return items
 }
 
-// TestBudgets attacks a Vault, and looks at what the plugin needs for it.
+// TestBudgets attacks a Vault and measures what the plugin uses.
 func TestBudgets(t *testing.T) {
 	b := newBudget(t)
 	for name, attack := range map[string]func(*budget){

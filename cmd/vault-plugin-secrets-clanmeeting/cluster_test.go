@@ -32,28 +32,28 @@ const (
 	clusterMount = "clanmeeting"
 	nextVersion  = "v0.0.2-test"
 
-	// stagedKeys are how many key versions wait to be switched to, one after the
+	// stagedKeys is how many key versions are staged. The load switches to one after the
 	// other.
 	stagedKeys = 24
 
-	// quiet is how long a cluster is under load before and after what happens to it.
+	// quiet is how long a cluster is under load before and after an incident.
 	quiet = 4 * time.Second
 )
 
-// A happening is one of the things that happen to a cluster.
-type happening struct {
+// An incident is something that happens to a cluster.
+type incident struct {
 	name string
 	test func(*testing.T, *testCluster)
 }
 
-// TestCluster is what happens to clusters whose standbys forward: three servers on this
-// machine, under load, of which one is killed, whose plugin is killed, which are upgraded
-// and stopped. Run with -v it prints how long nobody got a token.
+// TestCluster runs incidents in a cluster with standbys that forward: three servers on
+// this machine, under load. A server is killed, a plugin is killed, the cluster is upgraded
+// and stopped. With -v it prints how long nobody got a token.
 func TestCluster(t *testing.T) {
 	if testing.Short() {
 		t.Skip("a cluster takes a minute")
 	}
-	runCluster(t, false, []happening{
+	runCluster(t, false, []incident{
 		{"StandbysForward", testStandbysForward},
 		{"ActiveNodeKilled", testActiveNodeKilled},
 		{"PluginKilled", testPluginKilled},
@@ -63,14 +63,14 @@ func TestCluster(t *testing.T) {
 	})
 }
 
-// The same where standbys serve reads themselves. Those lag, and have a plugin of their
-// own to upgrade.
+// The same with standbys that serve reads themselves. They lag behind, and each has its own
+// plugin to upgrade.
 func TestClusterStandbyReadsOpenBaoOnly(t *testing.T) {
 	onlyOn(t, devvault.OpenBao)
 	if testing.Short() {
 		t.Skip("a cluster takes a minute")
 	}
-	runCluster(t, true, []happening{
+	runCluster(t, true, []incident{
 		{"StandbysServe", testStandbysServe},
 		{"ActiveNodeKilled", testActiveNodeKilled},
 		{"PluginKilled", testPluginKilled},
@@ -80,16 +80,16 @@ func TestClusterStandbyReadsOpenBaoOnly(t *testing.T) {
 	})
 }
 
-func runCluster(t *testing.T, standbyReads bool, happenings []happening) {
+func runCluster(t *testing.T, standbyReads bool, incidents []incident) {
 	t.Helper()
 	c := startCluster(t, standbyReads)
-	for _, happens := range happenings {
+	for _, i := range incidents {
 		c.t = t
-		if !t.Run(happens.name, func(t *testing.T) {
+		if !t.Run(i.name, func(t *testing.T) {
 			c.t = t
-			happens.test(t, c)
+			i.test(t, c)
 		}) {
-			break // each leaves the cluster whole for the next
+			break // the next one needs a complete cluster
 		}
 	}
 	for _, n := range c.Nodes {
@@ -140,13 +140,13 @@ path "clanmeeting/verify" { capabilities = ["update"] }`).token
 	return c
 }
 
-// register tells the cluster of a version of the plugin.
+// register adds a version of the plugin to the cluster's catalog.
 func (c *testCluster) register(version string) {
 	c.t.Helper()
 	require.NoError(c.t, c.Register(context.Background(), devvault.PluginName, version, filepath.Join(c.plugins, devvault.PluginName+"-"+version)))
 }
 
-// root is the holder of the root token at the active node.
+// root is a client of the active node with the root token.
 func (c *testCluster) root() client {
 	c.t.Helper()
 	active, err := c.Active(context.Background())
@@ -166,7 +166,7 @@ func (c *testCluster) publicKey(version int) *rsa.PublicKey {
 	return key.(*rsa.PublicKey)
 }
 
-// active is the active node and the plugin that runs below it.
+// active returns the active node, and the process ID of its plugin.
 func (c *testCluster) active() (*devvault.Node, int) {
 	c.t.Helper()
 	active, err := c.Active(context.Background())
@@ -176,7 +176,7 @@ func (c *testCluster) active() (*devvault.Node, int) {
 	return active, plugins[0]
 }
 
-// children are the processes of the plugin that a process has started.
+// children returns the plugin's processes that a process has started.
 func children(t testing.TB, parent int) []int {
 	t.Helper()
 	out, err := exec.Command("ps", "-A", "-o", "pid=,ppid=,args=").Output()
@@ -193,7 +193,7 @@ func children(t testing.TB, parent int) []int {
 	return found
 }
 
-// running tells whether a process is there and more than an entry in the table.
+// running reports whether a process exists and is not a zombie.
 func running(pid int) bool {
 	out, err := exec.Command("ps", "-o", "stat=", "-p", strconv.Itoa(pid)).Output()
 	stat := strings.TrimSpace(string(out))
@@ -218,7 +218,7 @@ func (c *testCluster) answeredBy(n *devvault.Node) string {
 	return resp.Header.Get("X-Vault-Raft-Node-ID")
 }
 
-// Where standbys forward, the plugin runs on the active node alone.
+// If standbys forward, the plugin runs only on the active node.
 func testStandbysForward(t *testing.T, c *testCluster) {
 	active, _ := c.active()
 	for _, n := range c.Nodes {
@@ -231,8 +231,8 @@ func testStandbysForward(t *testing.T, c *testCluster) {
 	}
 }
 
-// Where standbys serve reads, a plugin runs on every node and signs what arrives there,
-// but for what needs a lease or writes.
+// If standbys serve reads, a plugin runs on every node and signs what arrives there, except
+// requests that need a lease or write.
 func testStandbysServe(t *testing.T, c *testCluster) {
 	c.root().write(clusterMount+"/roles/leased", map[string]any{"allowed_rooms": "*", "generate_lease": true})
 	time.Sleep(allowedLag)
@@ -255,8 +255,8 @@ func testStandbysServe(t *testing.T, c *testCluster) {
 	}
 }
 
-// A Vault that is killed leaves its plugins behind, idle or not. Ours must not stay
-// there with the key in its memory.
+// A Vault that is killed leaves its plugins running. Ours must end, because it has the key
+// in memory.
 func TestPluginEndsWithItsVault(t *testing.T) {
 	dir := t.TempDir()
 	require.NoError(t, buildPlugin(filepath.Join(dir, devvault.PluginName), testVersion))
@@ -288,7 +288,7 @@ func testActiveNodeKilled(t *testing.T, c *testCluster) {
 	killed := time.Now()
 	load.loosen()
 	active.Kill()
-	load.startedAnew(active)
+	load.restarted(active)
 	requireEnd(t, plugin)
 	_, err := c.Active(t.Context())
 	require.NoError(t, err)
@@ -326,7 +326,7 @@ func testPluginKilled(t *testing.T, c *testCluster) {
 	require.NotEqual(t, plugin, next)
 }
 
-// An upgrade by Vault's own procedure: register, tune, reload; and the way back.
+// An upgrade with Vault's own procedure (register, tune, reload), and the rollback.
 func testUpgradeAndBack(t *testing.T, c *testCluster) {
 	load := c.startLoad()
 	time.Sleep(quiet)
@@ -353,7 +353,7 @@ func (c *testCluster) lag() time.Duration {
 	return 0
 }
 
-// requireVersion makes sure that a node runs this version of the plugin and no other.
+// requireVersion checks that a node runs this version of the plugin and no other.
 func (c *testCluster) requireVersion(n *devvault.Node, version string) {
 	c.t.Helper()
 	out, err := exec.Command("ps", "-A", "-o", "ppid=,args=").Output()
@@ -362,8 +362,8 @@ func (c *testCluster) requireVersion(n *devvault.Node, version string) {
 	require.Regexp(c.t, fmt.Sprintf(`(?m)^ *%d .*%s-%s\b`, n.PID(), devvault.PluginName, regexp.QuoteMeta(version)), string(out))
 }
 
-// Where standbys serve reads, a reload replaces the plugin of the active node alone: each
-// standby has to be restarted. A rollback goes the same way.
+// If standbys serve reads, a reload replaces only the plugin of the active node: each
+// standby must be restarted. A rollback works the same way.
 func testUpgradeOfStandbys(t *testing.T, c *testCluster) {
 	load := c.startLoad()
 	time.Sleep(quiet)
@@ -388,7 +388,7 @@ func (c *testCluster) upgradeStandbys(t *testing.T, load *clusterLoad, from, to 
 		c.requireVersion(n, from)
 		load.loosen()
 		n.Stop()
-		load.startedAnew(n)
+		load.restarted(n)
 		require.NoError(t, n.Start(context.Background()))
 		load.waitForTokens(time.Now(), nil)
 		load.settle()
@@ -419,8 +419,8 @@ func testStoppedAndStarted(t *testing.T, c *testCluster) {
 	}
 }
 
-// What a thief of the storage has: files with entries of the engine in them, and no
-// key and no token, not even one that a lease keeps.
+// Somebody who steals the storage finds entries of the engine in it, but no key and no
+// token, not even a token with a lease.
 func testNothingInTheFiles(t *testing.T, c *testCluster) {
 	root := c.root()
 	root.write(clusterMount+"/roles/leased", map[string]any{"allowed_rooms": "*", "generate_lease": true})
@@ -430,7 +430,7 @@ func testNothingInTheFiles(t *testing.T, c *testCluster) {
 	needles := keyNeedles(t, c.key)
 	needles["the end of a token"] = token[len(token)-40:]
 	needles["a rule of a role"] = "room-*"
-	time.Sleep(quiet) // the last write reaches every follower
+	time.Sleep(quiet) // until the last write has reached every follower
 	for i, n := range c.Nodes {
 		entries, leases := 0, 0
 		files := os.DirFS(filepath.Join(c.dir, fmt.Sprintf("n%d", i)))

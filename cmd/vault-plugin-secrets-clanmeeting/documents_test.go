@@ -20,14 +20,14 @@ import (
 	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/scripts/devvault"
 )
 
-// A block of commands in a document, and the answer that the document shows after it.
+// A block is commands in a document, and the answer that the document shows after them.
 type block struct {
 	commands, answer string
 }
 
-// blocks are the commands of a text, which are indented by four spaces or more, each with
-// the fenced answer that follows. Commands without an answer of their own belong to the
-// next that has one.
+// blocks returns the commands of a text, which are indented by four spaces or more, with
+// the fenced answers that follow them. Commands without an answer belong to the next block
+// with one.
 func blocks(text string) []block {
 	var all []block
 	var commands, answer strings.Builder
@@ -51,7 +51,7 @@ func blocks(text string) []block {
 	return append(all, block{commands: commands.String()})
 }
 
-// sections are the parts of a document below its headings of the second level.
+// sections returns the parts of a document by their second-level headings.
 func sections(t *testing.T, file string) map[string]string {
 	t.Helper()
 	text, err := os.ReadFile(file)
@@ -64,8 +64,8 @@ func sections(t *testing.T, file string) map[string]string {
 	return all
 }
 
-// reader is somebody who follows a document, in an empty folder, with a mount at
-// clanmeeting/ as after the README's first minute.
+// reader follows a document, in an empty folder, with a mount at clanmeeting/ as it is after
+// the README's first minute.
 type reader struct {
 	t   *testing.T
 	dir string
@@ -78,8 +78,8 @@ func newReader(t *testing.T) reader {
 		require.NoError(t, err, "the documents' commands need %s", tool)
 	}
 	r := reader{t, t.TempDir()}
-	// "vault" is a file on the path: a shell's function would not see the variables that a
-	// command sets for it.
+	// "vault" is a file on the PATH: a shell function would not see variables that are set
+	// for one command.
 	require.NoError(t, os.Symlink(vault.Command(t.Context(), "").Path, filepath.Join(r.dir, "vault")))
 	mountClanMeeting(t)
 	_, private := newKey(t)
@@ -87,8 +87,8 @@ func newReader(t *testing.T) reader {
 	return r
 }
 
-// mountClanMeeting enables the engine at the path that the documents name. What they
-// create besides goes with it.
+// mountClanMeeting enables the engine at the path that the documents use. Afterwards it
+// removes that and everything else that they create.
 func mountClanMeeting(t *testing.T) {
 	t.Helper()
 	remove := func() {
@@ -102,7 +102,7 @@ func mountClanMeeting(t *testing.T) {
 	root(t).write("sys/mounts/clanmeeting", map[string]any{"type": devvault.PluginName})
 }
 
-// sh runs commands as the holder of a token, and returns what they print.
+// sh runs commands with a token, and returns what they print.
 func (r reader) sh(token, commands string) string {
 	r.t.Helper()
 	shell := exec.CommandContext(r.t.Context(), "sh", "-ec", commands)
@@ -113,9 +113,9 @@ func (r reader) sh(token, commands string) string {
 	return string(out)
 }
 
-// follow runs the commands of a section in one shell, as they stand there, and compares
-// what each block prints last with the answer that the document shows. "…" in an answer
-// stands for any text.
+// follow runs the commands of a section in one shell, as written. It compares the end of
+// what each block prints with the answer that the document shows. "…" in an answer stands
+// for any text.
 func (r reader) follow(token, section string) {
 	r.t.Helper()
 	const end = "=== end of block %d ===\n"
@@ -136,14 +136,14 @@ func (r reader) follow(token, section string) {
 			continue
 		}
 		compared++
-		// Words may change; what an answer says may not.
+		// "…" stands for any text; everything else must be the same.
 		want := strings.ReplaceAll(regexp.QuoteMeta(normal(b.answer)), "…", `[^\n]*`)
 		require.Regexp(r.t, want+`$`, normal(printed), b.commands)
 	}
 	require.NotZero(r.t, compared, "no answer was compared")
 }
 
-// normal is a text without the indentation that a list gives it.
+// normal removes the indentation that a list gives a text.
 func normal(text string) string {
 	lines := strings.Split(strings.TrimSpace(text), "\n")
 	for i, line := range lines {
@@ -152,7 +152,7 @@ func normal(text string) string {
 	return strings.Join(lines, "\n")
 }
 
-// Each recipe works as it is written: its role, its policy, its request and its refusals.
+// Each recipe works as written: its role, its policy, its request and its refusals.
 func TestRecipes(t *testing.T) {
 	all := sections(t, "../../docs/recipes.md")
 	require.Len(t, all, 7)
@@ -161,8 +161,8 @@ func TestRecipes(t *testing.T) {
 	}
 }
 
-// docs/keys.md works as it is written, with the policies that it names. A token of the old
-// key is valid, with a warning, until that key is deleted.
+// docs/keys.md works as written, with the policies that it names. A token that the old key
+// signed is valid, with a warning, until that key is deleted.
 func TestKeysGuide(t *testing.T) {
 	r := newReader(t)
 	root(t).write("clanmeeting/roles/support", map[string]any{"allowed_rooms": "support-*", "ttl": "5m", "max_ttl": "5m"})
@@ -207,11 +207,11 @@ func TestContainerExample(t *testing.T) {
 	require.Contains(t, dockerfile, "/bin/plugins/"+devvault.PluginName+" ", "what make build makes")
 	require.Contains(t, readme, "/vault/plugins/"+devvault.PluginName+"_"+version)
 
-	// As in the image: a folder with the plugin under a name with its version.
+	// As in the image: a folder with the plugin, whose file name has the version.
 	plugins := t.TempDir()
 	file := filepath.Join(plugins, devvault.PluginName+"_"+version)
-	build := exec.Command("go", "build", "-ldflags", "-X main.version="+version, "-o", file, ".")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux")
+	build := exec.Command("../../scripts/build.sh", file)
+	build.Env = append(os.Environ(), "VERSION="+version, "GOOS=linux")
 	out, err := build.CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	binary, err := elf.Open(file)
@@ -243,8 +243,8 @@ func TestContainerExample(t *testing.T) {
 	require.Contains(t, string(out), "https://meet.example.com/acme/support-4711?jwt=")
 }
 
-// The README is short, and its commands work as they are written: the first minute, and
-// the five that replace a key.
+// The README is short, and its commands work as written: the first minute, and the five
+// that replace a key.
 func TestREADME(t *testing.T) {
 	text, err := os.ReadFile("../../README.md")
 	require.NoError(t, err)
@@ -265,7 +265,7 @@ func TestREADME(t *testing.T) {
 	require.Len(t, answer.Data()["keys"], 1)
 }
 
-// Each link of a document to a file of the repository, or to a heading, leads there.
+// Each link in a document to a file of the repository, or to a heading, works.
 func TestDocumentLinks(t *testing.T) {
 	var files []string
 	for _, pattern := range []string{"*.md", ".github/*.md", "docs/*.md", "examples/*.md", "examples/*/*.md"} {
@@ -298,7 +298,7 @@ func TestDocumentLinks(t *testing.T) {
 	}
 }
 
-// anchors are the names that GitHub gives to the headings of a document.
+// anchors returns the names that GitHub gives to the headings of a document.
 func anchors(t *testing.T, file string) []string {
 	t.Helper()
 	text, err := os.ReadFile(file)
@@ -311,8 +311,8 @@ func anchors(t *testing.T, file string) []string {
 	return all
 }
 
-// A key that was sent as a form is in the audit log, as Vault writes it: the operator's guide
-// finds it there and takes it out.
+// Vault writes a key that was sent as a form into the audit log. The operator's guide finds
+// and removes it there.
 func TestKeyInTheAuditLog(t *testing.T) {
 	r := newReader(t)
 	log := filepath.Join(r.dir, "audit.log")
@@ -331,7 +331,7 @@ func TestKeyInTheAuditLog(t *testing.T) {
 
 	before, err := os.ReadFile(log)
 	require.NoError(t, err)
-	// There are other Vaults on a developer's machine, which a test must not signal.
+	// A developer's machine may have other Vaults, which a test must not signal.
 	r.sh(vault.RootToken, "pidof() { :; }; kill() { :; }\n"+remove)
 	after, err := os.ReadFile(log + ".1")
 	require.NoError(t, err)

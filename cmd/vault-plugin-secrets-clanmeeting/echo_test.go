@@ -19,14 +19,14 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// runLength is how much of a key's base64 is too much in an answer.
+// runLength is how many characters of a key's base64 an answer must not contain.
 const runLength = 12
 
-// keyRuns are all runs of a private key's base64.
+// keyRuns are all runs of that length in a private key's base64.
 type keyRuns map[string]bool
 
-// add adds the runs of a PEM. The first characters, which all keys of its form share,
-// are left out: a public key has some of them too.
+// add adds the runs of a PEM. It leaves out the first characters, which all keys of that
+// form share: a public key has some of them, too.
 func (r keyRuns) add(pem string, shared int) {
 	lines := strings.Split(strings.TrimSpace(pem), "\n")
 	body := strings.Join(lines[1:len(lines)-1], "")
@@ -37,7 +37,8 @@ func (r keyRuns) add(pem string, shared int) {
 	}
 }
 
-// in is the first run that the text has, line breaks in it or not; empty if there is none.
+// in returns the first run that the text contains, with or without line breaks in it; empty
+// if there is none.
 func (r keyRuns) in(text string) string {
 	text = strings.NewReplacer("\n", "", `\n`, "", "%2B", "+", "%2F", "/", `\/`, "/").Replace(text)
 	for i := 0; i+runLength <= len(text); i++ {
@@ -48,7 +49,7 @@ func (r keyRuns) in(text string) string {
 	return ""
 }
 
-// newPEMs are both forms of a key that no mount stores, and their runs.
+// newPEMs returns both forms of a key that no mount stores, and their runs.
 func newPEMs(t testing.TB) (pkcs1, pkcs8 string, runs keyRuns) {
 	t.Helper()
 	key, pkcs1 := newKey(t)
@@ -61,7 +62,7 @@ func newPEMs(t testing.TB) (pkcs1, pkcs8 string, runs keyRuns) {
 	return pkcs1, pkcs8, runs
 }
 
-// aLine is a line of a PEM that can't be the name of a room.
+// aLine returns a line of a PEM that can't be a room name.
 func aLine(pem string) string {
 	for _, line := range strings.Split(pem, "\n")[8:] {
 		if strings.ContainsAny(line, "+/") {
@@ -71,7 +72,7 @@ func aLine(pem string) string {
 	panic("a key without a + or a /")
 }
 
-// The hunt itself must see a key.
+// The search itself must find a key.
 func TestKeyRunsFindAKey(t *testing.T) {
 	pkcs1, pkcs8, runs := newPEMs(t)
 	for _, text := range []string{pkcs1, pkcs8, pkcs1[:80], url.QueryEscape(pkcs1), asJSON(t, pkcs8), strings.ReplaceAll(pkcs1, "+", " ")} {
@@ -81,8 +82,7 @@ func TestKeyRunsFindAKey(t *testing.T) {
 	require.Empty(t, runs.in(asJSON(t, root(t).read(mount+"/config"))), "another key's public half")
 }
 
-// An echo sends a key in places where it does not belong, and looks for it in what
-// comes back.
+// An echo sends a key in places where it does not belong, and looks for it in the answers.
 type echo struct {
 	client
 	runs keyRuns
@@ -96,7 +96,7 @@ func (e echo) requireNone(about any, texts ...string) {
 	}
 }
 
-// try is a request that may be refused by Vault or by the engine, and is never done.
+// try makes a request that must be refused, by Vault or by the engine.
 func (e echo) try(about, method, path, contentType, body string) {
 	e.t.Helper()
 	r := e.send(method, path, contentType, body)
@@ -109,8 +109,8 @@ func (e echo) try(about, method, path, contentType, body string) {
 	require.True(e.t, r.status >= http.StatusBadRequest, "%s: %s", about, r.raw)
 }
 
-// A private key that arrives where none belongs is in no answer, no warning, no log line,
-// and no part of an audit entry but the request's, which is Vault's.
+// A private key that arrives in a wrong place is in no answer, no warning and no log line.
+// In the audit log it is only in the request, which Vault writes.
 func TestNoKeyIsRepeated(t *testing.T) {
 	mount := twoKeys(t)
 	audit := filepath.Join(t.TempDir(), "audit.log")
@@ -129,7 +129,7 @@ func TestNoKeyIsRepeated(t *testing.T) {
 		e.broken(mount, key)
 	}
 	log := vault.Log()[logged:]
-	require.Contains(t, log, mount[1:2]) // there is one
+	require.Contains(t, log, mount[1:2]) // there is a log
 	e.requireNone("the server's log", log)
 	raw, err := os.ReadFile(audit)
 	require.NoError(t, err)
@@ -188,7 +188,7 @@ func (e echo) asValues(mount, key string) {
 	} {
 		for _, field := range fields {
 			if len(key) <= 64 && (field == "audience" || field == "issuer") {
-				continue // a line by itself is nothing but a text
+				continue // a single line is normal text
 			}
 			about := path + ": " + field
 			e.try(about, http.MethodPost, mount+"/"+path, asJSONBody, `{"unknown":"acme","`+field+`":`+quoted+`}`)
@@ -214,7 +214,7 @@ func (e echo) asValues(mount, key string) {
 	}
 }
 
-// broken sends a key that is not whole, and a key in the path.
+// broken sends an incomplete key, and a key in the path.
 func (e echo) broken(mount, key string) {
 	e.t.Helper()
 	for _, bad := range []string{key[:len(key)-30], key + key, strings.ToLower(key), strings.ReplaceAll(key, "\n", " "), strings.ReplaceAll(key, "PRIVATE", "PUBLIC"), strings.ReplaceAll(key, "A", "")} {

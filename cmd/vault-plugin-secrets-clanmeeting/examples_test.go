@@ -39,8 +39,8 @@ import (
 	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/scripts/devvault"
 )
 
-// language is one of the vendor's five: how its example is run, and the program that
-// verifies and signs by a library of that language.
+// language is one of the vendor's five: the command of its example, and the program that
+// verifies and signs tokens with a library of that language.
 type language struct {
 	name     string
 	example  []string
@@ -59,7 +59,7 @@ func languages() []language {
 	}
 }
 
-// run is a command's output and what it said, with its status.
+// run runs a command, and returns its output, its errors and its status.
 func run(t *testing.T, env, command []string, args ...string) (stdout, stderr string, status int) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -74,9 +74,9 @@ func run(t *testing.T, env, command []string, args ...string) (stdout, stderr st
 	return strings.TrimSpace(out.String()), said.String(), cmd.ProcessState.ExitCode()
 }
 
-// meetings is a mount with a key that the test knows too, and an application that may
-// read the tokens of one of its roles, which live ttl seconds, with a login of AppRole
-// that lasts two seconds.
+// meetings is a mount whose key the test knows, and an application that may read the
+// tokens of one role. The tokens live ttl seconds; a login of the application (AppRole)
+// lasts two seconds.
 type meetings struct {
 	mount, keyFile, publicFile string
 	env                        []string
@@ -105,7 +105,7 @@ func newMeetings(t *testing.T, ttl int) meetings {
 	root(t).write(app, map[string]any{"token_policies": m.mount, "token_no_default_policy": true, "token_ttl": "2s", "token_max_ttl": "2s"})
 	m.env = []string{
 		"VAULT_ADDR=" + vault.Addr,
-		"VAULT_TOKEN=" + vault.RootToken, // which they must not use
+		"VAULT_TOKEN=" + vault.RootToken, // the examples must not use it
 		"VAULT_ROLE_ID=" + root(t).read(app + "/role-id")["role_id"].(string),
 		"VAULT_SECRET_ID=" + root(t).write(app+"/secret-id", nil).Data()["secret_id"].(string),
 		"CLANMEETING_CREDS=" + m.mount + "/creds/support",
@@ -113,7 +113,7 @@ func newMeetings(t *testing.T, ttl int) meetings {
 	return m
 }
 
-// tokenOf is the token of a link for the room.
+// tokenOf returns the token in a link for the room.
 func tokenOf(t *testing.T, link, room string) string {
 	t.Helper()
 	u, err := url.Parse(link)
@@ -145,7 +145,8 @@ func TestExamples(t *testing.T) {
 	}
 }
 
-// Each is refused by the library that verifies in TestExamples, for its own reason.
+// The library that verifies in TestExamples refuses each of these tokens, with the right
+// reason.
 func TestLibrariesRefuse(t *testing.T) {
 	m, stranger := newMeetings(t, 3600), newMeetings(t, 3600)
 	token := func(pairs ...string) string {
@@ -184,7 +185,7 @@ func TestLibrariesRefuse(t *testing.T) {
 	}
 }
 
-// changed is a token with another character in the middle of its signature.
+// changed returns the token with another character in the middle of its signature.
 func changed(token string) string {
 	i := strings.LastIndex(token, ".") + 100
 	other := "A"
@@ -194,7 +195,7 @@ func changed(token string) string {
 	return token[:i] + other + token[i+1:]
 }
 
-// forged is the token as somebody makes it who has only the public key.
+// forged returns the token as somebody who has only the public key would make it.
 func forged(token string, public []byte) string {
 	signed := base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"HS256","kid":"acme","typ":"JWT"}`)) + "." + strings.Split(token, ".")[1]
 	mac := hmac.New(sha256.New, public)
@@ -202,11 +203,11 @@ func forged(token string, public []byte) string {
 	return signed + "." + base64.RawURLEncoding.EncodeToString(mac.Sum(nil))
 }
 
-// What an example says when Vault says no: one line, and at once.
+// When Vault refuses, an example prints one line and ends at once.
 func TestExamplesRefused(t *testing.T) {
 	for _, lang := range languages() {
 		t.Run(lang.name, func(t *testing.T) {
-			m := newMeetings(t, 300) // of its own: Vault locks out after five wrong secret IDs
+			m := newMeetings(t, 300) // not shared: Vault locks out after five wrong secret IDs
 			for _, test := range []struct{ name, env, room, says string }{
 				{"a room that the role does not allow", "", "billing", `error: .*room "billing" is not allowed by this role.*`},
 				{"a parameter in the room", "", "support-1&ttl=1h", `error: .*room must be one room name.*`},
@@ -231,8 +232,8 @@ func TestExamplesRefused(t *testing.T) {
 	}
 }
 
-// What stands between an example and Vault may answer in Vault's place. None of that is
-// the last word, and a redirect gets neither the token nor the secret ID.
+// A proxy may answer in Vault's place. The examples retry after such answers, and send
+// neither the token nor the secret ID to the target of a redirect.
 func TestExamplesThroughAProxy(t *testing.T) {
 	target, err := url.Parse(vault.Addr)
 	require.NoError(t, err)
@@ -251,7 +252,7 @@ func TestExamplesThroughAProxy(t *testing.T) {
 	for _, lang := range languages() {
 		m := newMeetings(t, 300)
 		root(t).write("auth/approle/role/"+m.mount, map[string]any{"token_ttl": "1m", "token_max_ttl": "1m"})
-		// The login, which is passed in the end, and the read after it.
+		// The login, which succeeds in the end, and the read after it.
 		for name, answers := range map[string][]http.HandlerFunc{
 			"redirects and pages": {redirect, pass, redirect, says(http.StatusTooManyRequests, "<html>"), says(http.StatusBadGateway, "<html>"), says(http.StatusOK, "<html>")},
 			"another's JSON":      {says(http.StatusOK, `{}`), pass, says(http.StatusOK, `[]`), says(http.StatusOK, `{"data":null}`), says(http.StatusBadGateway, `{"errors":"x"}`), says(http.StatusServiceUnavailable, `{"errors":[{"code":1}]}`)},
@@ -268,7 +269,7 @@ func TestExamplesThroughAProxy(t *testing.T) {
 					pass(w, r)
 				}))
 				defer proxy.Close()
-				// With the slash that people write.
+				// With the slash that people often write.
 				link, said, status := run(t, append(m.env, "VAULT_ADDR="+proxy.URL+"/"), lang.example, "support-1")
 				require.Zero(t, status, said)
 				tokenOf(t, link, "support-1")
@@ -281,7 +282,7 @@ func TestExamplesThroughAProxy(t *testing.T) {
 	}
 }
 
-// noHTTP answers with what is not quite HTTP, and hangs up.
+// noHTTP answers with text that is not valid HTTP, and closes the connection.
 func noHTTP(text string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		if conn, _, err := http.NewResponseController(w).Hijack(); err == nil {
@@ -291,8 +292,8 @@ func noHTTP(text string) http.HandlerFunc {
 	}
 }
 
-// PHP prints with an exception that nobody caught what the calls got, unless a php.ini
-// turns that off.
+// With an uncaught exception, PHP prints the arguments of the calls, unless a php.ini turns
+// that off.
 func TestPHPTraceHasNoSecret(t *testing.T) {
 	const program = `require "../../examples/php/HostLinks.php"; new ClanMeeting\HostLinks("no address", "the-role", "the-secret", "x");`
 	out, said, status := run(t, nil, []string{"php", "-n", "-d", "display_errors=1", "-r"}, program)
@@ -301,8 +302,8 @@ func TestPHPTraceHasNoSecret(t *testing.T) {
 	require.NotContains(t, out+said, "the-secret")
 }
 
-// All five keep a link for as long as one watches: past the end of their login, which
-// lasts two seconds, and past a time in which Vault is sealed.
+// All five keep a link valid during the whole test: after their login has expired, which
+// lasts two seconds, and after Vault was sealed for a while.
 func TestExamplesKeepLinks(t *testing.T) {
 	m := newMeetings(t, 6)
 	keepers := map[string]*keeper{}
@@ -337,7 +338,7 @@ func TestExamplesKeepLinks(t *testing.T) {
 		status, answer := root(t).post("sys/unseal", map[string]any{"key": strings.Fields(key)[0]})
 		require.Equal(t, http.StatusOK, status, answer.Errors())
 	}
-	t.Cleanup(unseal) // for what comes after, if this fails before it gets there
+	t.Cleanup(unseal) // for later tests, if this one fails before
 	root(t).write("sys/seal", nil)
 	for name, k := range keepers {
 		require.Eventually(t, func() bool { return strings.Contains(k.said(), "Vault is sealed") }, 30*time.Second, 50*time.Millisecond, "%s: %s", name, k.said())
@@ -381,7 +382,7 @@ func keep(t *testing.T, m meetings, lang language) *keeper {
 	}()
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
-		for range k.links { // which copy may be waiting to get rid of
+		for range k.links { // copy may be waiting to send one
 		}
 		<-done
 		_ = cmd.Wait()
@@ -397,7 +398,7 @@ func (k *keeper) copy(out io.Reader) {
 	close(k.links)
 }
 
-// next is the next link that it prints.
+// next returns the next link that it prints.
 func (k *keeper) next(t *testing.T) printedLink {
 	t.Helper()
 	select {
@@ -410,7 +411,7 @@ func (k *keeper) next(t *testing.T) printedLink {
 	}
 }
 
-// drain forgets what was printed so far.
+// drain discards the links that were printed so far.
 func (k *keeper) drain() {
 	for len(k.links) > 0 {
 		<-k.links
@@ -423,14 +424,14 @@ func (k *keeper) said() string {
 	return string(raw)
 }
 
-// docs/migrating.md works as it is written, from the vendor's key in a file to one that
-// was never outside of Vault, and finds in the audit log who got a token.
+// docs/migrating.md works as written, from the vendor's key in a file to a key that was
+// never outside Vault. The audit log says who got a token.
 func TestMigratingGuide(t *testing.T) {
 	text, err := os.ReadFile("../../docs/migrating.md")
 	require.NoError(t, err)
 	dir := t.TempDir()
 	commands := strings.ReplaceAll(indented(string(text)), "/var/log/vault/", dir+"/")
-	// What an application does before somebody looks into the log.
+	// An application's request, for the audit log.
 	commands = strings.Replace(commands, "jq -r", "vault read -field=token clanmeeting/creds/support room=support-4711\njq -r", 1)
 	require.NoError(t, os.CopyFS(filepath.Join(dir, "examples"), os.DirFS("../../examples")))
 	private := filepath.Join(dir, "cm-api-key.pem")
@@ -446,7 +447,7 @@ func TestMigratingGuide(t *testing.T) {
 		root(t).call(http.MethodDelete, "sys/mounts/clanmeeting", nil)
 		root(t).call(http.MethodDelete, "sys/audit/file", nil)
 	})
-	root(t).call(http.MethodDelete, "sys/auth/approle", nil) // another test's
+	root(t).call(http.MethodDelete, "sys/auth/approle", nil) // from another test
 	cli := vault.Command(t.Context(), vault.RootToken)
 	shell := exec.CommandContext(t.Context(), "sh", "-exc", withVault(cli, commands))
 	shell.Dir, shell.Env = dir, cli.Env

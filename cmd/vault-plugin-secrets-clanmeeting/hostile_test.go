@@ -17,14 +17,14 @@ import (
 	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/scripts/devvault"
 )
 
-// What careless tools and attackers send, over HTTP. What the work for it costs is in
-// budget_linux_test.go.
+// Requests of careless tools and attackers, over HTTP. budget_linux_test.go measures what
+// such requests cost.
 
 const (
 	asJSONBody = "application/json"
 	asForm     = "application/x-www-form-urlencoded"
 
-	// maxRefusal is the most bytes that an answer may have in which nothing is granted.
+	// maxRefusal is the maximum size of an answer that refuses something.
 	maxRefusal = 64 << 10
 )
 
@@ -35,7 +35,7 @@ type reply struct {
 	answer devvault.Answer
 }
 
-// send is one request with exactly this body; the body is not sent if it is empty.
+// send makes one request with exactly this body. An empty body is not sent.
 func (c client) send(method, path, contentType, body string) reply {
 	c.t.Helper()
 	req, err := http.NewRequestWithContext(c.t.Context(), method, c.vault.Addr+"/v1/"+path, strings.NewReader(body))
@@ -50,17 +50,17 @@ func (c client) send(method, path, contentType, body string) reply {
 	raw, err := io.ReadAll(resp.Body)
 	require.NoError(c.t, err)
 	r := reply{status: resp.StatusCode, raw: string(raw), answer: devvault.Answer{}}
-	_ = json.Unmarshal(raw, &r.answer) // Vault also answers with nothing, and with plain text
+	_ = json.Unmarshal(raw, &r.answer) // some of Vault's answers are empty or plain text
 	return r
 }
 
-// sendJSON is a write of one field, whose value is given as JSON.
+// sendJSON writes one field. Its value is given as JSON.
 func (c client) sendJSON(path, field, value string) reply {
 	c.t.Helper()
 	return c.send(http.MethodPost, path, asJSONBody, `{"`+field+`":`+value+`}`)
 }
 
-// refused makes sure that an answer is a 400 with the text, and short.
+// refused checks that an answer is a short 400 that contains the text.
 func (r reply) refused(t testing.TB, text string, about ...any) {
 	t.Helper()
 	require.Equal(t, http.StatusBadRequest, r.status, "%v: %.300s", about, r.raw)
@@ -77,7 +77,8 @@ func twoKeys(t testing.TB) string {
 	return mount
 }
 
-// Whatever the method, an answer says in words what the path has, and is no fault.
+// For every method that a path does not have, the answer says which it has. That is no
+// fault.
 func TestUnusualMethods(t *testing.T) {
 	mount := twoKeys(t)
 	for path, has := range map[string]string{
@@ -98,7 +99,7 @@ func TestUnusualMethods(t *testing.T) {
 	}
 }
 
-// A request with several mistakes has one answer, however often it is sent.
+// A request with several mistakes gets the same answer every time.
 func TestOneTextPerMistake(t *testing.T) {
 	mount, _ := configured(t)
 	for _, test := range []struct{ path, body string }{

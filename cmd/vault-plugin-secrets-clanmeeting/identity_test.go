@@ -10,13 +10,13 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A person is an entity of Vault's with an alias at an auth method.
+// A person is an entity of Vault with an alias at an auth method.
 type person struct {
 	client
 	entityID string
 }
 
-// people are persons who log in at one auth method, and its accessor.
+// people returns persons who log in at one auth method, and the method's accessor.
 func people(t testing.TB, mount string, names ...string) (map[string]person, string) {
 	t.Helper()
 	auth := unique(t)
@@ -24,7 +24,7 @@ func people(t testing.TB, mount string, names ...string) (map[string]person, str
 	t.Cleanup(func() { root(t).call(http.MethodDelete, "sys/auth/"+auth, nil) })
 	accessor := root(t).read("sys/auth/" + auth)["accessor"].(string)
 	policy := "people-" + auth
-	// Each may edit the metadata of their own entity: the hostile case.
+	// Each may edit the metadata of their own entity. This is the hostile case.
 	root(t).write("sys/policies/acl/"+policy, map[string]any{"policy": `
 path "` + mount + `/creds/*" { capabilities = ["read", "update"] }
 path "` + mount + `/check/*" { capabilities = ["read"] }
@@ -43,7 +43,7 @@ path "identity/entity/id/{{identity.entity.id}}" { capabilities = ["update"] }`}
 	return all, accessor
 }
 
-// Each person gets their own room by the same path, and nobody another's.
+// Everybody uses the same path, and gets only their own room.
 func TestPersonalRooms(t *testing.T) {
 	mount, key := configured(t)
 	all, accessor := people(t, mount, "alice", "bob")
@@ -81,8 +81,7 @@ func TestPersonalRooms(t *testing.T) {
 	require.Contains(t, answer.Errors(), "your token has no identity entity")
 }
 
-// Somebody who can edit their own metadata can become one name, and never a
-// pattern.
+// Somebody who can edit their own metadata can get a literal name from it, never a pattern.
 func TestHostileMetadata(t *testing.T) {
 	mount, _ := configured(t)
 	all, _ := people(t, mount, "eve")

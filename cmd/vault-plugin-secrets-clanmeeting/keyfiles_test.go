@@ -18,7 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// keyFiles are files of the package that reads keys: name and content.
+// keyFiles returns test files of the rsakey package: name and content.
 func keyFiles(t testing.TB, kind string, atLeast int) map[string]string {
 	t.Helper()
 	names, err := filepath.Glob("../../backend/internal/rsakey/testdata/" + kind + "/*")
@@ -33,7 +33,7 @@ func keyFiles(t testing.TB, kind string, atLeast int) map[string]string {
 	return files
 }
 
-// inUTF16 is a text as PowerShell's ">" writes it.
+// inUTF16 encodes a text as PowerShell's ">" does.
 func inUTF16(order binary.ByteOrder, text string) string {
 	var raw []byte
 	for _, unit := range utf16.Encode([]rune("\ufeff" + strings.ReplaceAll(text, "\n", "\r\n"))) {
@@ -43,7 +43,7 @@ func inUTF16(order binary.ByteOrder, text string) string {
 	return string(raw)
 }
 
-// Every file that a tool writes is imported, or refused by a text that says what it is.
+// A file that a tool writes is imported, or refused with a message that says what it is.
 // Vault's CLI sends the same JSON as this test.
 func TestKeyFiles(t *testing.T) {
 	mount := enable(t)
@@ -83,7 +83,7 @@ func TestKeyFiles(t *testing.T) {
 	require.Equal(t, stored, root(t).read(mount + "/keys?list=true")["keys"], "what is refused is not stored")
 }
 
-// refusedBecause is what the refusal says, by a part of the file's name.
+// refusedBecause has the text of the refusal for a part of the file's name.
 var refusedBecause = map[string]string{
 	"base64-of-pem": "base64 once more", "base64-of-der": "without its -----BEGIN", "bits-": "of 2048 to 8192 bits", "certificate": "public key or a certificate", "public-": "public key or a certificate",
 	"close-primes": "easy to break", "dsa": "not an RSA key", "ec-": "not an RSA key", "ed25519": "not an RSA key", "encrypted-": "is encrypted", "exponent-33-bits": "more than 31 bits", "pss": "PSS", "putty": "PuTTY",
@@ -124,9 +124,9 @@ func TestKeyFilesByCLI(t *testing.T) {
 		group.Go(func() error {
 			cli := vault.Command(t.Context(), vault.RootToken, append([]string{"write"}, test.args...)...)
 			cli.Stdin = strings.NewReader(test.stdin)
-			out, _ := cli.CombinedOutput() // which says whether it failed
+			out, _ := cli.CombinedOutput() // the output says whether it failed
 			assert.Contains(t, string(out), test.want, name)
-			if !strings.Contains(string(out), "public_key") { // else its modulus is there
+			if !strings.Contains(string(out), "public_key") { // the public key has the modulus
 				assert.Empty(t, runs.in(string(out)), name)
 			}
 			return nil

@@ -21,8 +21,8 @@ import (
 	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/scripts/devvault"
 )
 
-// The README's walk-through: a key is staged, its public half goes out, one write
-// switches and one goes back, while tokens are read all the while and not one fails.
+// Replacing a key as in the README: stage a key, read its public half, switch, and switch
+// back. Tokens are read all the time, and none fails.
 func TestReplaceAKeyUnderLoad(t *testing.T) {
 	mount, first := configured(t)
 	_, staged := root(t).post(mount+"/keys/generate", map[string]any{"key_bits": 3072})
@@ -98,7 +98,7 @@ func TestCheckOverHTTP(t *testing.T) {
 	require.Equal(t, "support-1", data["claims"].(map[string]any)["room"])
 	data = app.read(mount+"/check/support", "room", "billing")
 	require.Equal(t, map[string]any{
-		"allowed": false, "reason": `room "billing" is not allowed by this role; ask for one that its allowed_rooms match`,
+		"allowed": false, "reason": `room "billing" is not allowed by this role; ask for one that matches its allowed_rooms`,
 	}, data)
 	status, _ := app.get(mount+"/creds/support", "room", "support-1")
 	require.Equal(t, http.StatusForbidden, status)

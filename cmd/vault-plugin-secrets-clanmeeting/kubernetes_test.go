@@ -31,12 +31,12 @@ import (
 	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/scripts/devvault"
 )
 
-// secretRenewals is how many new tokens must follow the first: they take longer than the
-// life of one.
+// secretRenewals is how many new tokens must follow the first one. That takes longer than
+// the life of a token.
 const secretRenewals = 6
 
-// kubernetes is somebody who follows examples/kubernetes/README.md in a copy of its folder,
-// in which the addresses are those of the test and all times are a fifth.
+// kubernetes follows examples/kubernetes/README.md in a copy of its folder. The copy has
+// the addresses of the test, and a fifth of all times.
 type kubernetes struct {
 	t        *testing.T
 	text     string
@@ -44,7 +44,7 @@ type kubernetes struct {
 	vault    *devvault.Cluster // of one node
 	kube     *devkube.Cluster
 	replacer *strings.Replacer
-	key      *rsa.PublicKey // verifies the host tokens
+	key      *rsa.PublicKey // for the host tokens
 }
 
 func newKubernetes(t *testing.T) *kubernetes {
@@ -67,8 +67,8 @@ func newKubernetes(t *testing.T) *kubernetes {
 	return k
 }
 
-// startVault runs a Vault that keeps its storage when it is stopped, with the engine as
-// after the README's first minute.
+// startVault runs a Vault that keeps its storage when it is stopped, with the engine as it
+// is after the README's first minute.
 func (k *kubernetes) startVault() {
 	k.t.Helper()
 	plugins := k.t.TempDir()
@@ -119,7 +119,7 @@ func (k *kubernetes) copyExample() {
 	require.NoError(k.t, os.Symlink(k.kube.CAFile, filepath.Join(k.dir, "ca.crt")))
 }
 
-// blocks are the blocks of commands of a section.
+// blocks returns the blocks of commands in a section.
 func (k *kubernetes) blocks(section string, want int) []string {
 	k.t.Helper()
 	_, text, found := strings.Cut(k.text, "\n## "+section+"\n")
@@ -148,7 +148,7 @@ func (k *kubernetes) run(commands string) string {
 	return string(out)
 }
 
-// hostToken is what a Secret holds: a token, and when it expires.
+// hostToken is the content of a Secret: a token, and when it expires.
 type hostToken struct {
 	text       string
 	room       any
@@ -194,14 +194,14 @@ func (k *kubernetes) mustSecret(name string) hostToken {
 	return token
 }
 
-// watch looks at a Secret all the time, and remembers the first look that found no valid
+// watch reads a Secret all the time, and remembers the first read that found no valid
 // token.
 type watch struct {
 	mu     sync.Mutex
 	looks  int
 	tokens int
 	last   string
-	least  time.Duration // that any token had left
+	least  time.Duration // the least time that any token had left
 	err    error
 }
 
@@ -251,7 +251,8 @@ func (w *watch) state() (int, error) {
 	return w.tokens, w.err
 }
 
-// moreTokens waits until the Secret had n more tokens, and fails if it ever had no valid one.
+// moreTokens waits until the Secret had n more tokens. It fails if the Secret ever had no
+// valid token.
 func (k *kubernetes) moreTokens(w *watch, n int) {
 	k.t.Helper()
 	first, _ := w.state()
@@ -262,8 +263,8 @@ func (k *kubernetes) moreTokens(w *watch, n int) {
 	})
 }
 
-// eventually waits for what External Secrets does at its next look. Unlike require's, it
-// stays in the test's goroutine, so that what it calls may fail the test.
+// eventually waits for something that External Secrets does. Unlike require.Eventually, it
+// stays in the test's goroutine, so that the condition may fail the test.
 func (k *kubernetes) eventually(problem string, happens func() bool) {
 	k.t.Helper()
 	for start := time.Now(); !happens(); time.Sleep(200 * time.Millisecond) {
@@ -271,9 +272,9 @@ func (k *kubernetes) eventually(problem string, happens func() bool) {
 	}
 }
 
-// TestKubernetes is External Secrets with the manifests and commands of the example: no
-// look at the Secret ever finds an expired token, while tokens are renewed, another one is
-// refused, and Vault is away.
+// TestKubernetes runs External Secrets with the manifests and commands of the example. The
+// Secret never holds an expired token: while tokens are renewed, while another one is
+// refused, and while Vault is down.
 func TestKubernetes(t *testing.T) {
 	k := newKubernetes(t)
 	setUp := k.blocks("Set up Vault", 2)
@@ -330,13 +331,13 @@ func (k *kubernetes) onlyThisLogin() {
 	require.Equal(k.t, http.StatusForbidden, status)
 }
 
-// accessors are those of all service tokens in Vault.
+// accessors returns the accessors of all service tokens in Vault.
 func (k *kubernetes) accessors() any {
 	k.t.Helper()
 	return k.root().read("auth/token/accessors?list=true")["keys"]
 }
 
-// refused has the manifest ask for a room that the role does not allow.
+// refused makes the manifest ask for a room that the role does not allow.
 func (k *kubernetes) refused(events string) {
 	k.t.Helper()
 	before := k.mustSecret("meeting-room")
@@ -359,7 +360,7 @@ func (k *kubernetes) patch(kind, patch string) {
 	k.run("kubectl patch " + kind + " meeting-room --type=merge -p '" + patch + "'")
 }
 
-// synced tells whether External Secrets has read for an ExternalSecret as it is now.
+// synced reports whether External Secrets has processed an ExternalSecret as it is now.
 func (k *kubernetes) synced(name string) bool {
 	k.t.Helper()
 	status, answer, err := k.kube.Get(k.t.Context(), "/apis/external-secrets.io/v1/namespaces/default/externalsecrets/"+name)
@@ -370,11 +371,12 @@ func (k *kubernetes) synced(name string) bool {
 	return generation == fmt.Sprint(answer["metadata"].(map[string]any)["generation"])
 }
 
-// outage stops Vault until the token of one Secret has expired, and a renewal of the other's
-// has failed. That other one is watched, and lives longer than Vault is away.
+// outage stops Vault until the token of one Secret has expired, and a renewal for the other
+// one has failed. The other one is watched: its token outlasts the outage.
 func (k *kubernetes) outage(w *watch, forceSync string) {
 	k.t.Helper()
-	// A changed specification is read for at once, and then, with this one, not for an hour.
+	// External Secrets processes a changed specification at once, and this one then only
+	// after an hour.
 	k.patch("vaultdynamicsecret", `{"spec":{"parameters":{"room":"meeting-room","ttl":"15s"}}}`)
 	k.patch("externalsecret", `{"spec":{"refreshInterval":"1h"}}`)
 	k.eventually("the short token does not come", func() bool { return k.synced("meeting-room") })
@@ -395,14 +397,14 @@ func (k *kubernetes) outage(w *watch, forceSync string) {
 	k.eventually("no new token", func() bool { return k.mustSecret("meeting-room").expiration.After(time.Now()) })
 }
 
-// deployment has the API server check a Deployment of the example, and returns it without
-// storing it.
+// deployment lets the API server check a Deployment of the example, without storing it, and
+// returns it.
 func (k *kubernetes) deployment(file string) map[string]any {
 	k.t.Helper()
 	raw, err := os.ReadFile(filepath.Join(k.dir, file))
 	require.NoError(k.t, err)
 	documents := strings.Split(string(raw), "\n---\n")
-	last := documents[len(documents)-1] // before it are custom resources that are not there
+	last := documents[len(documents)-1] // those before are custom resources, unknown here
 	require.Contains(k.t, last, "kind: Deployment")
 	deployment := map[string]any{}
 	out := k.run("kubectl apply --dry-run=server --validate=strict -o json -f - <<'END'\n" + last + "\nEND")
@@ -411,7 +413,8 @@ func (k *kubernetes) deployment(file string) map[string]any {
 }
 
 // injectedAgent runs a real Vault Agent with the configuration that the Agent Injector makes
-// of the example's annotations, and a token as the kubelet makes it for the example's volume.
+// from the example's annotations, and with a token like the kubelet's for the example's
+// volume.
 func (k *kubernetes) injectedAgent() {
 	k.t.Helper()
 	pod := k.deployment("agent-injector.yaml")
@@ -444,7 +447,7 @@ func (k *kubernetes) injectedAgent() {
 	require.NoError(k.t, agent.Start())
 	defer func() {
 		_ = agent.Process.Signal(syscall.SIGTERM)
-		_ = agent.Wait() // how it ended is in what it said
+		_ = agent.Wait() // its output says how it ended
 		if k.t.Failed() {
 			k.t.Log(said.String())
 		}

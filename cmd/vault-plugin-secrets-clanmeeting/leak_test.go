@@ -23,8 +23,8 @@ import (
 	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/scripts/devvault"
 )
 
-// Neither a key nor a token is in the server's log at trace level, in the audit
-// log, or in any answer but that of creds, whatever good and bad input arrives.
+// For good and bad input, neither a key nor a token is in the server's log at trace level,
+// in the audit log, or in any answer except that of creds.
 func TestNothingLeaks(t *testing.T) {
 	audit := filepath.Join(t.TempDir(), "audit.log")
 	device := unique(t)
@@ -101,11 +101,11 @@ func TestNothingLeaks(t *testing.T) {
 
 	log, err := os.ReadFile(audit)
 	require.NoError(t, err)
-	// The hunt itself must see: both logs do hold what belongs there.
+	// The search itself must work: both logs contain what belongs there.
 	require.Contains(t, string(log), mount+"/creds/support")
 	require.Contains(t, vault.Log(), "[TRACE]")
 	require.NotContains(t, vault.Log(), "event not sent")
-	// A room that a write asked for is an HMAC there. Of a read, Vault logs the query, and
+	// The room of a write is logged as an HMAC. For a read, Vault logs the query, and
 	// OpenBao does not.
 	require.False(t, strings.Contains(string(log), "support-vestibule"))
 	require.Equal(t, vault.Kind == devvault.Vault, strings.Contains(string(log), "support-lobby"))
@@ -124,9 +124,8 @@ func TestNothingLeaks(t *testing.T) {
 	}
 }
 
-// keyNeedles are pieces of a private key by which it would be recognised in a
-// text, in the encodings that it may have there: of its prime factors and its private
-// exponent, and the lines of its PEMs.
+// keyNeedles returns pieces of a private key to look for in a text: its prime factors and
+// its private exponent, in all encodings that they may have there, and the lines of its PEMs.
 func keyNeedles(t testing.TB, key *rsa.PrivateKey) map[string]string {
 	t.Helper()
 	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
@@ -150,7 +149,7 @@ func keyNeedles(t testing.TB, key *rsa.PrivateKey) map[string]string {
 	}
 	for form, der := range map[string][]byte{"PKCS#1": x509.MarshalPKCS1PrivateKey(key), "PKCS#8": pkcs8} {
 		for i, line := range strings.Split(string(pem.EncodeToMemory(&pem.Block{Type: "X", Bytes: der})), "\n") {
-			// The first lines hold the public modulus.
+			// The first lines contain the public modulus.
 			if i > 8 && len(line) == 64 {
 				needles[fmt.Sprintf("line %d of the %s PEM", i, form)] = line
 			}
@@ -159,7 +158,7 @@ func keyNeedles(t testing.TB, key *rsa.PrivateKey) map[string]string {
 	return needles
 }
 
-// The needles find a key in every form that it is known to take.
+// The needles find a key in every known form.
 func TestNeedlesFindAKey(t *testing.T) {
 	key, private := newKey(t)
 	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)

@@ -32,34 +32,34 @@ const (
 	writePause = 100 * time.Millisecond
 	keyPause   = time.Second
 
-	// allowedLag is how old a setting may be on a standby that serves reads itself. What
-	// was seen is 0.2 s for nearly all, and 1.0 s at worst.
+	// allowedLag is how old a setting may be on a standby that serves reads itself. We have
+	// seen 0.2 s for nearly all answers, and at most 1.0 s.
 	allowedLag = 3 * time.Second
 )
 
-// clusterLoad reads creds through every node of a cluster at a steady rate and looks at
-// every answer. Settings change all the while, each to a number that only ever rises, so
-// that an answer made with an old one is seen.
+// clusterLoad reads creds through every node of a cluster at a steady rate and checks
+// every answer. Meanwhile settings change, each to a number that only increases, so that an
+// answer with an old setting is noticed.
 //
-// Where standbys forward, no answer is older than what was acknowledged before the
-// request. Where they serve reads, none is older than what was acknowledged allowedLag
-// before, but for the time between loosen and settle; and no node goes back to an older
-// setting at any time, unless it was started anew.
+// If standbys forward, no answer may be older than the last change that was acknowledged
+// before the request. If they serve reads, an answer may be older by allowedLag, and by any
+// time between loosen and settle. No node may ever go back to an older setting, unless it
+// was restarted.
 type clusterLoad struct {
 	c      *testCluster
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
 	issuer, room, key sequence
-	forget            [3]atomic.Bool // by node: it was started anew
+	forget            [3]atomic.Bool // by node: it was restarted
 
 	mu       sync.Mutex
 	outcomes []outcome
-	loose    bool      // standbys may lag without bound
-	settled  time.Time // since when they must not
+	loose    bool      // standbys may lag without limit
+	settled  time.Time // when the limit was in force again
 }
 
-// A sequence is a setting that is written again and again with the next number.
+// A sequence is a setting that is written repeatedly, each time with the next number.
 type sequence struct {
 	tried, acked atomic.Int64
 
@@ -79,7 +79,7 @@ func (s *sequence) acknowledge(n int64) {
 	s.history = append(s.history, ack{n, time.Now()})
 }
 
-// ackedAt is the last number that was acknowledged at a moment, and 0 before the first.
+// ackedAt returns the last number that was acknowledged at a time; 0 before the first.
 func (s *sequence) ackedAt(at time.Time) int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -91,10 +91,10 @@ func (s *sequence) ackedAt(at time.Time) int64 {
 	return 0
 }
 
-// A view is what one answer was made with, or must be at least.
+// A view is the settings of one answer, or the oldest that are allowed.
 type view struct{ issuer, room, key int64 }
 
-// oldest is the least that a request may be answered with that is sent now.
+// oldest returns the oldest settings that the answer to a request sent now may have.
 func (l *clusterLoad) oldest() view {
 	if !l.c.standbyReads {
 		return view{l.issuer.acked.Load(), l.room.acked.Load(), min(l.key.acked.Load(), stagedKeys)}
@@ -109,8 +109,8 @@ func (l *clusterLoad) oldest() view {
 	return view{l.issuer.ackedAt(at), l.room.ackedAt(at), min(l.key.ackedAt(at), stagedKeys)}
 }
 
-// loosen says that a node is about to be lost or started: until settle, standbys that
-// serve reads may not hear of changes.
+// loosen is called before a node is stopped or started. Until settle, standbys that serve
+// reads may miss changes.
 func (l *clusterLoad) loosen() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -123,21 +123,21 @@ func (l *clusterLoad) settle() {
 	l.loose, l.settled = false, time.Now()
 }
 
-// startedAnew says that a node has ended and will know nothing of what it answered.
-func (l *clusterLoad) startedAnew(n *devvault.Node) {
+// restarted is called after a node has ended. It does not know its earlier answers.
+func (l *clusterLoad) restarted(n *devvault.Node) {
 	l.forget[slices.Index(l.c.Nodes, n)].Store(true)
 }
 
-// vaultsOwn are the faults that are Vault's, where a node or the plugin is not there: a
-// fault of the engine comes through the plugin protocol with another code.
+// vaultsOwn matches Vault's own errors, when a node or the plugin is gone. A fault of the
+// engine has another code in the plugin protocol.
 var vaultsOwn = []string{"local node not active", "Vault is sealed", "plugin is shut down", "rpc error: code = Unavailable"}
 
-// An outcome is what came of one read.
+// An outcome is the result of one read.
 type outcome struct {
 	node  *devvault.Node
-	at    time.Time // when the answer was there
+	at    time.Time // when the answer arrived
 	error string    // empty for a token
-	fair  bool      // whether a cluster that has lost a node may answer so
+	fair  bool      // a cluster that has lost a node may answer like this
 }
 
 func (c *testCluster) startLoad() *clusterLoad {
@@ -166,7 +166,7 @@ func (c *testCluster) startLoad() *clusterLoad {
 	return l
 }
 
-// now is where a sequence stands before the load begins.
+// now returns the number of a sequence before the load begins.
 func (l *clusterLoad) now(s *sequence) int64 {
 	l.c.t.Helper()
 	config, role := l.c.root().read(clusterMount+"/config"), l.c.root().read(clusterMount+"/roles/seq")
@@ -179,7 +179,7 @@ func (l *clusterLoad) now(s *sequence) int64 {
 	return number(config["active_key"])
 }
 
-// number is the last part of a text like seq-12.
+// number returns the last part of a text like seq-12.
 func number(v any) int64 {
 	text := fmt.Sprint(v)
 	n, err := strconv.ParseInt(text[strings.LastIndex(text, "-")+1:], 10, 64)
@@ -189,8 +189,8 @@ func number(v any) int64 {
 	return n
 }
 
-// write writes through one node after the other, and goes on where one fails. What
-// failed may have been done all the same.
+// write writes through one node after the other, and continues if one fails. A failed write
+// may still have been done.
 func (l *clusterLoad) write(ctx context.Context, s *sequence, pause time.Duration, path string, body func(int64) map[string]any) {
 	for turn := 0; sleep(ctx, pause); turn++ {
 		n := s.tried.Add(1)
@@ -212,7 +212,7 @@ func sleep(ctx context.Context, d time.Duration) bool {
 }
 
 func (l *clusterLoad) read(ctx context.Context, n *devvault.Node, forget *atomic.Bool) {
-	var newest view // that this node has answered with
+	var newest view // of this node's answers
 	for sleep(ctx, readPause) {
 		o := outcome{node: n}
 		if forget.Swap(false) {
@@ -232,8 +232,8 @@ func (l *clusterLoad) read(ctx context.Context, n *devvault.Node, forget *atomic
 	}
 }
 
-// failure says how a request failed, and whether a cluster that has lost a node may
-// answer so.
+// failure says how a request failed, and whether a cluster that has lost a node may answer
+// like this.
 func failure(n *devvault.Node, status int, answer devvault.Answer, err error) (text string, fair bool) {
 	lost := new(url.Error)
 	switch {
@@ -250,9 +250,8 @@ func failure(n *devvault.Node, status int, answer devvault.Answer, err error) (t
 		})
 }
 
-// problem looks for what is wrong with an answer: it must be signed by the key that it
-// names, and nothing in it may be older than oldest, or than what the node answered with
-// before.
+// problem says what is wrong with an answer. It must be signed by the key that it names, and
+// no setting in it may be older than oldest, or than in an earlier answer of the node.
 func (l *clusterLoad) problem(data map[string]any, oldest view, newest *view) string {
 	version := fmt.Sprint(data["key_version"])
 	token := fmt.Sprint(data["token"])
@@ -291,7 +290,7 @@ func (l *clusterLoad) all() []outcome {
 	return slices.Clone(l.outcomes)
 }
 
-// waitForTokens waits until every node but one has given a token since a moment.
+// waitForTokens waits until every node except one has given a token since a given time.
 func (l *clusterLoad) waitForTokens(since time.Time, but *devvault.Node) {
 	l.c.t.Helper()
 	defer func() {
@@ -315,7 +314,7 @@ func (l *clusterLoad) stop() {
 	l.wg.Wait()
 }
 
-// report tells what came of the load since a moment, and fails if an answer was wrong.
+// report logs the results of the load since a given time, and fails if an answer was wrong.
 func (l *clusterLoad) report(what string, since time.Time) {
 	l.c.t.Helper()
 	failures := map[string]int{}
@@ -349,8 +348,8 @@ func (l *clusterLoad) requireNoFailure(from, to time.Time) {
 	}
 }
 
-// What the load holds a standby to that serves reads: no more than allowedLag behind, and
-// never back.
+// The load's rules for a standby that serves reads: at most allowedLag behind, and never
+// back.
 func TestLagRules(t *testing.T) {
 	l := &clusterLoad{c: &testCluster{t: t, standbyReads: true, keys: map[string]*rsa.PublicKey{}}}
 	key, _ := newKey(t)
@@ -382,7 +381,7 @@ func TestLagRules(t *testing.T) {
 	require.Equal(t, "issuer 6, where 3 was acknowledged and 5 tried", answer("seq-6"))
 }
 
-// signedToken is a token for room-4, signed by the key.
+// signedToken returns a token for room-4, signed by the key.
 func signedToken(t *testing.T, key *rsa.PrivateKey, issuer string) string {
 	t.Helper()
 	token, err := jwt.NewWithClaims(jwt.SigningMethodRS256, jwt.MapClaims{"iss": issuer, "room": "room-4"}).SignedString(key)

@@ -16,23 +16,24 @@ import (
 	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/backend"
 )
 
-// version is what the plugin reports of itself; a release sets it with
+// version is the version that the plugin reports. A release sets it with
 // -ldflags "-X main.version=v1.2.3".
 var version = "v0.1.0-dev"
 
 const softMemoryLimit = 160 << 20
 
 func main() {
-	// Nothing else is looked at: an argument that Vault's operators write into the catalog
-	// for every plugin must not keep this one from starting.
+	// Other arguments are ignored: operators may add arguments for every plugin in Vault's
+	// catalog, and those must not stop this one from starting.
 	if len(os.Args) == 2 && (os.Args[1] == "-version" || os.Args[1] == "--version") {
-		fmt.Printf("vault-plugin-secrets-clanmeeting %s (commit %s, %s, %s/%s)\n", version, commit(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+		fmt.Printf("vault-plugin-secrets-clanmeeting %s (commit %s, %s, %s/%s, signs with %s)\n",
+			version, commit(), runtime.Version(), runtime.GOOS, runtime.GOARCH, backend.SignatureLibrary())
 		return
 	}
 
-	// One more than there are cores: while batches sign on all of them, it waits for
-	// what comes in from Vault. From then on Go does not follow a change of the
-	// machine's limits; who sets the variable has decided for themselves.
+	// One more than the number of cores: while batches keep all cores busy, the extra one
+	// waits for requests. After this call Go no longer adapts to changed CPU limits.
+	// Setting the variable overrides it.
 	if os.Getenv("GOMAXPROCS") == "" {
 		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 1)
 	}
@@ -56,13 +57,14 @@ func main() {
 		Output:     os.Stderr,
 		JSONFormat: true,
 	})
+	logger.Info("plugin starting", "version", version, "signs_with", backend.SignatureLibrary())
 	if err := serve(backend.Factory(version), logger); err != nil {
 		logger.Error("plugin shutting down", "error", err)
 		os.Exit(1)
 	}
 }
 
-// commit is what the Go command noted when it built from a git clone.
+// commit is the git commit that the Go command recorded in the build.
 func commit() string {
 	revision, modified := "unknown", ""
 	if info, ok := debug.ReadBuildInfo(); ok {

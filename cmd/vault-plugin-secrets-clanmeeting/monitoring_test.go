@@ -34,29 +34,29 @@ import (
 
 const (
 	monitoringExample = "../../examples/monitoring"
-	// monitoringPatience is how long to wait for what Prometheus is to see. It takes
+	// monitoringPatience is how long to wait until Prometheus sees something. It takes
 	// seconds.
 	monitoringPatience = 3 * time.Minute
 	processExporter    = "prometheus-process-exporter"
 )
 
-// monitored is a Vault with the engine, under load, and what watches it.
+// monitored is a Vault with the engine, under load, and a Prometheus that watches it.
 type monitored struct {
 	client
 
-	dir        string // the example's files, with what a test must change
+	dir        string // the example's files, changed for the test
 	prometheus string // base URL
 	reload     func()
 	stopLoad   func()
 }
 
-// Every alert of the example is silent while all is well, and fires when what it watches
-// for is done on purpose.
+// No alert of the example fires while all is well, and each fires when the test causes its
+// problem.
 func TestMonitoring(t *testing.T) {
 	m := newMonitored(t)
 	t.Run("rules", m.testRules)
 	m.becomesTrue("no alert fires under load", func() bool { return len(m.firing()) == 0 && len(m.query("vault_route_read_clanmeeting__count")) == 1 })
-	// An hour and a day ago, see [shortened], there must have been something.
+	// Some alerts compare with an hour and a day ago; see [shortened].
 	m.becomesTrue("there is an hour ago", func() bool { return len(m.query("sum(vault_expire_num_leases offset 1m)")) > 0 })
 	m.becomesTrue("no alert fires under load, still", func() bool { return len(m.firing()) == 0 })
 
@@ -86,11 +86,11 @@ func newMonitored(t *testing.T) *monitored {
 	m.prometheus = "http://" + prometheus
 	plugins := filepath.Join(m.dir, "plugins")
 	m.copyExample(t, "vault.hcl", func(text string) string {
-		// To write what is corrupt; no operator needs it.
+		// To write corrupt entries; operators don't need it.
 		return "raw_storage_endpoint = true\n" + replaceOnce(t, text, "127.0.0.1:8202", metrics)
 	})
 	m.copyExample(t, "process-exporter.yml", func(text string) string {
-		// Not the plugins of some other Vault on this machine.
+		// Not the plugins of other Vaults on this machine.
 		return replaceOnce(t, text, `^\S*/`, "^"+regexp.QuoteMeta(plugins)+"/")
 	})
 	m.copyExample(t, "alerts.yml", func(text string) string { return shortened(t, text) })
@@ -110,7 +110,7 @@ func newMonitored(t *testing.T) *monitored {
 	return m
 }
 
-// startMonitored is a Vault with the engine as an operator installs it: without the race
+// startMonitored runs a Vault with the engine as an operator installs it: without the race
 // detector, which makes it slow and large.
 func startMonitored(t *testing.T, plugins, config string) client {
 	t.Helper()
@@ -149,8 +149,8 @@ func (m *monitored) copyExample(t testing.TB, name string, change func(string) s
 	require.NoError(t, os.WriteFile(filepath.Join(m.dir, name), []byte(change(string(text))), 0o600))
 }
 
-// shortened are rules with short times in place of minutes, an hour and a day. No
-// threshold is changed.
+// shortened replaces minutes, an hour and a day in rules by short times. It changes no
+// threshold.
 func shortened(t testing.TB, rules string) string {
 	t.Helper()
 	windows := map[string]string{"[5m]": "[15s]", "[15m]": "[20s]", "offset 1h": "offset 1m", "offset 1d": "offset 1m"}
@@ -195,7 +195,7 @@ func (m *monitored) load() {
 					return
 				case <-time.After(80 * time.Millisecond):
 				}
-				// An error is what a test brings about.
+				// Errors are expected: the test causes them.
 				_, _, _ = m.vault.Call(m.t.Context(), m.token, http.MethodGet, "clanmeeting/creds/support?room=support-1", nil)
 			}
 		})
@@ -229,7 +229,7 @@ func (m *monitored) api(path string, data any) error {
 	return nil
 }
 
-// query is how many series an expression has now; none if Prometheus does not answer.
+// query returns the series of an expression now; none if Prometheus does not answer.
 func (m *monitored) query(expr string) []any {
 	var data struct{ Result []any }
 	if err := m.api("query?query="+url.QueryEscape(expr), &data); err != nil {
@@ -238,12 +238,12 @@ func (m *monitored) query(expr string) []any {
 	return data.Result
 }
 
-// firing are the names of the alerts that fire now.
+// firing returns the names of the alerts that fire now.
 func (m *monitored) firing() []string {
 	return m.names(`ALERTS{alertstate="firing"}`)
 }
 
-// fired are the names of those that have fired at any time.
+// fired returns the names of the alerts that have ever fired.
 func (m *monitored) fired() []string {
 	return m.names(`max by (alertname) (max_over_time(ALERTS{alertstate="firing"}[1h]))`)
 }
@@ -257,7 +257,7 @@ func (m *monitored) names(expr string) []string {
 	return names
 }
 
-// alerts are the names of all.
+// alerts returns the names of all alerts.
 func (m *monitored) alerts() []string {
 	var data struct {
 		Groups []struct{ Rules []struct{ Name string } }
@@ -284,7 +284,7 @@ func (m *monitored) becomesTrue(what string, ready func() bool) {
 	m.t.Logf("%s, after %s", what, time.Since(began).Round(time.Second))
 }
 
-// brings does something until the alert fires, which it must not do before.
+// brings does something until the alert fires. It must not fire before.
 func (m *monitored) brings(alert string, cause func()) {
 	m.t.Helper()
 	require.NotContains(m.t, m.firing(), alert, "before it was brought about")
@@ -294,7 +294,7 @@ func (m *monitored) brings(alert string, cause func()) {
 	})
 }
 
-// takeLeases leaves leases behind, in the end more than the alert lets pass.
+// takeLeases creates leases, in the end more than the alert tolerates.
 func (m *monitored) takeLeases() {
 	for range 200 {
 		m.read("clanmeeting/creds/leased", "room", "x")
@@ -329,7 +329,7 @@ func (m *monitored) plugin() int {
 	return plugins[0]
 }
 
-// stopPlugin has requests wait for the plugin for more than half a second.
+// stopPlugin makes requests wait for the plugin for more than half a second.
 func (m *monitored) stopPlugin() {
 	plugin := m.plugin()
 	require.NoError(m.t, syscall.Kill(plugin, syscall.SIGSTOP))
@@ -337,7 +337,8 @@ func (m *monitored) stopPlugin() {
 	require.NoError(m.t, syscall.Kill(plugin, syscall.SIGCONT))
 }
 
-// killPlugin ends a plugin, and waits until Vault has another and Prometheus has seen it.
+// killPlugin ends the plugin, and waits until Vault has started another one and Prometheus
+// has seen it.
 func (m *monitored) killPlugin() {
 	killed := m.plugin()
 	kill(m.t, killed)
@@ -348,8 +349,8 @@ func (m *monitored) killPlugin() {
 	time.Sleep(2 * time.Second)
 }
 
-// lowerMemoryLimit changes the one threshold that nothing here can reach: the plugin does
-// not grow.
+// lowerMemoryLimit changes the only threshold that the test can't reach: the plugin does not
+// grow.
 func (m *monitored) lowerMemoryLimit() {
 	m.copyExample(m.t, "alerts.yml", func(text string) string { return shortened(m.t, replaceOnce(m.t, text, "200e6", "2e6")) })
 	m.reload()
@@ -369,14 +370,14 @@ func (m *monitored) testRules(t *testing.T) {
 	}
 }
 
-// promWords are the words of the example's expressions that name no metric: functions and
+// promWords are the words in the example's expressions that are not metrics: functions and
 // operators, then labels.
 var promWords = []string{
 	"absent", "and", "by", "changes", "count", "ignoring", "increase", "max", "offset", "on", "or", "rate", "sum", "unless", "vector",
 	"alertname", "code", "groupname", "instance", "job", "memtype", "name", "quantile",
 }
 
-// Every metric that rules and dashboard name is there, and every panel shows something.
+// Every metric in the rules and the dashboard exists, and every panel shows something.
 func (m *monitored) testMetrics(t *testing.T) {
 	var metrics []string
 	require.NoError(t, m.api("label/__name__/values", &metrics))
@@ -399,7 +400,7 @@ func (m *monitored) testMetrics(t *testing.T) {
 	}
 }
 
-// expressions are those of all rules, as Prometheus has read them.
+// expressions returns the expressions of all rules, as Prometheus has read them.
 func (m *monitored) expressions() []string {
 	var data struct {
 		Groups []struct{ Rules []struct{ Query string } }
@@ -414,7 +415,8 @@ func (m *monitored) expressions() []string {
 	return found
 }
 
-// dashboardExpressions are those of all panels, with what Grafana puts in.
+// dashboardExpressions returns the expressions of all panels, with Grafana's variables
+// replaced.
 func dashboardExpressions(t *testing.T) []string {
 	t.Helper()
 	raw, err := os.ReadFile(filepath.Join(monitoringExample, "dashboard.json"))

@@ -19,15 +19,15 @@ import (
 	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/scripts/devvault"
 )
 
-// guide is somebody who follows docs/operations.md: in an empty folder, but for two
-// unpacked releases, with a cluster of three.
+// guide follows docs/operations.md with a cluster of three, in a folder that has only two
+// unpacked releases.
 type guide struct {
 	t       *testing.T
 	text    string
 	dir     string
 	plugins string
 	cluster *devvault.Cluster
-	token   string // whose commands they are
+	token   string // for the commands
 }
 
 func newGuide(t *testing.T) *guide {
@@ -56,7 +56,7 @@ func (g *guide) newCluster(start func(context.Context, devvault.Options, string)
 	return c
 }
 
-// holder is a token with one of the example policies.
+// holder returns a token with one of the example policies.
 func (g *guide) holder(policy string) string {
 	g.t.Helper()
 	text, err := os.ReadFile("../../examples/policies/" + policy + ".hcl")
@@ -76,7 +76,7 @@ func (g *guide) root() client {
 	return client{g.t, active.Server, g.cluster.RootToken}
 }
 
-// follow runs the commands of a section as they stand there, and returns what they print.
+// follow runs the commands of a section as written, and returns what they print.
 func (g *guide) follow(section string) string {
 	g.t.Helper()
 	commands := g.commands(section)
@@ -104,8 +104,8 @@ func (g *guide) run(commands string) string {
 	return string(out)
 }
 
-// The operator's guide works as it is written: from a release to a running mount, to the
-// next version and back, and from a snapshot into a new cluster, with the same key.
+// The operator's guide works as written: from a release to a running mount, to the next
+// version and back, and from a snapshot to a new cluster with the same key.
 func TestOperationsGuide(t *testing.T) {
 	if testing.Short() {
 		t.Skip("two clusters take a minute")
@@ -139,7 +139,7 @@ func TestOperationsGuide(t *testing.T) {
 	require.Equal(t, http.StatusNotFound, status)
 }
 
-// overTheLimit makes sure that the guide's limit is one.
+// overTheLimit checks that the limit in the guide works.
 func (g *guide) overTheLimit() {
 	g.t.Helper()
 	root := g.root()
@@ -155,8 +155,8 @@ func (g *guide) overTheLimit() {
 	root.call(http.MethodDelete, "sys/quotas/rate-limit/clanmeeting", nil)
 }
 
-// restore follows "Backup and restore", from the old cluster into a new one, and returns
-// a token of that.
+// restore follows "Backup and restore", from the old cluster to a new one, and returns a
+// token of the new one.
 func (g *guide) restore() string {
 	g.t.Helper()
 	commands := strings.Split(strings.TrimSpace(g.commands("Backup and restore")), "\n")

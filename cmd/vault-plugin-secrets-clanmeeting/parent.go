@@ -10,13 +10,13 @@ import (
 	"time"
 )
 
-// parentInterval is how often it is looked whether the parent is there.
+// parentInterval is how often to check that the parent is alive.
 const parentInterval = 500 * time.Millisecond
 
-// waitForParent returns when the process that started this one has ended: whoever
-// adopts an orphan has another id. In a container the id may be 1 or 0 from the start,
-// and stays: the container's first process takes this one with it when it ends, and of
-// a parent outside the container, 0, nothing can be seen.
+// waitForParent returns when the process that started this one has ended: an orphan gets
+// a parent with another ID. In a container the ID may be 1 or 0 from the start, and never
+// change. When process 1 of a container ends, this process ends, too. A parent outside the
+// container (0) can't be watched.
 func waitForParent() {
 	for parent := os.Getppid(); os.Getppid() == parent; {
 		time.Sleep(parentInterval)

@@ -5,12 +5,12 @@ package main
 
 import "os"
 
-// waitForParent returns when the process that started this one has ended. Where that
-// process can't be watched, it never does.
+// waitForParent returns when the process that started this one has ended. If that process
+// can't be watched, it never returns.
 func waitForParent() {
 	parent, err := os.FindProcess(os.Getppid())
 	if err != nil {
 		select {}
 	}
-	_, _ = parent.Wait() // it has ended, whether or not its status can be told
+	_, _ = parent.Wait() // it has ended, even if its status is unknown
 }

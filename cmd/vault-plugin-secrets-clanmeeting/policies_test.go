@@ -16,8 +16,8 @@ import (
 	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/scripts/devvault"
 )
 
-// The policies of examples/policies, as they are there: what each allows, and that no
-// other does.
+// The policies of examples/policies, unchanged: what each allows, and that no other allows
+// it.
 func TestPolicies(t *testing.T) {
 	mount, _ := configured(t)
 	holders := map[string]client{}
@@ -69,10 +69,10 @@ func TestPolicies(t *testing.T) {
 		{http.MethodGet, "sys/plugins/catalog", nil, []string{"operator"}},
 		{http.MethodGet, tune, nil, []string{"operator", "key-custodian", "auditor"}},
 		{http.MethodPost, tune, map[string]any{"max_lease_ttl": "24h"}, []string{"operator"}},
-		// The audit log would have the key, and every token.
+		// The audit log would contain the key and every token.
 		{http.MethodPost, tune, map[string]any{"audit_non_hmac_request_keys": "private_key"}, nil},
 		{http.MethodPost, tune, map[string]any{"audit_non_hmac_response_keys": "token"}, nil},
-		// Another program would run in the plugin's place.
+		// Another program would run instead of the plugin.
 		{http.MethodPost, catalog, map[string]any{"version": "v9.0.0", "oci_image": "other"}, nil},
 		{http.MethodPost, catalog, map[string]any{"version": "v9.0.0", "command": "other", "runtime": "other"}, nil},
 		{http.MethodPost, catalog, map[string]any{"version": "v9.0.0", "command": "other", "env": "A=b"}, nil},

@@ -16,11 +16,11 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// forms are the values that a field takes, as JSON, each with what it reads back as.
-// The latter is the one to write in Terraform, which compares the two as JSON.
+// forms are the values that a field accepts, as JSON, each with the value that a read
+// returns. Write that one in Terraform, which compares the two as JSON.
 type forms map[string]string
 
-// not is a value that reads back as something else.
+// not returns a value that reads back as something else.
 func (f forms) not(read string) string {
 	for written, other := range f {
 		if other != read {
@@ -34,7 +34,7 @@ func booleans() forms {
 	return forms{`true`: `true`, `false`: `false`, `"true"`: `true`, `"false"`: `false`, `1`: `true`, `0`: `false`, `"1"`: `true`, `"0"`: `false`}
 }
 
-// durations takes what a 0 reads back as.
+// durations gets the value that 0 reads back as.
 func durations(zero string) forms {
 	return forms{
 		`300`: `300`, `"300"`: `300`, `"5m"`: `300`, `"300s"`: `300`, `"0.5h"`: `1800`, `"1h30m"`: `5400`, `"1d"`: `86400`, `3e2`: `300`,
@@ -42,7 +42,7 @@ func durations(zero string) forms {
 	}
 }
 
-// times takes the hour of a time in UTC, and its seconds since the epoch.
+// times gets the hour of a time in UTC, and the same time in seconds since the epoch.
 func times(hour string, epoch int) forms {
 	read := fmt.Sprintf(`"%s:00:00Z"`, hour)
 	return forms{
@@ -52,8 +52,8 @@ func times(hour string, epoch int) forms {
 	}
 }
 
-// What is written reads back in one form, and that form as it was written: a declared
-// role or configuration shows no difference that nobody made.
+// Each value reads back in one form, and that form reads back unchanged. So a declared role
+// or configuration shows no difference that nobody made.
 func TestReadBack(t *testing.T) {
 	example, err := os.ReadFile("../../examples/terraform/main.tf")
 	require.NoError(t, err)
@@ -65,7 +65,7 @@ func TestReadBack(t *testing.T) {
 	for _, test := range []struct {
 		path, schema string
 		declared     string   // all fields, as in Terraform
-		besides      []string // what a read returns besides
+		besides      []string // further fields that a read returns
 		fields       map[string]forms
 	}{
 		{
@@ -107,7 +107,7 @@ func TestReadBack(t *testing.T) {
 		path := mount + test.path
 		require.Equal(t, slices.Sorted(maps.Keys(test.fields)), writable(t, path, test.schema), "fields that this test knows, and the schema's")
 		for field := range test.fields {
-			if field != "active_key" { // the custodian's
+			if field != "active_key" { // for the key custodian
 				require.Regexp(t, `\b`+field+` += `, string(example), "the Terraform example names all fields")
 			}
 		}
@@ -122,7 +122,7 @@ func TestReadBack(t *testing.T) {
 		for field, forms := range test.fields {
 			for written, want := range forms {
 				root(t).write(path, test.declared)
-				// Another value first, lest a write that changes nothing pass.
+				// Another value first: a write that changes nothing must not pass.
 				root(t).write(path, `{"`+field+`":`+forms.not(want)+`}`)
 				root(t).write(path, `{"`+field+`":`+written+`}`)
 				data := root(t).read(path)
@@ -134,8 +134,8 @@ func TestReadBack(t *testing.T) {
 	}
 }
 
-// writable are the names of the fields that a write takes and a read returns: all of
-// the schema but the private key.
+// writable returns the names of the fields that a write accepts and a read returns: all of
+// the schema except the private key.
 func writable(t *testing.T, path, schema string) []string {
 	_, answer := root(t).get(path, "help", "1")
 	node := map[string]any(answer)

@@ -17,27 +17,27 @@ import (
 	"google.golang.org/grpc"
 )
 
-// protocol is the version of Vault's plugin protocol that multiplexes all mounts into
-// one process. Every supported server speaks it.
+// protocol is the version of Vault's plugin protocol in which all mounts share one
+// process. Every supported server speaks it.
 const protocol = 5
 
 const (
-	// maxRequest is the most bytes of JSON that a request may carry: three times a batch
-	// of 1,000 rooms with long references.
+	// maxRequest is the maximum size of a request's JSON: three times a batch of 1,000
+	// rooms with long references.
 	maxRequest = 2 << 20
-	// maxMessage is where gRPC stops reading a message, and Vault answers with 500. Vault
-	// itself takes 32 MiB.
+	// maxMessage is the size at which gRPC stops reading a message, and Vault answers with
+	// 500. Vault itself accepts 32 MiB.
 	maxMessage = 2 * maxRequest
-	// maxDecoding is how many bytes of JSON are decoded and worked on at once, by all
-	// requests that are not small. Decoded, [[],[],…] takes thirty times its length.
+	// maxDecoding is how many bytes of JSON are in work at once, in all requests that are
+	// not small. Decoded, [[],[],…] takes thirty times its length.
 	maxDecoding = 2 * maxRequest
-	// smallRequest is the size up to which a request is not counted.
+	// smallRequest is the size up to which a request does not count.
 	smallRequest = 4 << 10
 )
 
-// serve runs the plugin until Vault ends it. It does what the SDK's ServeMultiplex
-// does, and bounds the memory that requests can take: the SDK lets gRPC read and decode
-// messages of any size.
+// serve runs the plugin until Vault ends it. It does what the SDK's ServeMultiplex does,
+// and limits the memory that requests can take. The SDK lets gRPC read and decode messages
+// of any size.
 func serve(factory logical.Factory, logger hclog.Logger) error {
 	if err := pluginutil.OptionallyEnableMlock(); err != nil {
 		return fmt.Errorf("locking the memory: %w", err)
@@ -62,8 +62,8 @@ func serve(factory logical.Factory, logger hclog.Logger) error {
 	return nil
 }
 
-// A requestGate refuses requests that are too large before they are decoded, and lets
-// large ones wait while others are worked on.
+// A requestGate refuses requests that are too large before they are decoded. It makes
+// large ones wait while others are in work.
 type requestGate struct{ decoding *semaphore.Weighted }
 
 func newRequestGate() *requestGate { return &requestGate{semaphore.NewWeighted(maxDecoding)} }
@@ -78,7 +78,7 @@ func (g *requestGate) intercept(ctx context.Context, args any, _ *grpc.UnaryServ
 		}
 	case *pb.HandleExistenceCheckArgs:
 		if size = int64(len(call.GetRequest().GetData())); size > maxRequest {
-			// Vault asks this before a write, which is then refused.
+			// Vault asks this before a write. The write is then refused.
 			return &pb.HandleExistenceCheckReply{CheckFound: true, Exists: true}, nil
 		}
 	}
@@ -91,9 +91,9 @@ func (g *requestGate) intercept(ctx context.Context, args any, _ *grpc.UnaryServ
 	return handler(ctx, args)
 }
 
-// refuseLarge is an answer that Vault turns into a 400.
+// refuseLarge returns an answer that Vault turns into a 400.
 func refuseLarge() (*pb.HandleRequestReply, error) {
-	text := fmt.Sprintf("the request is too large: %d MiB of JSON is the most; send fewer items in a batch", maxRequest>>20)
+	text := fmt.Sprintf("the request is too large: the maximum is %d MiB of JSON; send fewer items in a batch", maxRequest>>20)
 	resp, err := pb.LogicalResponseToProtoResponse(logical.ErrorResponse(text))
 	return &pb.HandleRequestReply{Response: resp}, err
 }

@@ -18,7 +18,7 @@ import (
 	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/scripts/devvault"
 )
 
-// The texts of refusals that many values share.
+// The refusals that many values share.
 const (
 	notInt      = "must be a whole number in decimal digits"
 	notBool     = "must be true or false"
@@ -66,7 +66,7 @@ func TestOneMeaningPerConfigValue(t *testing.T) {
 	}
 }
 
-// A configuration without a key reads back, and what it reads back as can be written.
+// A configuration without a key can be read, and the values can be written again.
 func TestConfigWithoutKeyReadsBack(t *testing.T) {
 	mount := enable(t)
 	root(t).write(mount+"/config", map[string]any{"consumer_id": "acme"})
@@ -121,7 +121,7 @@ func mergeMaps(a, b map[string]string) map[string]string {
 	return all
 }
 
-// A role takes the defaults that fit what is written, and what is empty is not given.
+// A role gets defaults that fit the written values. An empty value counts as not given.
 func TestDefaultsOfARole(t *testing.T) {
 	mount, _ := configured(t)
 	number := func(role, field string) string { return fmt.Sprint(root(t).read(mount + "/roles/" + role)[field]) }
@@ -147,8 +147,8 @@ func TestDefaultsOfARole(t *testing.T) {
 	require.Equal(t, []any{"7", "8"}, root(t).read(mount + "/roles/other")["allowed_rooms"])
 }
 
-// A value of a request for a token means the same on every way in: as JSON, as a form, in
-// a query, in a batch, and to check; what is refused is refused by the same words.
+// A value in a request for a token means the same as JSON, as a form, in a query, in a
+// batch, and for check. If it is refused, the message is the same.
 func TestOneMeaningPerRequestValue(t *testing.T) {
 	mount, _ := configured(t)
 	root(t).write(mount+"/roles/webinar", `{"allowed_rooms":"launch,x-*,5","default_room":"launch","max_not_before":"24h"}`)
@@ -189,7 +189,7 @@ func TestOneMeaningPerRequestValue(t *testing.T) {
 	requireTimes(t, mount, start)
 }
 
-// requireTimes makes sure that all notations of a time mean the same on every way in.
+// requireTimes checks that all notations of a time mean the same in every kind of request.
 func requireTimes(t *testing.T, mount string, start time.Time) {
 	t.Helper()
 	second, east := start.Format("2006-01-02T15:04:05"), start.Add(2*time.Hour).Format("2006-01-02T15:04:05")
@@ -222,7 +222,7 @@ func requireTimes(t *testing.T, mount string, start time.Time) {
 	require.Equal(t, "5", root(t).write(creds, `{"room":5}`).Data()["room"], "a whole number is the name that YAML made it of")
 }
 
-// A batch is a list of objects, and nothing that could be mistaken for one.
+// A batch is a list of objects. Similar values are refused.
 func TestShapesOfABatch(t *testing.T) {
 	mount, _ := configured(t)
 	creds := mount + "/creds/support"
@@ -230,7 +230,7 @@ func TestShapesOfABatch(t *testing.T) {
 	for value, text := range map[string]string{
 		`"[]"`: "must be a list of objects", `{}`: "must be a list of objects", `{"room":"support-1"}`: "must be a list of objects", `true`: "must be a list of objects", `5`: "must be a list of objects",
 		`[]`: "1 to 1000 items", `[null]`: notObject, `[true]`: notObject, `["support-1"]`: notObject, `[[{"room":"support-1"}]]`: notObject, `[{"room":"support-1"},5]`: "batch_input[1]: " + notObject,
-		`[{"Room":"support-1"}]`: "has a field that is unknown", `[{"rooms":"support-1"}]`: `has a field "rooms" that is unknown`, `[{"batch_input":[]}]`: `has a field "batch_input"`,
+		`[{"Room":"support-1"}]`: "has an unknown field", `[{"rooms":"support-1"}]`: `has an unknown field "rooms"`, `[{"batch_input":[]}]`: `has an unknown field "batch_input"`,
 		`[{"room":"support-1","reference":true}]`: "reference " + notString, `[{"room":"support-1","reference":["x"]}]`: "reference " + notString,
 		`[` + strings.Repeat(`{"room":"support-1"},`, 1000) + `{}]`: "1 to 1000 items", `[` + strings.Repeat(`[`, 90) + strings.Repeat(`]`, 90) + `]`: notObject,
 	} {
@@ -238,7 +238,7 @@ func TestShapesOfABatch(t *testing.T) {
 	}
 	root(t).send(http.MethodPost, creds, asForm, "batch_input=%5B%7B%22room%22%3A%22support-1%22%7D%5D").refused(t, "must be a list of objects")
 	root(t).send(http.MethodGet, creds+"?batch_input=x", "", "").refused(t, "batch_input")
-	root(t).send(http.MethodPost, creds, asJSONBody, `{"batch_input":[{"room":"support-1"}],"room":"support-1"}`).refused(t, "exclude each other")
+	root(t).send(http.MethodPost, creds, asJSONBody, `{"batch_input":[{"room":"support-1"}],"room":"support-1"}`).refused(t, "can't be used together")
 	for _, value := range []string{`true`, `1.5`, `["a.b.c"]`, `{"a":1}`} {
 		root(t).sendJSON(mount+"/verify", "token", value).refused(t, "token "+notString, value)
 		root(t).send(http.MethodPost, mount+"/verify", asJSONBody, `{"token":"a.b.c","room":`+value+`}`).refused(t, "room "+notString, value)

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Stands for the program that needs a token. It prints only how long the token is, because
-# its output ends up in a log.
+# Put your program here. This one prints only the length of the token, because its output
+# is logged.
 echo "started, with a token of ${#CLANMEETING_TOKEN} characters"
 exec tail -f /dev/null

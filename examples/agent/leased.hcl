@@ -15,7 +15,7 @@ auto_auth {
 
 template_config {
   # The agent reads again after this part of the lease, plus or minus 5 % of the lease.
-  # What is left must outlast any Vault outage: a failover takes 15 s.
+  # The rest of the lease must outlast any Vault outage: a failover takes 15 s.
   lease_renewal_threshold = 0.66
 }
 

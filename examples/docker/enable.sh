@@ -1,6 +1,6 @@
 #!/bin/sh
-# Registers the plugin of this image and enables the engine at clanmeeting/. You can run it
-# again: what is done already stays as it is.
+# Registers the plugin of this image, and enables the engine at clanmeeting/. You can run it
+# again: it skips what is done already.
 set -eu
 plugin=vault-plugin-secrets-clanmeeting
 file=${plugin}_$PLUGIN_VERSION

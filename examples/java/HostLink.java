@@ -137,7 +137,7 @@ public final class HostLink {
             if (status == 200 && body.get(part) instanceof JsonObject found) {
                 return found;
             }
-            String message = "what answered " + status + " to " + path + " is not Vault";
+            String message = "the answer to " + path + " (" + status + ") is not from Vault";
             if (body.get("errors") instanceof JsonArray errors) {
                 message = "Vault answered " + status + " to " + path + ": " + joined(errors);
             }

@@ -1,4 +1,4 @@
-# The front desk's pods: tokens of the role "desk".
+# For the front desk's pods: they read tokens of the role "desk".
 
 path "clanmeeting/creds/desk" {
   # "update" only for external-secrets-room.yaml and the params of Vault Secrets Operator:

@@ -107,6 +107,6 @@ function answer({ status, text }, path, part) {
   if (status === 200 && body?.[part]) return body[part];
   const message = Array.isArray(body?.errors)
     ? `Vault answered ${status} to ${path}: ${body.errors.join(', ').replace(/\s+/g, ' ').trim()}`
-    : `what answered ${status} to ${path} is not Vault`;
+    : `the answer to ${path} (${status}) is not from Vault`;
   throw status < 400 || status === 429 || status >= 500 ? new Unavailable(message) : new Refused(message);
 }

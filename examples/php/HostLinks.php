@@ -134,7 +134,7 @@ final class HostLinks
         $errors = $answer['errors'] ?? null;
         $message = is_array($errors)
             ? "Vault answered {$status} to {$path}: " . trim(preg_replace('/\s+/', ' ', implode(', ', array_filter($errors, is_string(...)))))
-            : "what answered {$status} to {$path} is not Vault";
+            : "the answer to {$path} ({$status}) is not from Vault";
         throw $status < 400 || $status === 429 || $status >= 500 ? new Unavailable($message) : new Refused($message);
     }
 }

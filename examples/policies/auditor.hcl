@@ -25,7 +25,7 @@ path "sys/audit-hash/file" {
   capabilities = ["update"]
 }
 
-# Shows which fields the audit log has in clear: audit_non_hmac_request_keys and
+# Shows which fields are in clear in the audit log: audit_non_hmac_request_keys and
 # audit_non_hmac_response_keys.
 path "sys/mounts/clanmeeting/tune" {
   capabilities = ["read"]

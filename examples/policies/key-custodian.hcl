@@ -1,4 +1,4 @@
-# The custodian of the key: brings it in and replaces it. Can't get it out.
+# The key custodian: imports and replaces the key. Can't read the private key.
 
 path "clanmeeting/config" {
   capabilities = ["create", "update", "read", "delete"]
@@ -12,8 +12,8 @@ path "clanmeeting/keys/*" {
   capabilities = ["update", "read", "delete", "list"]
 }
 
-# Before a key comes in, the custodian checks that the audit log will not have it in clear:
-# that audit_non_hmac_request_keys does not name private_key.
+# Before importing a key, the custodian checks that the audit log will not contain it in
+# clear: audit_non_hmac_request_keys must not name private_key.
 path "sys/mounts/clanmeeting/tune" {
   capabilities = ["read"]
 }

@@ -1,9 +1,9 @@
 # An operator: installs, upgrades and watches the engine, limits its rate, and backs up Vault.
-# Can't read or change a setting, and can't get a token. Whoever may also write the plugin's
-# folder can run another program in the plugin's place, and so get the key: let those be two
-# people.
+# Can't read or change a setting, and can't get a token. Somebody who may also write the
+# plugin's folder can run another program instead of the plugin, and get the key. So give
+# these two permissions to different people.
 #
-# Vault 1.21 logs a warning about denied_parameters once: it compares lists in another way now.
+# Vault 1.21 logs a warning about denied_parameters once: it now compares lists differently.
 # The lists below are empty, which denies every value, so nothing changes for this policy.
 
 # For "vault plugin list secret".
@@ -38,8 +38,8 @@ path "sys/mounts" {
   capabilities = ["read"]
 }
 
-# Whoever enables the engine can set the parameters that are denied below. So the custodian
-# looks at the tuning before a key comes in.
+# Whoever enables the engine can set the parameters that are denied below. So the key
+# custodian checks the tuning before importing a key.
 path "sys/mounts/clanmeeting" {
   capabilities = ["create", "update", "read"]
 }

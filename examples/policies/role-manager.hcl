@@ -8,7 +8,7 @@ path "clanmeeting/roles/*" {
   capabilities = ["create", "update", "read", "delete"]
 }
 
-# Trying a role without getting a token.
+# To try a role without getting a token.
 path "clanmeeting/check/*" {
   capabilities = ["read"]
 }

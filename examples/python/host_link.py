@@ -80,7 +80,7 @@ class HostLinks:
             raise Unavailable(f"Vault can't be reached: {error}") from error
         except (AttributeError, KeyError, TypeError) as error:
             # A redirect, or a proxy's page: hvac returns answers that are not Vault's.
-            raise Unavailable("what answered is not Vault") from error
+            raise Unavailable("the answer is not from Vault") from error
         if not url:
             raise Refused("Vault's answer has no meeting_url: the engine's config needs a domain, and room * has no link")
         return Link(url, data["ttl"])

@@ -111,7 +111,7 @@ class HostLinks
     body = parse(response.body)
     return body[part] if response.is_a?(Net::HTTPOK) && body[part].is_a?(Hash)
 
-    message = "what answered #{response.code} to #{path} is not Vault"
+    message = "the answer to #{path} (#{response.code}) is not from Vault"
     if body['errors'].is_a?(Array)
       message = "Vault answered #{response.code} to #{path}: #{body['errors'].join(', ').split.join(' ')}"
     end

@@ -40,7 +40,7 @@ func (b *bench) findProcesses() {
 	}
 }
 
-// cpu is what the processes that work for a target have used so far.
+// cpu is the CPU time that the processes of a target have used so far.
 func (b *bench) cpu(t *target) map[string]time.Duration {
 	used := map[string]time.Duration{}
 	for _, name := range t.charge {
@@ -51,7 +51,7 @@ func (b *bench) cpu(t *target) map[string]time.Duration {
 	return used
 }
 
-// processCPU is user and system time of a process; 0 where there is no /proc.
+// processCPU is user and system time of a process; 0 without /proc.
 func processCPU(pid int) time.Duration {
 	fields := statFields(fmt.Sprintf("/proc/%d/stat", pid))
 	if len(fields) < 13 {
@@ -68,7 +68,7 @@ func processCPU(pid int) time.Duration {
 	return total
 }
 
-// statFields are those after the command's name, which may have spaces in it.
+// statFields returns the fields after the command's name, which may have spaces.
 func statFields(path string) []string {
 	raw, err := os.ReadFile(path)
 	if err != nil {

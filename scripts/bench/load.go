@@ -16,18 +16,22 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os/exec"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
-// sampled is which answers are checked: one of so many.
+// sampled: one of so many answers is checked.
 const sampled = 50
 
-// counter numbers all requests of the run, so that no two ask for one room.
+// counter numbers all requests of the run, so that each asks for another room.
 var counter atomic.Int64
 
 func roomOf(n int64) string { return "room-" + strconv.FormatInt(n, 10) }
@@ -42,7 +46,7 @@ func batchBody(n int64) string {
 	return `{"batch_input":[` + strings.Join(items, ",") + `]}`
 }
 
-// A sample is what came of one or more slices.
+// A sample is the result of one or more slices.
 type sample struct {
 	tokens    int64
 	elapsed   time.Duration
@@ -62,12 +66,11 @@ func (s *sample) join(other *sample) {
 	}
 }
 
-// load makes a target's request over and over, on n connections that are kept, for
-// the length of a slice.
+// load repeats a target's request on n persistent connections, for the length of a slice.
 func (b *bench) load(ctx context.Context, t *target, n int, slice time.Duration) (*sample, error) {
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: n, MaxConnsPerHost: n}}
 	defer client.CloseIdleConnections()
-	if _, err := b.request(ctx, client, t); err != nil { // a warm one first
+	if _, err := b.request(ctx, client, t); err != nil { // a warm-up
 		return nil, err
 	}
 	before := b.cpu(t)
@@ -97,8 +100,8 @@ func (b *bench) load(ctx context.Context, t *target, n int, slice time.Duration)
 	return s, errors.Join(errs...)
 }
 
-// request makes one request, checks it if it is one of the sampled, and tells how
-// long it took.
+// request makes one request, checks the answer if it is sampled, and returns how long it
+// took.
 func (b *bench) request(ctx context.Context, client *http.Client, t *target) (time.Duration, error) {
 	n := counter.Add(1)
 	var body io.Reader
@@ -135,8 +138,8 @@ type credsAnswer struct {
 	Results []credsAnswer `json:"batch_results"`
 }
 
-// checkToken makes sure that an answer has a token that was made for its request:
-// the room of each is its own.
+// checkToken checks that an answer has a token for its own request: every request has
+// another room.
 func (b *bench) checkToken(n int64, answer []byte) error {
 	var a struct {
 		Data credsAnswer `json:"data"`
@@ -190,13 +193,13 @@ func (b *bench) checkJWT(token, room string) error {
 		return fmt.Errorf("the claims: %w", err)
 	}
 	if left := time.Until(time.Unix(claims.Exp, 0)); claims.Room != room || left < 295*time.Second || left > 305*time.Second {
-		return fmt.Errorf("a token for room %q that has %s left, where %q with five minutes was asked for", claims.Room, left, room)
+		return fmt.Errorf("a token for room %q with %s left; the request was for room %q and five minutes", claims.Room, left, room)
 	}
 	return nil
 }
 
-// readsDuringBatches are single reads on one connection while another asks for one
-// batch of a thousand after the other.
+// readsDuringBatches measures single reads on one connection while another connection
+// asks for batches of 1,000, one after the other.
 func (b *bench) readsDuringBatches(ctx context.Context, mount string, t *target, slice time.Duration) (*sample, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -222,9 +225,9 @@ func (b *bench) readsDuringBatches(ctx context.Context, mount string, t *target,
 	return s, errors.Join(err, failed)
 }
 
-// signature is the CPU of one bare signature, of many in a row, on so many cores at
-// once: it is more on all of them than on one, where the others are idle.
-func (b *bench) signature(cores int) time.Duration {
+// signature is the CPU time of one bare signature by Go: the mean of many, on so many cores
+// at once. It is higher on all cores than on one while the others are idle.
+func (b *bench) signature(_ context.Context, cores int) (time.Duration, error) {
 	const each = 300
 	sum := sha256.Sum256([]byte("header.claims"))
 	before := ownCPU()
@@ -233,13 +236,44 @@ func (b *bench) signature(cores int) time.Duration {
 		wg.Go(func() {
 			for range each {
 				if _, err := rsa.SignPKCS1v15(rand.Reader, b.key, crypto.SHA256, sum[:]); err != nil {
-					panic(err) // a key that was just made
+					panic(err) // impossible with a key that was just made
 				}
 			}
 		})
 	}
 	wg.Wait()
-	return (ownCPU() - before) / time.Duration(each*cores)
+	return (ownCPU() - before) / time.Duration(each*cores), nil
+}
+
+// speedLine is what openssl speed -mr prints at its end: signatures and verifications in a
+// second of CPU time.
+var speedLine = regexp.MustCompile(`(?m)^\+F2:\d+:2048:([0-9.]+):`)
+
+// opensslSpeed is the same for OpenSSL, by its own benchmark. With the option -multi that
+// would count real time, so it is started once for each core.
+func opensslSpeed(ctx context.Context, cores int) (time.Duration, error) {
+	var total atomic.Int64
+	group, ctx := errgroup.WithContext(ctx)
+	for range cores {
+		group.Go(func() error {
+			out, err := exec.CommandContext(ctx, "openssl", "speed", "-mr", "-seconds", "1", "rsa2048").Output()
+			if err != nil {
+				return fmt.Errorf("openssl speed: %w", err)
+			}
+			found := speedLine.FindSubmatch(out)
+			if found == nil {
+				return fmt.Errorf("openssl speed printed no result: %s", out)
+			}
+			each, err := strconv.ParseFloat(string(found[1]), 64)
+			if err != nil || each == 0 {
+				return fmt.Errorf("openssl speed printed no number: %s", out)
+			}
+			total.Add(int64(float64(time.Second) / each))
+			return nil
+		})
+	}
+	err := group.Wait()
+	return time.Duration(total.Load() / int64(cores)), err
 }
 
 // ownCPU is user and system time of this process, to the microsecond.

@@ -1,11 +1,12 @@
 // Copyright (c) The vault-plugin-secrets-clanmeeting authors
 // SPDX-License-Identifier: MPL-2.0
 
-// Bench measures, in a real Vault on this machine, what a token costs: tokens a
-// second, latency, and CPU of Vault and of the plugin, side by side with Vault's own
-// signers, with a plugin that does nothing, and with the vendor's way. The targets
-// take turns in short slices, so that the ratios hold where the machine's speed
-// drifts. It prints a table and writes it and a plot; it fails if an answer is wrong.
+// Bench measures what a token costs in a real Vault on this machine: tokens per second,
+// latency, and the CPU time of Vault and of the plugin. It compares both builds of the
+// engine, which sign with Go and with OpenSSL, with Vault's own signers, with a plugin that
+// does nothing, and with the vendor's snippet. The targets alternate in short slices, so
+// that the ratios hold even if the machine's speed changes. It prints a table, and writes
+// the table and a plot. It fails if an answer is wrong.
 package main
 
 import (
@@ -16,7 +17,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"runtime"
 	"syscall"
 	"time"
 
@@ -29,13 +29,13 @@ func main() {
 	o := options{}
 	flag.StringVar(&o.vaultBin, "vault", "", "the Vault binary")
 	flag.StringVar(&o.pluginDir, "plugin-dir", "", "the folder with the plugin and the empty one")
-	flag.StringVar(&o.nodeModules, "node-modules", "", "a folder with jsonwebtoken; empty leaves the vendor's way out")
+	flag.StringVar(&o.nodeModules, "node-modules", "", "a folder with jsonwebtoken; if empty, the vendor's snippet is not measured")
 	flag.StringVar(&o.out, "out", "", "the folder for the table and the plot")
 	flag.IntVar(&o.rounds, "rounds", 4, "how many slices each target gets")
 	flag.DurationVar(&o.slice, "slice", 2*time.Second, "how long a slice is")
-	flag.BoolVar(&o.scale, "scale", false, "show what 100,000 roles cost, and nothing else")
-	flag.DurationVar(&o.soak, "soak", 0, "a mixed load for as long, and nothing else")
-	flag.BoolVar(&o.pairs, "pairs", false, "compare the builds of the engine in the plugin folder, and nothing else")
+	flag.BoolVar(&o.scale, "scale", false, "only show what 100,000 roles cost")
+	flag.DurationVar(&o.soak, "soak", 0, "only run a mixed load, for this long")
+	flag.BoolVar(&o.pairs, "pairs", false, "only compare the builds of the engine in the plugin folder")
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -76,10 +76,16 @@ func run(ctx context.Context, o options) error {
 	if o.pairs {
 		return b.pairs(ctx, o)
 	}
-	if err := b.mountEngine(ctx, "clanmeeting", devvault.PluginName); err != nil {
-		return err
+	for _, e := range engines {
+		if _, err := os.Stat(filepath.Join(o.pluginDir, e.plugin)); err != nil {
+			continue
+		}
+		if err := b.mountEngine(ctx, e.mount, e.plugin); err != nil {
+			return err
+		}
+		b.addCreds(e)
+		b.engines = append(b.engines, e)
 	}
-	b.addCreds()
 	b.findProcesses()
 	switch {
 	case o.scale:
@@ -90,12 +96,15 @@ func run(ctx context.Context, o options) error {
 	return b.compare(ctx, o)
 }
 
-// compare measures the engine beside its peers.
+// compare measures the engine and its peers.
 func (b *bench) compare(ctx context.Context, o options) error {
 	if err := b.mountPeers(ctx); err != nil {
 		return err
 	}
 	b.addPeers()
+	for _, e := range b.engines {
+		b.addBatch(e)
+	}
 	if o.nodeModules != "" {
 		stop, err := b.startVendor(ctx, o.nodeModules)
 		if err != nil {
@@ -119,17 +128,18 @@ func (b *bench) compare(ctx context.Context, o options) error {
 	return nil
 }
 
-// measure gives every target its slices, at each number of connections, in turns.
+// measure runs the slices of all targets alternately, at each number of connections.
 func (b *bench) measure(ctx context.Context, o options) (*results, error) {
-	r := newResults()
+	r := newResults(b.engines)
 	for _, n := range connections {
 		for round := range o.rounds {
 			fmt.Fprintf(os.Stderr, "%d connections, round %d of %d\n", n, round+1, o.rounds)
-			r.alone = append(r.alone, b.signature(1))
-			r.signatures = append(r.signatures, b.signature(runtime.GOMAXPROCS(0)))
+			if err := r.measureSignatures(ctx, b); err != nil {
+				return nil, err
+			}
 			for _, t := range b.targets {
 				if t.batch > 0 && n != 1 {
-					continue // a batch is one caller's
+					continue // a batch has one caller
 				}
 				s, err := b.load(ctx, t, n, o.slice)
 				if err != nil {
@@ -139,12 +149,15 @@ func (b *bench) measure(ctx context.Context, o options) (*results, error) {
 			}
 		}
 	}
-	for range o.rounds {
-		s, err := b.readsDuringBatches(ctx, "clanmeeting", b.targets[0], o.slice)
-		if err != nil {
-			return nil, err
+	for i, e := range b.engines {
+		single := b.targets[2*i] // addCreds adds two
+		for range o.rounds {
+			s, err := b.readsDuringBatches(ctx, e.mount, single, o.slice)
+			if err != nil {
+				return nil, err
+			}
+			r.duringBatches[e.signer].join(s)
 		}
-		r.duringBatches.join(s)
 	}
 	if r.empty() {
 		return nil, errors.New("nothing was measured")

@@ -18,21 +18,20 @@ import (
 // pairConnections is the load under which builds are compared: all cores busy.
 const pairConnections = 32
 
-// A build is one of the builds of the engine that are compared, on a mount of its
-// own.
+// A build is one of the compared builds of the engine, with its own mount.
 type build struct {
 	single, batch *target
 	mount         string
 	rounds        []round
 }
 
-// A round is what a build did in one turn.
+// A round is the result of a build in one turn.
 type round struct{ single, batch, during *sample }
 
-// pairs compares builds of the engine, one mount each of the same Vault, in turns.
-// Every figure is of one round, divided by that of the first build in the same round;
-// what is printed is the median of the rounds, the least and the most. By that a
-// difference shows that is smaller than the drift of the machine.
+// pairs compares builds of the engine, each with its own mount in the same Vault. They
+// alternate. Every figure is divided by the figure of the first build in the same round,
+// and pairs prints the median, minimum and maximum of the rounds. So it shows differences
+// that are smaller than the changes in the machine's speed.
 func (b *bench) pairs(ctx context.Context, o options) error {
 	names, err := filepath.Glob(filepath.Join(o.pluginDir, devvault.PluginName+"*"))
 	if err != nil || len(names) < 2 {

@@ -21,52 +21,65 @@ import (
 	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/scripts/devvault"
 )
 
-// bench is the Vault that is measured, and what is measured in it.
+// bench is the measured Vault, and the targets in it.
 type bench struct {
 	vault   *devvault.Server
 	keyFile string
 	key     *rsa.PrivateKey
 	targets []*target
 
-	token     string // an ordinary service token, of an entity
+	token     string // an ordinary service token with an entity
 	leanToken string // the same without the policy named default
 
 	vendorAddr string
 	vendorPID  int
 	processes  map[string]int // pid by name
+
+	engines []engine
 }
 
-// A target is a request that is made over and over.
+// An engine is a build of the engine, on a mount of its own.
+type engine struct{ signer, mount, plugin string }
+
+// engines are the builds that are measured. The second one may be missing.
+var engines = []engine{
+	{"Go", "clanmeeting", devvault.PluginName},
+	{"OpenSSL", "clanmeeting-openssl", devvault.PluginName + "-openssl"},
+}
+
+func (e engine) target(name string) string { return name + ", " + e.signer }
+
+// A target is a request that is repeated.
 type target struct {
 	name   string
 	method string
-	token  string // empty for the ordinary one
+	token  string // empty means the ordinary one
 	url    func(n int64) string
 	body   func(n int64) string
 	batch  int                                // tokens in one answer; 0 for one
-	check  func(n int64, answer []byte) error // of a sample; nil for none
+	check  func(n int64, answer []byte) error // for sampled answers; nil for none
 	charge []string                           // the processes that work for it
 }
 
 const (
-	targetCreds   = "clanmeeting creds"
-	targetLean    = "creds, token without default policy"
+	targetCreds   = "creds"
+	targetLean    = "creds without default policy"
 	targetTransit = "transit sign"
 	targetOIDC    = "identity OIDC token"
 	targetEmpty   = "empty plugin"
-	targetFloor   = "plugin that only signs"
+	targetFloor   = "plugin that only signs, Go"
 	targetKV      = "kv read"
 	targetVendor  = "jsonwebtoken in Node"
-	targetBatch   = "clanmeeting creds, batch of 100"
+	targetBatch   = "creds, batch of 100"
 	targetTBatch  = "transit sign, batch of 100"
 )
 
 const batchSize = 100
 
-// A signing input as long as the engine's own.
+// A signing input with the length of the engine's own.
 var signingInput = base64.StdEncoding.EncodeToString(make([]byte, 230))
 
-// prepare makes the key, and the caller of all that is measured.
+// prepare makes the key, and the caller of all measured requests.
 func (b *bench) prepare(ctx context.Context) error {
 	var err error
 	if b.key, err = rsa.GenerateKey(rand.Reader, 2048); err != nil {
@@ -106,7 +119,7 @@ func (b *bench) login(ctx context.Context, user string) (string, error) {
 	return token, nil
 }
 
-// mountEngine mounts a plugin that is a build of the engine, with a role named bench.
+// mountEngine mounts a build of the engine, with a role named bench.
 func (b *bench) mountEngine(ctx context.Context, mount, plugin string) error {
 	private, err := os.ReadFile(b.keyFile)
 	if err != nil {
@@ -119,7 +132,7 @@ func (b *bench) mountEngine(ctx context.Context, mount, plugin string) error {
 	})
 }
 
-// mountPeers mounts what the engine is measured beside.
+// mountPeers mounts the engines to compare with.
 func (b *bench) mountPeers(ctx context.Context) error {
 	return b.writeAll(ctx, []writing{
 		{"sys/mounts/empty", map[string]any{"type": "vault-plugin-empty"}},
@@ -132,7 +145,7 @@ func (b *bench) mountPeers(ctx context.Context) error {
 	})
 }
 
-// A writing is a request that prepares something.
+// A writing is a request that sets something up.
 type writing struct {
 	path string
 	body map[string]any
@@ -158,22 +171,30 @@ func (b *bench) write(ctx context.Context, path string, body any) (devvault.Answ
 	return answer, nil
 }
 
-// at is a path that is the same for every request.
+// at returns the same path for every request.
 func (b *bench) at(path string) func(int64) string {
 	return func(int64) string { return b.vault.Addr + "/v1/" + path }
 }
 
-func (b *bench) addCreds() {
+// addCreds adds the single reads of an engine.
+func (b *bench) addCreds(e engine) {
 	creds := &target{
-		name: targetCreds, method: http.MethodGet, charge: []string{"vault", devvault.PluginName},
+		name: e.target(targetCreds), method: http.MethodGet, charge: []string{"vault", e.plugin},
 		url: func(n int64) string {
-			return fmt.Sprintf("%s/v1/clanmeeting/creds/bench?room=%s", b.vault.Addr, roomOf(n))
+			return fmt.Sprintf("%s/v1/%s/creds/bench?room=%s", b.vault.Addr, e.mount, roomOf(n))
 		},
 		check: b.checkToken,
 	}
 	lean := *creds
-	lean.name, lean.token = targetLean, b.leanToken
-	b.targets = []*target{creds, &lean}
+	lean.name, lean.token = e.target(targetLean), b.leanToken
+	b.targets = append(b.targets, creds, &lean)
+}
+
+func (b *bench) addBatch(e engine) {
+	b.targets = append(b.targets, &target{
+		name: e.target(targetBatch), method: http.MethodPost, charge: []string{"vault", e.plugin}, url: b.at(e.mount + "/creds/bench"),
+		body: batchBody, batch: batchSize, check: b.checkBatch,
+	})
 }
 
 func (b *bench) addPeers() {
@@ -191,10 +212,6 @@ func (b *bench) addPeers() {
 		},
 		{name: targetKV, method: http.MethodGet, charge: []string{"vault"}, url: b.at("kv1/bench")},
 		{
-			name: targetBatch, method: http.MethodPost, charge: []string{"vault", devvault.PluginName}, url: b.at("clanmeeting/creds/bench"),
-			body: batchBody, batch: batchSize, check: b.checkBatch,
-		},
-		{
 			name: targetTBatch, method: http.MethodPost, charge: []string{"vault"}, url: b.at("transit/sign/bench/sha2-256"), batch: batchSize,
 			body: func(int64) string {
 				return `{"signature_algorithm":"pkcs1v15","batch_input":[` + repeat("{"+sign+"}", batchSize) + `]}`
@@ -203,7 +220,7 @@ func (b *bench) addPeers() {
 	}...)
 }
 
-// startVendor runs the vendor's way on a port of its own.
+// startVendor runs the vendor's snippet on a free port.
 func (b *bench) startVendor(ctx context.Context, modules string) (func(), error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -17,12 +17,12 @@ import (
 
 const (
 	manyRoles     = 100_000
-	distinctRoles = 10_000 // more than the engine keeps parsed
+	distinctRoles = 10_000 // more than the engine's cache holds
 	scaleWriters  = 8
 )
 
-// scale writes many roles and shows what they cost: to write, to list, to a read of
-// one of them, to the plugin's memory and to its start.
+// scale writes many roles and shows their cost: to write and list them, and for a read of
+// one, for the plugin's memory, and for its start.
 func (b *bench) scale(ctx context.Context, slice time.Duration) error {
 	one := b.targets[0]
 	few, err := b.load(ctx, one, scaleWriters, slice)
@@ -47,8 +47,7 @@ func (b *bench) scale(ctx context.Context, slice time.Duration) error {
 	}
 	fmt.Printf("listing them: %s\n", time.Since(start).Round(time.Millisecond))
 
-	// Not one of the roles has been asked for: a plugin that starts anew does no
-	// work for them.
+	// No role has been used yet: a restarted plugin does no work for them.
 	if _, err := b.write(ctx, "sys/plugins/reload/backend", map[string]any{"mounts": []string{"clanmeeting/"}}); err != nil {
 		return err
 	}
@@ -61,8 +60,8 @@ func (b *bench) scale(ctx context.Context, slice time.Duration) error {
 	return b.readRoles(ctx, one, slice)
 }
 
-// readRoles compares, in turns, reads of one role with reads of many and with one that
-// has many rooms.
+// readRoles compares reads of one role, of many roles, and of a role with many rooms. They
+// alternate.
 func (b *bench) readRoles(ctx context.Context, one *target, slice time.Duration) error {
 	rooms := make([]string, 1000)
 	for i := range rooms {

@@ -21,22 +21,21 @@ const (
 	soakWorkers = 8
 	soakSamples = 20
 
-	// What the plugin may hold at the end, over what it held after the first of the
-	// samples, without being said to grow.
+	// How much more than after the first sample the plugin may hold at the end. More
+	// counts as growth.
 	soakMemory = 1.25
 	soakFiles  = 8
 )
 
-// An errand is one request of the mixed load, and the status that it must have.
+// An errand is one request of the mixed load, and the status that the answer must have.
 type errand struct {
 	method, path string
 	body         any
 	status       int
 }
 
-// soak makes all kinds of requests, good and bad, on all cores for a time, and fails
-// if one is answered as it should not be, or if the plugin's memory, threads or open
-// files grow.
+// soak makes all kinds of requests, good and bad, on all cores for a while. It fails if an
+// answer is wrong, or if the plugin's memory, threads or open files grow.
 func (b *bench) soak(ctx context.Context, length time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, length)
 	defer cancel()
@@ -53,7 +52,7 @@ func (b *bench) soak(ctx context.Context, length time.Duration) error {
 	var wg sync.WaitGroup
 	for i := range soakWorkers {
 		wg.Go(func() {
-			defer cancel() // one that fails ends it for all
+			defer cancel() // if one fails, all end
 			for n := i; ctx.Err() == nil && errs[i] == nil; n += soakWorkers {
 				errs[i] = b.run(ctx, errandOf(n, token))
 				done.Add(1)
@@ -68,7 +67,7 @@ func (b *bench) soak(ctx context.Context, length time.Duration) error {
 	return grown(samples)
 }
 
-// errandOf is the nth request: most are reads of a token.
+// errandOf returns the nth request. Most are reads of a token.
 func errandOf(n int, token string) errand {
 	role := fmt.Sprintf("clanmeeting/roles/soak%d", n/20%1000)
 	switch n % 20 {
@@ -111,10 +110,10 @@ func (b *bench) run(ctx context.Context, e errand) error {
 	return nil
 }
 
-// A holding is what the plugin's process holds at a moment.
+// A holding is the memory, threads and open files of the plugin at one time.
 type holding struct{ memory, threads, files int }
 
-// watch prints what the plugin holds, at every interval until the time is up.
+// watch prints the plugin's holding at every interval, until the time is up.
 func (b *bench) watch(ctx context.Context, interval time.Duration, done *atomic.Int64) []holding {
 	var samples []holding
 	for {
@@ -129,7 +128,7 @@ func (b *bench) watch(ctx context.Context, interval time.Duration, done *atomic.
 	}
 }
 
-// held reads /proc; it is nothing where there is none.
+// held reads /proc. Without /proc, it returns nothing.
 func held(pid int) holding {
 	var h holding
 	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
@@ -146,14 +145,14 @@ func held(pid int) holding {
 	return h
 }
 
-// grown compares the end with the beginning, of which the first sample warms up.
+// grown compares the last samples with the first ones. The very first is a warm-up.
 func grown(samples []holding) error {
 	if len(samples) < 3 {
 		return errors.New("too short to see whether anything grows")
 	}
 	first, last := samples[1], samples[len(samples)-1]
 	if last.memory == 0 {
-		return errors.New("nothing was seen of the plugin's memory: it ended, or there is no /proc here")
+		return errors.New("the plugin's memory could not be read: the plugin has ended, or there is no /proc")
 	}
 	if float64(last.memory) > soakMemory*float64(first.memory) || last.files > first.files+soakFiles || last.threads > first.threads+soakFiles {
 		return fmt.Errorf("the plugin grows: from %+v to %+v", first, last)

@@ -1,7 +1,7 @@
 // Copyright (c) The vault-plugin-secrets-clanmeeting authors
 // SPDX-License-Identifier: MPL-2.0
 
-// The vendor's way, for comparison: a service that holds the key itself and signs
+// The vendor's snippet, for comparison: a service that has the key itself and signs
 // with jsonwebtoken. Arguments: the key's file, the port.
 const fs = require('fs');
 const http = require('http');

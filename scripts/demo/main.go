@@ -1,9 +1,9 @@
 // Copyright (c) The vault-plugin-secrets-clanmeeting authors
 // SPDX-License-Identifier: MPL-2.0
 
-// Demo starts a Vault in dev mode with the engine in it and goes from a private
-// key to a verified host token, then tries what the token's reader may not do.
-// With -stay it stops at the mounted engine and waits.
+// Demo starts a Vault in dev mode with the engine, and goes from a private key to a
+// verified host token. Then it tries what the application may not do. With -stay it only
+// mounts the engine, and waits.
 package main
 
 import (
@@ -32,11 +32,11 @@ import (
 
 func main() {
 	vaultBin := flag.String("vault", "", "the binary of Vault or OpenBao")
-	pluginDir := flag.String("plugin-dir", "", "the folder that holds the plugin and nothing else")
-	stay := flag.Bool("stay", false, "stop at the mounted engine and stay up")
+	pluginDir := flag.String("plugin-dir", "", "the folder with the plugin and nothing else")
+	stay := flag.Bool("stay", false, "only mount the engine, and keep Vault running")
 	flag.Parse()
 
-	// SIGPIPE too, lest Vault outlive a demo whose reader has gone.
+	// SIGPIPE, too: Vault must end if nobody reads the demo's output any more.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
 	err := run(ctx, *vaultBin, *pluginDir, *stay)
 	stop()
@@ -53,7 +53,7 @@ func run(ctx context.Context, vaultBin, pluginDir string, stay bool) error {
 	}
 	defer os.RemoveAll(dir)
 
-	// A copy: Vault refuses a plugin that another make build has replaced meanwhile.
+	// A copy, because Vault refuses a plugin that another make build has replaced.
 	plugins := filepath.Join(dir, "plugins")
 	if err := os.CopyFS(plugins, os.DirFS(pluginDir)); err != nil {
 		return fmt.Errorf("copying the plugin: %w", err)
@@ -71,7 +71,7 @@ func run(ctx context.Context, vaultBin, pluginDir string, stay bool) error {
 	fmt.Printf("%s in dev mode at %s, with the plugin registered.\n", vault.Kind, vault.Addr)
 	d.mount(ctx)
 	if stay && d.err == nil {
-		fmt.Printf("\nPaste this to use it from another shell; Ctrl-C here ends it:\n\n"+
+		fmt.Printf("\nTo use it, paste this into another shell. Ctrl-C here stops it.\n\n"+
 			"  export VAULT_ADDR=%s\n  export VAULT_TOKEN=%s\n  alias vault=%s\n\n", vault.Addr, vault.RootToken, vaultBin)
 		select {
 		case <-ctx.Done():
@@ -88,7 +88,7 @@ func run(ctx context.Context, vaultBin, pluginDir string, stay bool) error {
 	return d.err
 }
 
-// demo runs one step after the other; once one has failed the others do nothing.
+// demo runs its steps in order. After a failure, the other steps do nothing.
 type demo struct {
 	vault      *devvault.Server
 	keyFile    string
@@ -104,13 +104,13 @@ func (d *demo) mount(ctx context.Context) {
 
 func (d *demo) fromKeyToToken(ctx context.Context) {
 	root := d.vault.RootToken
-	d.title("The security team hands over the key, made for this demo, and writes a role")
+	d.title("The security team stores the key, made for this demo, and writes a role")
 	d.writeKey()
 	d.vaultCommand(ctx, root, "write", "clanmeeting/config", "consumer_id=acme", "private_key=@"+d.keyFile, "domain=meet.example.com")
 	d.vaultCommand(ctx, root, "read", "clanmeeting/config")
 	d.vaultCommand(ctx, root, "write", "clanmeeting/roles/support", "allowed_rooms=support-*", "ttl=5m", "max_ttl=15m")
 
-	d.title("An app may read that role's tokens and nothing else")
+	d.title("An app gets a policy: it may read tokens of that role, and nothing else")
 	d.writePolicy()
 	d.vaultCommand(ctx, root, "policy", "write", "support-app", d.policyFile)
 	d.appToken = strings.TrimSpace(d.vaultCommand(ctx, root, "token", "create", "-policy=support-app", "-field=token"))
@@ -122,7 +122,7 @@ func (d *demo) fromKeyToToken(ctx context.Context) {
 	d.verify(token, d.vaultQuiet(ctx, root, "read", "-field=public_key", "clanmeeting/config"))
 }
 
-// refusals are what the app may not do. Each must fail, and say why.
+// refusals tries what the app may not do. Each command must fail with the right reason.
 func (d *demo) refusals(ctx context.Context) {
 	d.title("What the app may not do")
 	d.refused(ctx, `room "billing" is not allowed`, "read", "clanmeeting/creds/support", "room=billing")
@@ -131,11 +131,11 @@ func (d *demo) refusals(ctx context.Context) {
 	d.refused(ctx, "permission denied", "write", "clanmeeting/roles/support", "allow_wildcard_room=true")
 	d.cut(ctx)
 	if d.err == nil {
-		fmt.Println("\nDone: from a key to a verified host token, and not a step further.")
+		fmt.Println("\nDone: the app got a valid host token, and nothing that it may not have.")
 	}
 }
 
-// cut asks for ten hours and must get what the role allows.
+// cut asks for ten hours, and must get only what the role allows.
 func (d *demo) cut(ctx context.Context) {
 	out := d.vaultCommand(ctx, d.appToken, "read", "-field=expiration", "clanmeeting/creds/support", "room=support-4711", "ttl=10h")
 	if d.err != nil {
@@ -143,7 +143,7 @@ func (d *demo) cut(ctx context.Context) {
 	}
 	expiration, err := strconv.ParseInt(strings.TrimSpace(out), 10, 64)
 	if life := time.Until(time.Unix(expiration, 0)); err == nil && life <= 15*time.Minute {
-		fmt.Printf("Ten hours were cut to the role's max_ttl: it expires in %s.\n", life.Round(time.Second))
+		fmt.Printf("The token expires in %s: ten hours were cut to the role's max_ttl.\n", life.Round(time.Second))
 		return
 	}
 	d.fail(errors.New("a token for ten hours was not cut to the role's 15 minutes"))
@@ -161,7 +161,7 @@ func (d *demo) fail(err error) {
 	}
 }
 
-// vaultCommand shows and runs a vault command and returns what it prints.
+// vaultCommand shows and runs a vault command, and returns its output.
 func (d *demo) vaultCommand(ctx context.Context, token string, args ...string) string {
 	if d.err != nil {
 		return ""
@@ -185,7 +185,7 @@ func (d *demo) vaultQuiet(ctx context.Context, token string, args ...string) str
 	return string(out)
 }
 
-// refused runs a vault command as the app; it must fail with the reason.
+// refused runs a vault command as the app. It must fail with the reason.
 func (d *demo) refused(ctx context.Context, reason string, args ...string) {
 	if d.err != nil {
 		return
@@ -199,7 +199,7 @@ func (d *demo) refused(ctx context.Context, reason string, args ...string) {
 	}
 }
 
-// quoted is the arguments as one would type them.
+// quoted returns the arguments as one would type them.
 func quoted(args []string) string {
 	words := make([]string, len(args))
 	for i, arg := range args {
@@ -234,7 +234,7 @@ func (d *demo) writePolicy() {
 	}
 }
 
-// verify prints the token decoded, and checks it with the public key alone.
+// verify prints the decoded token, and checks it with only the public key.
 func (d *demo) verify(token, publicKey string) {
 	if d.err != nil {
 		return

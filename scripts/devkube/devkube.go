@@ -49,7 +49,7 @@ type Cluster struct {
 	URL           string // of the API server
 	CAFile        string // the certificate of the API server, self-signed
 	Kubeconfig    string // a file for kubectl
-	PublicKeyFile string // verifies the ServiceAccounts' tokens
+	PublicKeyFile string // to verify the ServiceAccounts' tokens
 
 	options   Options
 	dir       string
@@ -66,7 +66,7 @@ type process struct {
 	done chan struct{} // closed when it has ended
 }
 
-// lockedBuffer is written by the process and read meanwhile.
+// lockedBuffer can be read while the process writes to it.
 type lockedBuffer struct {
 	mu  sync.Mutex
 	buf bytes.Buffer
@@ -126,7 +126,7 @@ func (c *Cluster) start(ctx context.Context) error {
 		"--cert-dir="+c.dir, "--token-auth-file="+c.dir+"/tokens.csv", "--authorization-mode=RBAC",
 		"--service-account-issuer="+Issuer, "--service-account-key-file="+c.PublicKeyFile,
 		"--service-account-signing-key-file="+c.dir+"/sa.key",
-		// There is no controller that makes the ServiceAccounts that it asks for.
+		// No controller makes the ServiceAccounts that this plugin requires.
 		"--disable-admission-plugins=ServiceAccount",
 		// Nobody reaches this API through a Service.
 		"--endpoint-reconciler-type=none", "--service-cluster-ip-range=10.0.0.0/24")
@@ -158,7 +158,7 @@ func writePEM(file, kind string, der []byte) error {
 	return os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600)
 }
 
-// freeAddrs are loopback addresses that nobody listened on a moment ago.
+// freeAddrs returns loopback addresses on which nobody listened a moment ago.
 func freeAddrs(n int) ([]string, error) {
 	addrs := make([]string, n)
 	for i := range addrs {
@@ -166,14 +166,14 @@ func freeAddrs(n int) ([]string, error) {
 		if err != nil {
 			return nil, fmt.Errorf("looking for a free port: %w", err)
 		}
-		defer l.Close() // only at the end, so that all are different
+		defer l.Close() // at the end, so that all are different
 		addrs[i] = l.Addr().String()
 	}
 	return addrs, nil
 }
 
-// waitUntilReady waits for the API server, whose certificate it makes itself when it
-// starts, and writes the file for kubectl.
+// waitUntilReady waits for the API server, which makes its certificate when it starts, and
+// writes the file for kubectl.
 func (c *Cluster) waitUntilReady(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
@@ -202,7 +202,7 @@ func (c *Cluster) waitUntilReady(ctx context.Context) error {
 	}
 }
 
-// newClient is nil until the API server has made its certificate.
+// newClient returns nil until the API server has made its certificate.
 func (c *Cluster) newClient() *http.Client {
 	certificate, err := os.ReadFile(c.CAFile)
 	roots := x509.NewCertPool()
@@ -247,15 +247,15 @@ func (c *Cluster) Get(ctx context.Context, path string) (int, map[string]any, er
 	return resp.StatusCode, answer, nil
 }
 
-// Kubectl is a kubectl command of the administrator.
+// Kubectl returns a kubectl command of the administrator.
 func (c *Cluster) Kubectl(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, filepath.Join(c.options.APIServerDir, "kubectl"), args...)
 	cmd.Env = c.environ()
 	return cmd
 }
 
-// environ is the environment without the settings of some Vault, which External Secrets
-// would take for its own.
+// environ is the environment without settings for Vault, which External Secrets would
+// use.
 func (c *Cluster) environ() []string {
 	env := []string{"KUBECONFIG=" + c.Kubeconfig}
 	for _, v := range os.Environ() {
@@ -266,8 +266,8 @@ func (c *Cluster) environ() []string {
 	return env
 }
 
-// StartExternalSecrets makes its custom resources known to the API, and runs the operator
-// with its defaults, outside of the cluster and as the administrator.
+// StartExternalSecrets installs its custom resource definitions, and runs the operator with
+// its defaults, outside the cluster and as the administrator.
 func (c *Cluster) StartExternalSecrets(ctx context.Context) error {
 	crds := filepath.Join(c.options.SecretsDir, "crds")
 	for _, args := range [][]string{
@@ -292,18 +292,18 @@ func (c *Cluster) run(ctx context.Context, bin string, args ...string) error {
 		return fmt.Errorf("starting %s: %w", p.name, err)
 	}
 	go func() {
-		_ = p.cmd.Wait() // how it ended is in its output
+		_ = p.cmd.Wait() // its output says how it ended
 		close(p.done)
 	}()
 	c.processes = append(c.processes, p)
 	return nil
 }
 
-// Stop ends all that runs, the last started first, and waits until it has ended.
+// Stop ends all processes, the last started first, and waits until they have ended.
 func (c *Cluster) Stop() {
 	for i := len(c.processes) - 1; i >= 0; i-- {
 		p := c.processes[i]
-		_ = p.cmd.Process.Signal(syscall.SIGTERM) // fails if it has ended, which is as good
+		_ = p.cmd.Process.Signal(syscall.SIGTERM) // fails if it has ended, which is fine
 		select {
 		case <-p.done:
 		case <-time.After(stopTimeout):
@@ -313,7 +313,7 @@ func (c *Cluster) Stop() {
 	}
 }
 
-// Log is the last of what each program has printed.
+// Log returns the end of each program's output.
 func (c *Cluster) Log() string {
 	const last = 8000
 	var text strings.Builder

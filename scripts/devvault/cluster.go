@@ -45,8 +45,8 @@ func StartCluster(ctx context.Context, o Options, dir string) (*Cluster, error) 
 	return startCluster(ctx, o, dir, nodes)
 }
 
-// StartFirstNode runs the first node of a cluster that has no others yet: into that a
-// snapshot is restored. Restored runs the others.
+// StartFirstNode runs only the first node of a cluster, to restore a snapshot into it.
+// Restored runs the others.
 func StartFirstNode(ctx context.Context, o Options, dir string) (*Cluster, error) {
 	return startCluster(ctx, o, dir, 1)
 }
@@ -80,7 +80,7 @@ func (c *Cluster) begin(ctx context.Context, running []*Node) error {
 	if status != http.StatusOK {
 		return fmt.Errorf("initialising the cluster: %s", answer.Errors())
 	}
-	c.unsealKey = join(answer["keys_base64"]) // of one
+	c.unsealKey = join(answer["keys_base64"]) // there is one
 	c.RootToken, _ = answer["root_token"].(string)
 	for _, n := range running {
 		n.RootToken = c.RootToken
@@ -91,10 +91,10 @@ func (c *Cluster) begin(ctx context.Context, running []*Node) error {
 	return c.waitForVoters(ctx, len(running))
 }
 
-// waitForVoters waits until every node has a vote, which Vault gives to a new one after
-// some seconds: before, the cluster can't lose a node.
+// waitForVoters waits until every node may vote. Vault lets a new node vote after some
+// seconds; before that, the cluster can't lose a node.
 func (c *Cluster) waitForVoters(ctx context.Context, want int) error {
-	return c.Nodes[0].wait(ctx, fmt.Sprintf("its cluster has not %d voters", want), func() bool {
+	return c.Nodes[0].wait(ctx, fmt.Sprintf("its cluster does not have %d voters", want), func() bool {
 		_, answer, err := c.Nodes[0].Call(ctx, c.RootToken, http.MethodGet, "sys/storage/raft/configuration", nil)
 		config, _ := answer.Data()["config"].(map[string]any)
 		servers, _ := config["servers"].([]any)
@@ -115,7 +115,7 @@ func (c *Cluster) Start(ctx context.Context) error {
 			return err
 		}
 	}
-	for _, n := range c.Nodes { // the first needs a second one for a majority
+	for _, n := range c.Nodes { // the first needs another one for a majority
 		if err := n.unseal(ctx); err != nil {
 			return err
 		}
@@ -165,15 +165,15 @@ func (c *Cluster) configure(o Options, dir string) error {
 	return nil
 }
 
-// freePorts are addresses that nobody listened on a moment ago, below those that
-// connections take: a node that is started again finds its own still free.
+// freePorts returns addresses on which nobody listened a moment ago. Their ports are below
+// those of outgoing connections, so that they are still free when a node is restarted.
 func freePorts(n int) ([]string, error) {
 	const lowest, highest = 20_000, 32_000
 	addrs := make([]string, 0, n)
 	for port := lowest + os.Getpid()%(highest-lowest)/2; port < highest && len(addrs) < n; port++ {
 		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 		if err != nil {
-			continue // somebody else's
+			continue // in use
 		}
 		addrs = append(addrs, l.Addr().String())
 		if err := l.Close(); err != nil {
@@ -197,10 +197,10 @@ func (n *Node) launch(ctx context.Context) error {
 	})
 }
 
-// unseal gives the node the key, once, and waits until it is unsealed; for a node that is
-// new, until it has joined the others. A node of Vault 1.21 that gets the key twice while
-// it joins runs two standby loops. Once it has become active, the second one takes the
-// news that it lost the leadership, and it stays active for good beside its successor.
+// unseal gives the node the key once, and waits until it is unsealed, and until a new node
+// has joined the others. If a node of Vault 1.21 gets the key twice while it joins, it runs
+// two standby loops. When it later loses the leadership, the second loop takes the message
+// for the first, and the node stays active beside its successor.
 func (n *Node) unseal(ctx context.Context) error {
 	given := false
 	return n.wait(ctx, "it is not unsealed", func() bool {
@@ -237,13 +237,13 @@ func (n *Node) Start(ctx context.Context) error {
 }
 
 // Restored unseals the first node after a snapshot of another cluster was restored, and
-// runs the others: unseal key and root token are those of the other cluster now.
+// runs the others. They now have that cluster's unseal key and root token.
 func (c *Cluster) Restored(ctx context.Context, from *Cluster) error {
 	c.unsealKey, c.RootToken = from.unsealKey, from.RootToken
 	for _, n := range c.Nodes {
 		n.RootToken = c.RootToken
 	}
-	first := c.Nodes[0] // which seals itself, some moments after the restore is answered
+	first := c.Nodes[0] // it seals itself, shortly after it has answered the restore
 	if err := first.wait(ctx, "it is not sealed", func() bool {
 		_, answer, err := first.Call(ctx, "", http.MethodGet, "sys/seal-status", nil)
 		return err == nil && answer["sealed"] == true
@@ -279,8 +279,8 @@ func (c *Cluster) Active(ctx context.Context) (*Node, error) {
 	}
 }
 
-// Register tells the cluster of a plugin: a file of the plugin directory, under the
-// name that it is mounted by. The version may be empty.
+// Register adds a plugin to the cluster's catalog: a file in the plugin directory, under
+// the name to mount it by. The version may be empty.
 func (c *Cluster) Register(ctx context.Context, name, version, file string) error {
 	raw, err := os.ReadFile(file)
 	if err != nil {
@@ -299,7 +299,7 @@ func (c *Cluster) Register(ctx context.Context, name, version, file string) erro
 	return err
 }
 
-// Stop ends all nodes that run.
+// Stop ends all running nodes.
 func (c *Cluster) Stop() {
 	for _, n := range c.Nodes {
 		if n.cmd != nil {

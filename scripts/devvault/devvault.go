@@ -3,8 +3,8 @@
 
 // Package devvault runs real servers, Vault or OpenBao, on free loopback ports, for
 // development: one in dev mode, with a folder of plugins registered in it, or a cluster.
-// The demo, the benchmarks and the acceptance tests stand on it. What differs between the
-// two servers is in [Kind].
+// The demo, the benchmarks and the acceptance tests use it. [Kind] has the differences
+// between the two servers.
 package devvault
 
 import (
@@ -30,20 +30,20 @@ import (
 const PluginName = "vault-plugin-secrets-clanmeeting"
 
 const (
-	// startTimeout is how long a Vault may take to answer with its plugins
-	// registered. It takes about a second.
+	// startTimeout is how long a Vault may take until it answers and has registered
+	// its plugins. It takes about a second.
 	startTimeout = 60 * time.Second
 	// stopTimeout is how long it may take to end before it is killed.
 	stopTimeout = 10 * time.Second
-	// portAttempts is how often a port is chosen that somebody else may take
-	// before Vault does.
+	// portAttempts is how often to try another port, if another process takes the
+	// port before Vault does.
 	portAttempts = 5
 )
 
 // Options say which server to run and how.
 type Options struct {
 	VaultBin  string // the binary, of Vault or of OpenBao
-	PluginDir string // a folder that holds plugins and nothing else
+	PluginDir string // a folder with plugins and nothing else
 	LogLevel  string // as vault server -log-level; empty is its default
 	Config    string // in dev mode, a file with more of the configuration; empty is none
 
@@ -54,7 +54,7 @@ type Options struct {
 	// Multiplier is Raft's performance_multiplier; 0 is the server's default.
 	Multiplier int
 	// Advertise returns the address at which other nodes reach the cluster address of
-	// the node with that index, through a proxy say; nil is the cluster address itself.
+	// the node with that index, such as a proxy; nil is the cluster address itself.
 	Advertise func(node int, clusterAddr string) (string, error)
 }
 
@@ -70,7 +70,7 @@ type Server struct {
 	done chan struct{} // closed when the process has ended
 }
 
-// lockedBuffer is written by the process and read meanwhile.
+// lockedBuffer can be read while the process writes to it.
 type lockedBuffer struct {
 	mu  sync.Mutex
 	buf bytes.Buffer
@@ -82,7 +82,7 @@ func (b *lockedBuffer) Write(p []byte) (int, error) {
 	return b.buf.Write(p)
 }
 
-// Log is all that the server, and with it the plugins, have printed so far.
+// Log returns everything that the server and its plugins have printed so far.
 func (s *Server) Log() string {
 	s.log.mu.Lock()
 	defer s.log.mu.Unlock()
@@ -90,8 +90,8 @@ func (s *Server) Log() string {
 }
 
 // Start runs a Vault and returns once it answers and its plugins are registered.
-// The server ends with Stop, or when the context does. If it does not come up, the
-// error has its log.
+// The server ends with Stop, or with the context. If it does not start, the error
+// contains its log.
 func Start(ctx context.Context, o Options) (*Server, error) {
 	// Vault refuses a plugin directory that is a symbolic link.
 	dir, err := filepath.EvalSymlinks(o.PluginDir)
@@ -129,7 +129,7 @@ func start(ctx context.Context, kind Kind, o Options) (*Server, error) {
 		if o.Config, err = temporaryFile(config + more); err != nil {
 			return nil, err
 		}
-		defer os.Remove(o.Config) // the server that answers has read it
+		defer os.Remove(o.Config) // a server that answers has read it
 		if listen, err = freeAddr(); err != nil {
 			return nil, err
 		}
@@ -152,7 +152,7 @@ func start(ctx context.Context, kind Kind, o Options) (*Server, error) {
 	return s, nil
 }
 
-// readOptional is the text of a file; empty without one.
+// readOptional returns the text of a file; empty without one.
 func readOptional(file string) (string, error) {
 	if file == "" {
 		return "", nil
@@ -164,7 +164,7 @@ func readOptional(file string) (string, error) {
 	return string(text), nil
 }
 
-// temporaryFile is a new file with the text, for a server to read.
+// temporaryFile writes the text to a new file, and returns its name.
 func temporaryFile(text string) (string, error) {
 	file, err := os.CreateTemp("", "devvault-*.hcl")
 	if err != nil {
@@ -191,7 +191,7 @@ func (s *Server) run(ctx context.Context, args []string) error {
 	done := make(chan struct{})
 	s.cmd, s.done = cmd, done
 	go func() {
-		_ = cmd.Wait() // how it ended is in its output
+		_ = cmd.Wait() // its output says how it ended
 		close(done)
 	}()
 	return nil
@@ -226,7 +226,7 @@ func (s *Server) waitUntilReady(ctx context.Context) error {
 
 // Stop ends the server and waits until it has ended.
 func (s *Server) Stop() {
-	_ = s.cmd.Process.Signal(syscall.SIGTERM) // fails if it has ended, which is as good
+	_ = s.cmd.Process.Signal(syscall.SIGTERM) // fails if it has ended, which is fine
 	select {
 	case <-s.done:
 	case <-time.After(stopTimeout):
@@ -235,20 +235,20 @@ func (s *Server) Stop() {
 	}
 }
 
-// Kill ends the server at once, by a signal that it can't see, and waits until it has
-// ended. Its plugins are left to notice it themselves.
+// Kill ends the server at once, with a signal that it can't handle, and waits until it has
+// ended. Its plugins must notice that themselves.
 func (s *Server) Kill() {
-	_ = s.cmd.Process.Kill() // fails if it has ended, which is as good
+	_ = s.cmd.Process.Kill() // fails if it has ended, which is fine
 	<-s.done
 }
 
-// PID is the server's process.
+// PID is the server's process ID.
 func (s *Server) PID() int { return s.cmd.Process.Pid }
 
 // Done is closed when the server has ended.
 func (s *Server) Done() <-chan struct{} { return s.done }
 
-// environ is the environment without the settings of some other server.
+// environ is the environment without settings for other servers.
 func environ() []string {
 	var env []string
 	for _, v := range os.Environ() {
@@ -259,17 +259,17 @@ func environ() []string {
 	return env
 }
 
-// Command is the server's own command, vault or bao, with the given arguments, as the holder of token.
+// Command is the server's own command, vault or bao, with the given arguments and token.
 func (s *Server) Command(ctx context.Context, token string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, s.bin, args...)
 	cmd.Env = append(environ(), s.Kind.environment(s.Addr, token)...)
 	return cmd
 }
 
-// Answer is the JSON of a response of Vault's HTTP API; empty if there was none.
+// Answer is the JSON of a response from Vault's HTTP API; empty if there was none.
 type Answer map[string]any
 
-// Data is the answer's data; nil without.
+// Data is the answer's data; nil if it has none.
 func (a Answer) Data() map[string]any {
 	data, _ := a["data"].(map[string]any)
 	return data
@@ -290,8 +290,8 @@ func join(list any) string {
 	return strings.Join(texts, "\n")
 }
 
-// Call is one request of Vault's HTTP API, at a path below /v1/, query included.
-// The body is sent as JSON, or as it is if it is a string; nil sends none.
+// Call makes one request to Vault's HTTP API, at a path below /v1/, with its query.
+// A string is sent as the body unchanged, anything else as JSON, and nil as no body.
 func (s *Server) Call(ctx context.Context, token, method, path string, body any) (int, Answer, error) {
 	var reader io.Reader
 	switch b := body.(type) {
@@ -324,7 +324,7 @@ func (s *Server) Call(ctx context.Context, token, method, path string, body any)
 	return resp.StatusCode, answer, nil
 }
 
-// Query is a path with the parameters of a read.
+// Query returns a path with the parameters of a read.
 func Query(path string, pairs ...string) string {
 	values := url.Values{}
 	for i := 0; i+1 < len(pairs); i += 2 {

@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-// Kind is the server that a binary is. All that differs between servers is in this file.
+// Kind says which server a binary is. This file has all differences between the servers.
 type Kind string
 
 // The servers that the engine supports.
@@ -42,8 +42,8 @@ func kindOf(version string) (Kind, error) {
 	return "", fmt.Errorf("neither Vault nor OpenBao: its version is %.100q", version)
 }
 
-// environment names a server and a token to a command. Both servers' commands read the
-// VAULT_ variables, and so do scripts; OpenBao's command prefers its own.
+// environment sets the server and the token for a command. The commands of both servers,
+// and scripts, read the VAULT_ variables. OpenBao's command prefers its own.
 func (k Kind) environment(addr, token string) []string {
 	env := []string{"VAULT_ADDR=" + addr, "VAULT_TOKEN=" + token}
 	if k == OpenBao {
@@ -53,8 +53,8 @@ func (k Kind) environment(addr, token string) []string {
 }
 
 // devConfig is the configuration file of a server in dev mode; empty if it needs none.
-// The listener that dev mode makes by itself has the default limit of strings, so this
-// file has a second one, and everybody uses that.
+// The listener of dev mode has the default limit of strings, so this file adds a second
+// one, which everybody uses.
 func (k Kind) devConfig(addr string) string {
 	if k != OpenBao {
 		return ""
@@ -78,9 +78,9 @@ func (k Kind) listener(addr, clusterAddr string) string {
 	return b.String()
 }
 
-// settings are what one server has and the other lacks. Vault keeps memory locked unless
-// it is told otherwise, which Raft storage must not have; OpenBao has no such setting. It
-// refuses to enable an audit device through the API unless it is allowed.
+// settings are the settings that only one server has. Vault locks its memory by default,
+// which does not work with Raft storage; OpenBao has no such setting. OpenBao refuses to
+// enable an audit device through the API unless a setting allows it.
 func (k Kind) settings(standbyReads bool) string {
 	if k == Vault {
 		return "disable_mlock = true\n"
@@ -92,9 +92,9 @@ func (k Kind) settings(standbyReads bool) string {
 	return text
 }
 
-// nodeConfig is what a node of a cluster is configured with.
+// nodeConfig is the configuration of a cluster's node.
 type nodeConfig struct {
-	id, dir           string   // its name, and where its data is
+	id, dir           string   // its name, and the folder of its data
 	addr, clusterAddr string   // where it listens
 	advertised        string   // where other nodes reach its cluster address
 	peers             []string // where all nodes listen
@@ -104,8 +104,8 @@ type nodeConfig struct {
 	standbyReads      bool
 }
 
-// text is the whole configuration, for one file: OpenBao loses disable_standby_reads if
-// it gets two.
+// text is the whole configuration, for one file: with two files, OpenBao loses
+// disable_standby_reads.
 func (n nodeConfig) text(k Kind) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "storage \"raft\" {\n  path = %q\n  node_id = %q\n", n.dir, n.id)

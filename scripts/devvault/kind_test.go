@@ -29,7 +29,7 @@ func TestKindOf(t *testing.T) {
 	}
 }
 
-// A binary is asked, and not judged by its name.
+// The output of a binary decides, not its name.
 func TestKindOfABinary(t *testing.T) {
 	bin := filepath.Join(t.TempDir(), "vault")
 	script := "#!/bin/sh\n[ \"$*\" = version ] && echo 'OpenBao v2.6.2'\n"
@@ -64,7 +64,7 @@ done >'` + seen + "'\n"
 	require.Regexp(t, `(?s)^file\nlistener "tcp" \{.*\}\nunsafe_allow_api_audit_creation = true\nraw_storage_endpoint = true\n$`, string(text))
 }
 
-// A command must not see the settings of some other server.
+// A command must not see settings for another server.
 func TestCommandEnvironment(t *testing.T) {
 	t.Setenv("VAULT_NAMESPACE", "other")
 	t.Setenv("BAO_ADDR", "http://other")

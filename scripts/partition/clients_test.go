@@ -28,29 +28,29 @@ import (
 const (
 	mount = "clanmeeting"
 
-	// readPause is between two reads through the same node, whether or not the first was
-	// answered: a node that hangs collects requests, as it would in production.
+	// readPause is the pause between two reads through one node, even if the first has no
+	// answer yet: a node that hangs collects requests, as in production.
 	readPause  = 100 * time.Millisecond
 	maxWaiting = 400 // requests at one node
 
 	// busyClients read through the node that is cut off or suspended as fast as it answers,
-	// but for a pause, so that some requests are always on their way in it.
+	// with a short pause, so that it always has some requests in work.
 	busyClients = 8
 	busyPause   = 20 * time.Millisecond
 
 	writePause = 500 * time.Millisecond
 	keyPause   = time.Second
 
-	// readTimeout is longer than any node is suspended, to see how what waited is answered.
+	// readTimeout is longer than any suspension, to see how waiting requests are answered.
 	readTimeout  = 90 * time.Second
 	writeTimeout = 10 * time.Second
 
 	tokenTTL = 300 // seconds
 )
 
-// clients read through every node and write through the two sides of a cut, and record it.
+// clients read through every node, write on both sides of a cut, and record everything.
 type clients struct {
-	addrs     []string // of the nodes
+	addrs     []string // the nodes
 	rootToken string
 	appToken  string
 	keys      *publicKeys
@@ -58,14 +58,14 @@ type clients struct {
 
 	http *http.Client
 	stop context.CancelFunc
-	wg   sync.WaitGroup // the writers, and the readers with all that they sent
+	wg   sync.WaitGroup // the writers, the readers, and their requests
 
 	mu      sync.Mutex
 	history history
 	faults  []string // wrong signatures, and answers that make no sense
 }
 
-// publicKeys are those of the mount, by version.
+// publicKeys are the mount's public keys by version.
 type publicKeys struct {
 	mu        sync.Mutex
 	byVersion map[int64]*rsa.PublicKey
@@ -74,7 +74,7 @@ type publicKeys struct {
 func (k *publicKeys) add(version int64, text string) error {
 	block, _ := pem.Decode([]byte(text))
 	if block == nil {
-		return errors.New("the public key is no PEM")
+		return errors.New("the public key is not a PEM")
 	}
 	parsed, err := x509.ParsePKIXPublicKey(block.Bytes)
 	if err != nil {
@@ -90,7 +90,7 @@ func (k *publicKeys) add(version int64, text string) error {
 	return nil
 }
 
-// verify checks a token with the standard library alone.
+// verify checks a token with the standard library only.
 func (k *publicKeys) verify(token string, version int64) error {
 	k.mu.Lock()
 	public := k.byVersion[version]
@@ -107,7 +107,7 @@ func (k *publicKeys) verify(token string, version int64) error {
 	return rsa.VerifyPKCS1v15(public, crypto.SHA256, sum[:], signature)
 }
 
-// An answer is what came of one request over HTTP.
+// An answer is the result of one request over HTTP.
 type answer struct {
 	request
 	status int
@@ -169,7 +169,7 @@ func (c *clients) roundTrip(ctx context.Context, token, method, url string, body
 	return resp.StatusCode, resp.Header, decoded, nil
 }
 
-// number is the last part of a text like seq-12.
+// number returns the last part of a text like seq-12.
 func number(v any) int64 {
 	text := fmt.Sprint(v)
 	n, err := strconv.ParseInt(text[strings.LastIndex(text, "-")+1:], 10, 64)
@@ -179,7 +179,7 @@ func number(v any) int64 {
 	return n
 }
 
-// readToken asks a node for a token and looks at it.
+// readToken asks a node for a token and checks it.
 func (c *clients) readToken(node int) read {
 	a := c.ask(c.appToken, http.MethodGet, node, "creds/seq", nil, readTimeout)
 	r := read{request: a.request}
@@ -248,7 +248,7 @@ func (c *clients) start(isolated int) {
 	c.wg.Go(func() { c.rotate(ctx, majority) })
 }
 
-// end stops the clients and waits for what they have sent.
+// end stops the clients and waits for their requests.
 func (c *clients) end() *history {
 	c.stop()
 	c.wg.Wait()
@@ -315,9 +315,8 @@ func (c *clients) writer(ctx context.Context, r register, side []int) {
 	}
 }
 
-// rotate makes a new key, switches to it and deletes the old ones, again and again. A
-// switch that was not acknowledged leaves two keys that may be active: the next deletes
-// both.
+// rotate makes a new key, switches to it and deletes the old ones, again and again. After a
+// switch that was not acknowledged, either key may be active: the next round deletes both.
 func (c *clients) rotate(ctx context.Context, side []int) {
 	old := []int64{c.history.initial[key]}
 	for turn := 0; sleep(ctx, keyPause); turn++ {
@@ -346,7 +345,7 @@ func (c *clients) rotate(ctx context.Context, side []int) {
 	}
 }
 
-// deletedElsewhere says whether a node other than this one has acknowledged a deletion since.
+// deletedElsewhere reports whether another node has acknowledged a deletion since.
 func (c *clients) deletedElsewhere(node string, since time.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -358,7 +357,7 @@ func (c *clients) deletedElsewhere(node string, since time.Time) bool {
 	return false
 }
 
-// answeredSince says whether every node has given a token to a request sent since.
+// answeredSince reports whether every node has given a token to a request sent since.
 func (c *clients) answeredSince(since time.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

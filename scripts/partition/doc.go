@@ -12,16 +12,17 @@
 //
 // # A deposed leader
 //
-// A server may answer for a moment after another node was elected: it does not know yet.
-// No engine can prevent that, because everything that the engine can ask comes from the
-// same server. The test reports it, and does not fail on it. Everything else fails.
+// A leader may still answer for a moment after another node was elected, because it does not
+// know that yet. No engine can prevent that: everything that an engine can ask comes from
+// its own server. The test reports such answers, and does not fail. It fails on everything
+// else.
 //
-// The two are told apart by the terms of Raft. Every answer names the node that made it
-// (the header X-Vault-Raft-Node-ID), and every node's log says which terms it won. An
-// answer is a deposed leader's if, before its request was sent, a request was completed by
-// a node that led in a later term. Only these answers may be left out of the history. What
-// remains must be linearizable: an old answer by the node that led last is a fault of the
-// engine, or a lost write.
+// Raft's terms show which answers these are. Every answer names the node that made it (the
+// header X-Vault-Raft-Node-ID), and every node's log says which terms it won. An answer
+// comes from a deposed leader if, before its request was sent, a node that led in a later
+// term had completed a request. Only these answers may be left out of the history. The rest
+// must be linearizable: an old answer from the node that led last is a fault of the engine,
+// or a lost write.
 //
 // # A suspension
 //

@@ -17,7 +17,7 @@ import (
 type register int
 
 const (
-	role   register = iota // default_room and allowed_rooms: each write takes the last room away
+	role   register = iota // default_room and allowed_rooms: each write removes the last room
 	issuer                 // of the configuration
 	key                    // the active version
 )
@@ -26,25 +26,25 @@ var registers = []register{role, issuer, key}
 
 func (r register) String() string { return [...]string{"role", "issuer", "key"}[r] }
 
-// A result is what is known of a request.
+// A result is what is known about a request.
 type result int
 
 const (
 	done    result = iota // acknowledged
-	refused               // not done, certainly
+	refused               // certainly not done
 	unknown               // no answer, or one that does not say
 )
 
-// A request is one that a client made, with what came of it.
+// A request is a client's request and its result.
 type request struct {
 	node      int       // where it was sent
-	call, ret time.Time // when it was sent, and when the answer was there
+	call, ret time.Time // when it was sent, and when the answer arrived
 	by        string    // the node that made the answer; empty if it does not say
 	result    result
 	text      string // how it failed
 }
 
-// A write sets a register. A deletion is one of the key register that removes a version.
+// A write sets a register. A deletion is a write to the key register that removes a version.
 type write struct {
 	request
 	register register
@@ -52,14 +52,14 @@ type write struct {
 	deletion bool
 }
 
-// A read is one of creds: a token has the value of each register.
+// A read is a read of creds: a token has the value of each register.
 type read struct {
 	request
 	values [3]int64  // by register
-	signed time.Time // by the token's own times, a whole second
+	signed time.Time // according to the token, in whole seconds
 }
 
-// A term is a reign: node id won the election at that moment.
+// A term is a term of Raft: the node won its election at that time.
 type term struct {
 	node   string
 	number int
@@ -74,8 +74,8 @@ type history struct {
 	terms   []term
 }
 
-// reign is the last term that a node had won at a moment; 0 if it never led.
-func (h *history) reign(node string, at time.Time) int {
+// lastTerm returns the last term that a node had won at a time; 0 if it never led.
+func (h *history) lastTerm(node string, at time.Time) int {
 	last := 0
 	for _, t := range h.terms {
 		if t.node == node && !t.since.After(at) {
@@ -85,17 +85,17 @@ func (h *history) reign(node string, at time.Time) int {
 	return last
 }
 
-// deposed returns what says whether an answer came from a leader that was one no more:
-// before the request was sent, another was completed under a later term.
+// deposed returns a function that reports whether an answer came from a deposed leader:
+// before the request was sent, another request was completed in a later term.
 func (h *history) deposed() func(request) bool {
 	type completion struct {
 		at     time.Time
-		latest int // term under which any was completed so far
+		latest int // the latest term in which a request was completed so far
 	}
 	var all []completion
 	add := func(r request) {
 		if r.result == done {
-			all = append(all, completion{r.ret, h.reign(r.by, r.ret)})
+			all = append(all, completion{r.ret, h.lastTerm(r.by, r.ret)})
 		}
 	}
 	for _, w := range h.writes {
@@ -110,7 +110,7 @@ func (h *history) deposed() func(request) bool {
 	}
 	return func(r request) bool {
 		before, _ := slices.BinarySearchFunc(all, r.call, func(c completion, at time.Time) int { return c.at.Compare(at) })
-		own := h.reign(r.by, r.ret)
+		own := h.lastTerm(r.by, r.ret)
 		return r.by != "" && own > 0 && before > 0 && all[before-1].latest > own
 	}
 }
@@ -133,7 +133,7 @@ func (h *history) split() (others, deposed []read) {
 	return others, deposed
 }
 
-// A verdict is what the check of one register found.
+// A verdict is the result of checking one register.
 type verdict int
 
 const (
@@ -144,7 +144,7 @@ const (
 )
 
 func (v verdict) String() string {
-	return [...]string{"linearizable", "linearizable but for answers of a deposed leader", "VIOLATED", "UNDECIDED"}[v]
+	return [...]string{"linearizable", "linearizable without the answers of a deposed leader", "VIOLATED", "UNDECIDED"}[v]
 }
 
 // check says whether a register was linearizable.
@@ -204,8 +204,8 @@ func (h *history) porcupine(r register, reads []read, timeout time.Duration) por
 		add(input{'r', t.values[r]}, t.call.UnixNano(), t.ret.UnixNano())
 	}
 	for _, w := range h.writes {
-		// What was not acknowledged may have been done at any time after it was sent, or
-		// never. If nobody saw it, never is as good.
+		// A write that was not acknowledged may have been done at any time after it was
+		// sent, or never. If nobody saw it, leave it out.
 		switch {
 		case w.register != r || w.result == refused, w.result == unknown && (w.deletion || !seen[w.value]):
 		case w.deletion:
@@ -219,11 +219,11 @@ func (h *history) porcupine(r register, reads []read, timeout time.Duration) por
 	return porcupine.CheckOperationsTimeout(model(h.initial[r]), ops, timeout)
 }
 
-// decisive are the reads that decide on a register: of each value the one that was
+// decisive returns the reads that decide on a register: for each value, the one that was
 // answered first and the one that was sent last. Every value is written once, so the
-// register holds it for one span of time. Where the two fit into that span, every other
-// read of the value does: it was answered after the first, and sent before the last. With
-// all reads the check would not end, as hundreds wait at a node that hangs.
+// register holds it during one span of time. If these two reads fit into the span, so does
+// every other read of the value: it was answered after the first, and sent before the last.
+// With all reads the check would not end, because hundreds wait at a node that hangs.
 func decisive(r register, reads []read) []read {
 	first, last := map[int64]read{}, map[int64]read{}
 	for _, t := range reads {
@@ -238,7 +238,7 @@ func decisive(r register, reads []read) []read {
 	return slices.AppendSeq(slices.Collect(maps.Values(first)), maps.Values(last))
 }
 
-// written are the writes of a register by value, where they may have been done.
+// written returns the writes of a register that may have been done, by value.
 func (h *history) written(r register) map[int64]write {
 	all := map[int64]write{}
 	for _, w := range h.writes {
@@ -249,8 +249,8 @@ func (h *history) written(r register) map[int64]write {
 	return all
 }
 
-// outdated says whether a read was answered with a value that had been replaced before it
-// was sent: another write began after this value's ended, and was acknowledged.
+// outdated reports whether a read returned a value that had been replaced before the read
+// was sent: a later write began after the value's own write had ended, and was acknowledged.
 func (h *history) outdated(r read, reg register, written map[int64]write) bool {
 	own, ok := written[r.values[reg]]
 	for _, w := range written {
@@ -262,8 +262,8 @@ func (h *history) outdated(r read, reg register, written map[int64]write) bool {
 	return false
 }
 
-// backwards finds an answer of a node with a value older than one that the same node had
-// answered with before. No node may do that, whether it leads, led or only serves reads.
+// backwards finds a node's answer with an older value than in an earlier answer of the same
+// node. No node may do that, whether it leads, led or only serves reads.
 func (h *history) backwards(r register) string {
 	byNode := map[string][]read{}
 	for _, t := range h.tokens() {
@@ -277,14 +277,14 @@ func (h *history) backwards(r register) string {
 	return ""
 }
 
-// older finds a read of one node whose value had been written before another one began
-// that an earlier read returned.
+// older finds a read of one node that returned an older value than an earlier read did: the
+// write of its value had ended before the write of the other value began.
 func (h *history) older(r register, reads []read) (read, bool) {
 	written := h.written(r)
 	ends := slices.Clone(reads)
 	slices.SortFunc(ends, func(a, b read) int { return a.ret.Compare(b.ret) })
 	slices.SortFunc(reads, func(a, b read) int { return a.call.Compare(b.call) })
-	newest, next := time.Time{}, 0 // when the newest value began that was returned so far
+	newest, next := time.Time{}, 0 // when the write of the newest returned value began
 	for _, t := range reads {
 		for ; next < len(ends) && ends[next].ret.Before(t.call); next++ {
 			if w, ok := written[ends[next].values[r]]; ok && w.call.After(newest) {
@@ -299,9 +299,9 @@ func (h *history) older(r register, reads []read) (read, bool) {
 	return read{}, false
 }
 
-// deletedKeys are the tokens of a key whose deletion was acknowledged before they were
-// answered: late are all of them, wrong are those that were also asked for after it and
-// were not signed by a deposed leader.
+// deletedKeys returns the tokens whose key's deletion was acknowledged before the answer:
+// late has all of them; wrong has those that were also requested after the deletion, and
+// not signed by a deposed leader.
 func (h *history) deletedKeys() (late, wrong []read) {
 	tokens, isDeposed := h.tokens(), h.deposed()
 	for _, w := range h.writes {
@@ -321,17 +321,17 @@ func (h *history) deletedKeys() (late, wrong []read) {
 	return late, wrong
 }
 
-// byLeaders are the reads that were answered by the node that had won the latest term. Of
-// standbys that serve reads these are the ones that may not lag.
+// byLeaders returns the reads that were answered by the node that had won the latest term.
+// If standbys serve reads, only these must not lag.
 func (h *history) byLeaders() []read {
 	return slices.DeleteFunc(slices.Clone(h.reads), func(r read) bool {
-		own := h.reign(r.by, r.ret)
+		own := h.lastTerm(r.by, r.ret)
 		return own == 0 || slices.ContainsFunc(h.terms, func(t term) bool { return t.number > own && !t.since.After(r.ret) })
 	})
 }
 
-// offenders are some of the answers that make a register's history not linearizable, for
-// whoever looks for the cause.
+// offenders lists some of the answers that make a register's history not linearizable, to
+// help to find the cause.
 func (h *history) offenders(reg register) string {
 	others, _ := h.split()
 	written := h.written(reg)
@@ -339,7 +339,7 @@ func (h *history) offenders(reg register) string {
 	for _, r := range others {
 		if h.outdated(r, reg, written) && len(text) < 2000 {
 			text += fmt.Sprintf("\n%s answered with %d under term %d, asked at %s, answered at %s", r.by, r.values[reg],
-				h.reign(r.by, r.ret), r.call.Format(time.StampMilli), r.ret.Format(time.StampMilli))
+				h.lastTerm(r.by, r.ret), r.call.Format(time.StampMilli), r.ret.Format(time.StampMilli))
 		}
 	}
 	return text

@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// at is a moment of an invented history, in milliseconds.
+// at returns a time in an invented history, in milliseconds.
 func at(ms int) time.Time {
 	return time.Unix(1_700_000_000, 0).Add(time.Duration(ms) * time.Millisecond)
 }
@@ -44,7 +44,7 @@ func TestOrdinaryHistory(t *testing.T) {
 	require.Empty(t, h.backwards(role))
 }
 
-// n0 was suspended: it answers with the old value after n1 acknowledged another.
+// n0 was suspended: it answers with the old value after n1 has acknowledged a new one.
 func TestDeposedLeader(t *testing.T) {
 	h := twoTerms()
 	h.writes = []write{roleWrite("n1", 110, 120, 2)}
@@ -57,7 +57,7 @@ func TestDeposedLeader(t *testing.T) {
 	require.Empty(t, h.backwards(role))
 }
 
-// What makes an answer a deposed leader's.
+// Which answers come from a deposed leader.
 func TestDeposed(t *testing.T) {
 	h := twoTerms()
 	h.terms = append(h.terms, term{"n0", 4, at(200)})
@@ -71,7 +71,7 @@ func TestDeposed(t *testing.T) {
 	require.False(t, h.deposed()(by("n0", 130, 140)), "nothing was acknowledged under the later term")
 }
 
-// The same old answer by the node that leads is a fault of the engine, or a lost write.
+// The same old answer from the current leader is a fault of the engine, or a lost write.
 func TestOldAnswerByTheLeader(t *testing.T) {
 	for name, r := range map[string]read{
 		"the new leader":                       roleRead("n1", 130, 140, 0),
@@ -86,7 +86,7 @@ func TestOldAnswerByTheLeader(t *testing.T) {
 	}
 }
 
-// An answer of the first leader before anybody led after it is not excused.
+// An old answer of the first leader, before another node led, is not excused.
 func TestOldAnswerBeforeTheElection(t *testing.T) {
 	h := twoTerms()
 	h.writes = []write{roleWrite("n0", 10, 20, 1)}
@@ -101,14 +101,14 @@ func TestLostWrite(t *testing.T) {
 	require.Equal(t, violated, h.check(role, checkTime))
 }
 
-// A value that nobody wrote.
+// An answer with a value that nobody wrote.
 func TestInventedValue(t *testing.T) {
 	h := twoTerms()
 	h.reads = []read{roleRead("n1", 130, 140, 7)}
 	require.Equal(t, violated, h.check(role, checkTime))
 }
 
-// A write without an answer may be done late, or never; one that was refused never is.
+// A write without an answer may be done late, or never. A refused one is never done.
 func TestUnknownWrites(t *testing.T) {
 	h := twoTerms()
 	w := roleWrite("n0", 10, 20, 1)
@@ -169,8 +169,8 @@ func TestBackwards(t *testing.T) {
 	require.NotEmpty(t, h.backwards(role), "the first value of all")
 }
 
-// The reads that are left out of the check make no difference, in random histories that
-// are small enough to check whole.
+// In random histories that are small enough to check with all reads, leaving out reads makes
+// no difference.
 func TestDecisiveReads(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // the same histories each time
 	verdicts := map[bool]int{}

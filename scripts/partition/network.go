@@ -22,18 +22,18 @@ import (
 
 const nodes = 3
 
-// A network is what lies between the nodes. All nodes know a node by one address, so that
-// address is an entrance that finds out who is calling, and passes the call on to the
-// proxy that the two share: one for each caller and each node called.
+// A network connects the nodes. All nodes know a node by the same address. That address is
+// an entrance: it finds out which node is calling, and passes the connection to the proxy
+// for this pair of nodes.
 type network struct {
-	dir       string // has the nodes' configurations, whose names tell processes apart
+	dir       string // the nodes' configuration files; their names identify the processes
 	server    *toxiproxy.ApiServer
 	links     [nodes][nodes]*toxiproxy.Proxy // from, to
 	entrances []net.Listener
-	strangers atomic.Int64 // connections of which it was not seen who made them
+	strangers atomic.Int64 // connections with an unknown caller
 
 	mu      sync.Mutex
-	removed []func() error // what heals
+	removed []func() error // called to heal
 }
 
 func newNetwork(dir string) *network {
@@ -68,7 +68,7 @@ func (n *network) serve(entrance net.Listener, to int) {
 	}
 }
 
-// pass joins a connection to the proxy of the two nodes.
+// pass connects a connection with the proxy of the two nodes.
 func (n *network) pass(conn net.Conn, to int) {
 	defer conn.Close()
 	from, err := n.caller(conn)
@@ -84,7 +84,7 @@ func (n *network) pass(conn net.Conn, to int) {
 	ended := make(chan struct{}, 2)
 	for _, way := range [][2]net.Conn{{conn, next}, {next, conn}} {
 		go func() {
-			_, _ = io.Copy(way[1], way[0]) // however it ends, both ends are closed
+			_, _ = io.Copy(way[1], way[0]) // afterwards both ends are closed
 			ended <- struct{}{}
 		}()
 	}
@@ -93,7 +93,7 @@ func (n *network) pass(conn net.Conn, to int) {
 
 var errStranger = errors.New("no node has this connection")
 
-// caller is the node whose process has the other end of a connection.
+// caller returns the node whose process has the other end of a connection.
 func (n *network) caller(conn net.Conn) (int, error) {
 	inode, err := inodeOf(hexAddr(conn.RemoteAddr()), hexAddr(conn.LocalAddr()))
 	if err != nil {
@@ -112,8 +112,7 @@ func (n *network) caller(conn net.Conn) (int, error) {
 	return 0, errStranger
 }
 
-// processes are the folders below /proc of the processes that run with the configuration
-// of a node.
+// processes returns the folders in /proc of the processes with the configuration of a node.
 func (n *network) processes(node int) []string {
 	config := filepath.Join(n.dir, fmt.Sprintf("n%d.hcl", node))
 	var found []string
@@ -127,7 +126,7 @@ func (n *network) processes(node int) []string {
 	return found
 }
 
-// hexAddr is an IPv4 address and port as /proc/net/tcp has them.
+// hexAddr formats an IPv4 address and port as in /proc/net/tcp.
 func hexAddr(addr net.Addr) string {
 	tcp, ok := addr.(*net.TCPAddr)
 	if !ok || tcp.IP.To4() == nil {
@@ -151,13 +150,13 @@ func inodeOf(local, remote string) (string, error) {
 	return "", errStranger
 }
 
-// cut drops whatever one node sends to the other, on connections of either.
+// cut drops everything that one node sends to the other, on the connections of both.
 func (n *network) cut(from, to int) error {
 	return errors.Join(n.drop(n.links[from][to], "upstream"), n.drop(n.links[to][from], "downstream"))
 }
 
 func (n *network) drop(link *toxiproxy.Proxy, way string) error {
-	// Without an end of its own it keeps the connection open and drops what comes.
+	// Without a timeout, it keeps the connection open and drops the data.
 	toxic, err := link.Toxics.AddToxicJson(strings.NewReader(
 		fmt.Sprintf(`{"name": "cut-%s", "type": "timeout", "stream": %q, "attributes": {"timeout": 0}}`, way, way)))
 	if err != nil {
@@ -169,8 +168,8 @@ func (n *network) drop(link *toxiproxy.Proxy, way string) error {
 	return nil
 }
 
-// heal lets everything through again. Connections that were cut are closed, because they
-// lack what was dropped.
+// heal lets everything through again. It closes the connections that were cut, because
+// they lack the dropped data.
 func (n *network) heal() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -33,10 +33,10 @@ var (
 )
 
 const (
-	quiet = 5 * time.Second // before the cut, and after the cluster is whole again
+	quiet = 5 * time.Second // before the cut, and after the cluster is complete again
 
-	// cutFor and suspendedFor are the least times. Both go on until the other side has
-	// deleted a key, and then for so long that clients of this side ask after it.
+	// cutFor and suspendedFor are minimum times. Both continue until the other side has
+	// deleted a key, and clients on this side have asked after that.
 	cutFor       = 25 * time.Second
 	suspendedFor = 20 * time.Second
 	afterwards   = 5 * time.Second
@@ -45,7 +45,7 @@ const (
 	checkable = 2 * time.Minute // for the check of one register
 )
 
-// A scenario is what happens to one node.
+// A scenario is something that happens to one node.
 type scenario struct {
 	name    string
 	active  bool // whether it is the active node
@@ -80,7 +80,7 @@ type rig struct {
 	keys     *publicKeys
 }
 
-// cutOff cuts a node off from both others: what it sends, what it hears, or both.
+// cutOff cuts a node off from both others: what it sends, what it receives, or both.
 func (r *rig) cutOff(node int, sends, hears bool) error {
 	var errs []error
 	for other := range nodes {
@@ -174,7 +174,7 @@ func startRig(t *testing.T) *rig {
 	return r
 }
 
-// clients are new ones, who know what the registers hold now.
+// clients returns new clients that know the current values of the registers.
 func (r *rig) clients(t *testing.T) *clients {
 	t.Helper()
 	c := &clients{
@@ -199,7 +199,7 @@ func (r *rig) clients(t *testing.T) *clients {
 
 var wonElection = regexp.MustCompile(`(?m)^(\S+) \[INFO\] +\S+: election won: term=(\d+)`)
 
-// terms are those that the nodes won, by their logs.
+// terms returns the terms that the nodes won, according to their logs.
 func (r *rig) terms(t *testing.T) []term {
 	t.Helper()
 	var all []term
@@ -216,8 +216,8 @@ func (r *rig) terms(t *testing.T) []term {
 	return all
 }
 
-// TestPartition goes through the scenarios in one cluster and prints what it found, with
-// -v, and a row of a table for each.
+// TestPartition runs the scenarios in one cluster. With -v it prints what it found, with a
+// table row for each.
 func TestPartition(t *testing.T) {
 	if testing.Short() {
 		t.Skip("not run: it takes six minutes")
@@ -226,7 +226,7 @@ func TestPartition(t *testing.T) {
 	var table []string
 	for _, s := range scenarios {
 		if !t.Run(s.name, func(t *testing.T) { table = append(table, r.run(t, s).row(s.name)) }) {
-			break // the cluster may not be whole
+			break // the cluster may be incomplete
 		}
 	}
 	t.Logf("%s, performance_multiplier %s, standbys %s, %d connections of strangers\n\n%s\n%s", r.cluster.Kind, orDefault(*multiplier),
@@ -284,8 +284,8 @@ func waitUntil(t *testing.T, what string, ready func() bool) {
 	}
 }
 
-// requireHistory fails for what a deposed leader does not explain. Standbys that serve
-// reads may lag, so there only what the leader answered must be linearizable.
+// requireHistory fails for answers that a deposed leader does not explain. If standbys serve
+// reads, they may lag, so only the leader's answers must be linearizable.
 func (r *rig) requireHistory(t *testing.T, h *history) {
 	t.Helper()
 	judged := *h
@@ -302,7 +302,7 @@ func (r *rig) requireHistory(t *testing.T, h *history) {
 	require.Empty(t, wrong, "tokens that the leader signed with a deleted key")
 }
 
-// requireKeys makes sure that no acknowledged deletion was lost, and no key that signs.
+// requireKeys checks that no acknowledged deletion was lost, and that the active key exists.
 func (r *rig) requireKeys(t *testing.T, h *history) {
 	t.Helper()
 	listed := fmt.Sprint(r.call(t, http.MethodGet, mount+"/keys?list=true", nil)["keys"])

@@ -12,30 +12,30 @@ import (
 	"time"
 )
 
-// A report is what is told of a scenario.
+// A report has the results of a scenario.
 type report struct {
 	h                   *history
-	node                int    // that was cut off or suspended
-	id                  string // of that node
+	node                int    // the node that was cut off or suspended
+	id                  string // its ID
 	began, ended, whole time.Time
 
 	newLeader  time.Duration // until another node won an election; 0 if none did
 	kept       int           // tokens that the node made since
-	last       time.Time     // when it answered with the last of them
+	last       time.Time     // when it sent the last of them
 	deposed    []read        // its answers after another node had led
 	outdated   int           // how many of them had an old value
 	late       []read        // tokens with a key whose deletion had been acknowledged
-	lateAsked  int           // how many of them had been asked for after that
-	lateSigned int           // how many were signed after that, by their own times
-	latest     time.Duration // after the deletion
-	sides      [2]side       // of the node's clients, and of the others'
+	lateAsked  int           // how many of them were requested after that
+	lateSigned int           // how many were signed after that, according to the token
+	latest     time.Duration // how long after the deletion the last of them came
+	sides      [2]side       // the node's clients, and the other clients
 }
 
-// A side is what clients of one side of the cut saw, of requests sent while it lasted.
+// A side is what the clients on one side of the cut saw, for requests sent during the cut.
 type side struct {
 	asked, tokens int
 	failed        map[string]int
-	gap, slowest  time.Duration // without a token; until an answer
+	gap, slowest  time.Duration // the longest times without a token, and until an answer
 }
 
 func newReport(h *history, node int, id string, began, ended, whole time.Time) *report {
@@ -58,12 +58,12 @@ func newReport(h *history, node int, id string, began, ended, whole time.Time) *
 	return r
 }
 
-// keptSigning finds the tokens that the node made since it was cut off or suspended: under
-// its old term, if another node was elected, and else until the end.
+// keptSigning finds the tokens that the node made after it was cut off or suspended: in its
+// old term if another node was elected, otherwise until the end.
 func (r *report) keptSigning() {
-	reign := r.h.reign(r.id, r.began)
+	term := r.h.lastTerm(r.id, r.began)
 	for _, t := range r.h.tokens() {
-		old := r.h.reign(r.id, t.ret) == reign && (r.newLeader > 0 || t.ret.Before(r.ended))
+		old := r.h.lastTerm(r.id, t.ret) == term && (r.newLeader > 0 || t.ret.Before(r.ended))
 		if t.by == r.id && old && t.ret.After(r.began) {
 			r.kept++
 			if t.ret.After(r.last) {
@@ -146,7 +146,7 @@ func (r *report) print(t *testing.T) {
 	t.Logf("  writes: %d acknowledged, %d refused, %d without a clear answer", count[done], count[refused], count[unknown])
 }
 
-// lastToken says when the node answered with its last token.
+// lastToken says when the node sent its last token.
 func (r *report) lastToken() string {
 	switch {
 	case r.kept == 0:
@@ -169,7 +169,7 @@ func orNever(d time.Duration) string {
 const tableHead = `| scenario | lasted | another node elected | tokens by that node since | old settings by a deposed leader | tokens of a deleted key (asked after; signed after) | last after | node's clients without a token | the others' | writes acknowledged | lost |
 |---|---|---|---|---|---|---|---|---|---|---|`
 
-// row is printed for a scenario that passed: where a write was lost it has failed.
+// row is printed for a scenario that passed, so no write was lost.
 func (r *report) row(name string) string {
 	acknowledged := 0
 	for _, w := range r.h.writes {

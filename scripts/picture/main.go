@@ -1,8 +1,8 @@
 // Copyright (c) The vault-plugin-secrets-clanmeeting authors
 // SPDX-License-Identifier: MPL-2.0
 
-// Picture runs the commands of a section of the README, as they stand there, in a Vault
-// in dev mode with the engine mounted, and draws what a terminal shows as an SVG.
+// Picture runs the commands of a section of the README, as written, in a Vault in dev mode
+// with the engine mounted. It draws what a terminal shows as an SVG.
 package main
 
 import (
@@ -23,9 +23,9 @@ import (
 
 func main() {
 	vaultBin := flag.String("vault", "", "the Vault binary")
-	pluginDir := flag.String("plugin-dir", "", "the folder that holds the plugin and nothing else")
+	pluginDir := flag.String("plugin-dir", "", "the folder with the plugin and nothing else")
 	readme := flag.String("readme", "README.md", "the file with the commands")
-	section := flag.String("section", "In a minute", "the heading of their section, in which they follow the first comment")
+	section := flag.String("section", "In a minute", "the heading of the section with the commands, which follow its first comment")
 	out := flag.String("out", "", "the picture")
 	flag.Parse()
 	if err := draw(*vaultBin, *pluginDir, *readme, *section, *out); err != nil {
@@ -63,7 +63,7 @@ func draw(vaultBin, pluginDir, readme, section, out string) error {
 	return nil
 }
 
-// commands are the indented block of a section that begins with a comment, line by line.
+// commands returns the lines of the indented block that begins with a comment.
 func commands(text, section string) []string {
 	_, text, _ = strings.Cut(text, "\n## "+section+"\n")
 	text, _, _ = strings.Cut(text, "\n## ")
@@ -84,15 +84,15 @@ func commands(text, section string) []string {
 	return lines
 }
 
-// record runs the commands one after the other in an empty folder, with vault on the
-// path, and returns what a terminal shows.
+// record runs the commands in order in an empty folder, with vault on the PATH, and returns
+// what a terminal shows.
 func record(vault *devvault.Server, vaultBin string, lines []string) ([]string, error) {
 	dir, err := os.MkdirTemp("", "clanmeeting-picture-")
 	if err != nil {
 		return nil, fmt.Errorf("making a folder for the commands: %w", err)
 	}
 	defer os.RemoveAll(dir)
-	// Whatever the binary is called.
+	// The binary may have another name.
 	if err := os.Symlink(vaultBin, filepath.Join(dir, "vault")); err != nil {
 		return nil, fmt.Errorf("putting Vault on the path: %w", err)
 	}
@@ -121,7 +121,7 @@ func record(vault *devvault.Server, vaultBin string, lines []string) ([]string, 
 
 const columns = 104 // of the terminal
 
-// shown is a line of a terminal, cut to its width, as text of an SVG.
+// shown returns a terminal's line, cut to its width, as SVG text.
 func shown(line string) string {
 	if characters := []rune(line); len(characters) > columns {
 		line = string(characters[:columns-1]) + "…"

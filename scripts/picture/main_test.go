@@ -11,8 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The README's picture shows the README's commands: where it does not, make picture
-// draws it anew.
+// The README's picture shows the README's commands. If it does not, run make picture.
 func TestPictureIsOfTheREADME(t *testing.T) {
 	readme, err := os.ReadFile("../../README.md")
 	require.NoError(t, err)

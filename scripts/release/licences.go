@@ -20,7 +20,7 @@ var noticeFiles = regexp.MustCompile(`^(?i)(licen[cs]e|copying|notice|patents)([
 
 // writeLicences writes the licences and notices of all that is linked into the binary:
 // those of the MIT, BSD and Apache kinds ask for that.
-func writeLicences(ctx context.Context, file, source string, info *buildinfo.BuildInfo) error {
+func writeLicences(ctx context.Context, file, source string, info *buildinfo.BuildInfo, libraries []library) error {
 	args := []string{"list", "-m", "-f", "{{.Path}}\t{{.Dir}}"}
 	for _, dep := range info.Deps {
 		args = append(args, dep.Path)
@@ -41,6 +41,11 @@ func writeLicences(ctx context.Context, file, source string, info *buildinfo.Bui
 	for line := range strings.Lines(modules) {
 		path, dir, _ := strings.Cut(strings.TrimSpace(line), "\t")
 		if err := addLicences(&out, path, dir); err != nil {
+			return err
+		}
+	}
+	for _, l := range libraries {
+		if err := l.writeLicences(&out); err != nil {
 			return err
 		}
 	}

@@ -19,6 +19,7 @@ import (
 	"regexp"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -40,7 +41,8 @@ func repository(t *testing.T, name string) string {
 	for _, folder := range []string{"backend", "cmd"} {
 		require.NoError(t, os.CopyFS(filepath.Join(dir, folder), os.DirFS("../../"+folder)))
 	}
-	for _, file := range []string{".gitignore", "CHANGELOG.md", "LICENSE", "README.md", "go.mod", "go.sum"} {
+	require.NoError(t, os.Mkdir(filepath.Join(dir, "scripts"), 0o700))
+	for _, file := range []string{".gitignore", "CHANGELOG.md", "LICENSE", "README.md", "go.mod", "go.sum", "scripts/build.sh"} {
 		require.NoError(t, copyFile("../../"+file, filepath.Join(dir, file)))
 	}
 	commitAll(t, dir)
@@ -84,11 +86,27 @@ func tree(t *testing.T, dir string) map[string][]byte {
 	return files
 }
 
-func TestRelease(t *testing.T) {
-	built := []target{{runtime.GOOS, runtime.GOARCH}}
+// toBuild are the targets of this machine, or all. OpenSSL needs packages that not every
+// developer has; elsewhere they must be there.
+func toBuild(t *testing.T) []target {
+	t.Helper()
 	if *all {
-		built = targets
+		return targets
 	}
+	built := []target{{runtime.GOOS, runtime.GOARCH, pureGo}}
+	withOpenSSL := target{runtime.GOOS, runtime.GOARCH, openSSL}
+	if !slices.Contains(targets, withOpenSSL) {
+		return built
+	}
+	if _, err := withOpenSSL.libraries(t.Context()); err != nil && os.Getenv("CI") == "" {
+		t.Logf("not built: %s: %v", withOpenSSL, err)
+		return built
+	}
+	return append(built, withOpenSSL)
+}
+
+func TestRelease(t *testing.T) {
+	built := toBuild(t)
 	one, two := repository(t, "a"), repository(t, "another/folder")
 	require.NoError(t, run(t.Context(), one, testVersion, built))
 
@@ -97,6 +115,9 @@ func TestRelease(t *testing.T) {
 	t.Setenv("GOAMD64", "v3")
 	t.Setenv("GOEXPERIMENT", "arenas")
 	t.Setenv("GOFIPS140", "v1.0.0")
+	t.Setenv("CC", "clang")
+	t.Setenv("CGO_CFLAGS", "-O0")
+	t.Setenv("CGO_LDFLAGS", "-lz")
 	git(t, two, "tag", "v1.9.9")
 	if *all {
 		t.Setenv("GOCACHE", t.TempDir())
@@ -114,7 +135,7 @@ func TestRelease(t *testing.T) {
 
 	var lines []string
 	for _, b := range built {
-		base := fmt.Sprintf("%s_1.2.3-rc.1_%s_%s", plugin, b.os, b.arch)
+		base := fmt.Sprintf("%s_1.2.3-rc.1_%s", plugin, b)
 		binary := base + "/" + plugin
 		if b.os == "windows" {
 			binary += ".exe"
@@ -122,17 +143,25 @@ func TestRelease(t *testing.T) {
 		for _, name := range []string{base + ".zip", base + ".cdx.json", binary} {
 			lines = append(lines, fmt.Sprintf("%x  %s\n", sha256.Sum256(files[name]), name))
 		}
+		libraries, err := b.libraries(t.Context())
+		require.NoError(t, err)
 		testArchive(t, files, base, filepath.Base(binary))
-		sbom := testSBOM(t, filepath.Join(one, "dist", binary), files[base+".cdx.json"])
+		sbom := testSBOM(t, filepath.Join(one, "dist", binary), files[base+".cdx.json"], libraries)
 		testLicences(t, files[base+"/LICENSES-THIRD-PARTY.txt"], sbom)
 		if b.os == "linux" {
 			testStatic(t, files[binary])
 		}
+		require.Equal(t, b.signer == openSSL, bytes.Contains(files[binary], []byte("\x00EVP_PKEY_sign\x00")), "%s: libcrypto", b)
 		if b.os == runtime.GOOS && b.arch == runtime.GOARCH {
 			out, err := exec.Command(filepath.Join(one, "dist", binary), "-version").CombinedOutput()
 			require.NoError(t, err)
-			require.Equal(t, fmt.Sprintf("%s %s (commit %s, %s, %s/%s)\n", plugin, testVersion,
-				git(t, one, "rev-parse", "HEAD"), runtime.Version(), b.os, b.arch), string(out))
+			signs := "Go " + runtime.Version()[len("go"):]
+			if b.signer == openSSL {
+				upstream, _, _ := strings.Cut(libraries[0].version, "-")
+				signs = "OpenSSL " + upstream + " .+"
+			}
+			require.Regexp(t, fmt.Sprintf(`^%s %s \(commit %s, %s, %s/%s, signs with %s\)\n$`, plugin, testVersion,
+				git(t, one, "rev-parse", "HEAD"), runtime.Version(), b.os, b.arch, signs), string(out))
 		}
 	}
 	require.Equal(t, strings.Join(lines, ""), string(files[plugin+"_1.2.3-rc.1_SHA256SUMS"]))
@@ -167,7 +196,7 @@ func testLicences(t *testing.T, licences []byte, sbom bom) {
 		if name == "stdlib" {
 			name = "Go and its standard library"
 		}
-		require.Regexp(t, `(?mi)^===== `+regexp.QuoteMeta(name)+`: licen[cs]e\S* =====\n\n.+`, string(licences))
+		require.Regexp(t, `(?mi)^===== `+regexp.QuoteMeta(name)+`: licen[cs]e\S*(, \S+)? =====\n\n.+`, string(licences))
 	}
 	home, err := os.UserHomeDir()
 	require.NoError(t, err)
@@ -175,7 +204,7 @@ func testLicences(t *testing.T, licences []byte, sbom bom) {
 }
 
 // testSBOM checks the list against what the Go command reads from the binary.
-func testSBOM(t *testing.T, binary string, raw []byte) bom {
+func testSBOM(t *testing.T, binary string, raw []byte, libraries []library) bom {
 	t.Helper()
 	var sbom bom
 	decoder := json.NewDecoder(bytes.NewReader(raw))
@@ -196,6 +225,9 @@ func testSBOM(t *testing.T, binary string, raw []byte) bom {
 		}
 	}
 	require.Greater(t, len(want), 10)
+	for _, l := range libraries {
+		want[l.name] = l.version
+	}
 	require.Equal(t, want, listed)
 	require.Equal(t, testVersion, sbom.Metadata.Component.Version)
 	require.Equal(t, commitDate, sbom.Metadata.Timestamp.Format(time.RFC3339))
@@ -213,7 +245,7 @@ func testStatic(t *testing.T, raw []byte) {
 	}
 }
 
-func TestSBOMNamesTheReplacement(t *testing.T) {
+func TestSBOM(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "bom")
 	require.NoError(t, writeSBOM(file, &debug.BuildInfo{
 		GoVersion: "go1.26.8",
@@ -222,13 +254,14 @@ func TestSBOMNamesTheReplacement(t *testing.T) {
 			{Path: "example.com/A", Version: "v2.0.0+incompatible"},
 			{Path: "example.com/b", Version: "v1.0.0", Replace: &debug.Module{Path: "example.com/c", Version: "v1.1.0"}},
 		},
-	}, testVersion, time.Time{}))
+	}, []library{{name: "openssl", version: "3.0.1+b-1", purl: "pkg:deb/debian/libssl-dev@3.0.1%2Bb-1?arch=amd64"}}, testVersion, time.Time{}))
 	var sbom bom
 	require.NoError(t, json.Unmarshal(read(t, file), &sbom))
 	require.Equal(t, []module{
 		{"library", "pkg:golang/stdlib@1.26.8", "stdlib", "1.26.8", "pkg:golang/stdlib@1.26.8"},
 		{"library", "pkg:golang/example.com/a@v2.0.0%2Bincompatible", "example.com/A", "v2.0.0+incompatible", "pkg:golang/example.com/a@v2.0.0%2Bincompatible"},
 		{"library", "pkg:golang/example.com/c@v1.1.0", "example.com/c", "v1.1.0", "pkg:golang/example.com/c@v1.1.0"},
+		{"library", "pkg:deb/debian/libssl-dev@3.0.1%2Bb-1?arch=amd64", "openssl", "3.0.1+b-1", "pkg:deb/debian/libssl-dev@3.0.1%2Bb-1?arch=amd64"},
 	}, sbom.Components)
 }
 
@@ -252,4 +285,47 @@ func TestRefused(t *testing.T) {
 	git(t, repo, "checkout", "--quiet", "file")
 	require.NoError(t, os.WriteFile(filepath.Join(repo, "new"), nil, 0o600))
 	require.ErrorContains(t, run(t.Context(), repo, testVersion, nil), "?? new")
+}
+
+func TestOnly(t *testing.T) {
+	builds, err := only("")
+	require.NoError(t, err)
+	require.Equal(t, targets, builds)
+	for _, signer := range []string{pureGo, openSSL} {
+		builds, err := only(signer)
+		require.NoError(t, err)
+		require.NotEmpty(t, builds)
+		for _, b := range targets {
+			require.Equal(t, b.signer == signer, slices.Contains(builds, b), b)
+		}
+	}
+	_, err = only("boring")
+	require.ErrorContains(t, err, `"boring" is no signer: SIGNER=go, SIGNER=openssl`)
+}
+
+// Without a compiler, and with one that does not find the library, one line says what to
+// install, before anything is built.
+func TestMissingPackages(t *testing.T) {
+	bin := t.TempDir()
+	t.Setenv("PATH", bin)
+	other := map[string]string{"amd64": "arm64", "arm64": "amd64"}[runtime.GOARCH]
+	if other == "" {
+		t.Skip("no OpenSSL builds are made on this architecture")
+	}
+	missing := func(arch, packages string) {
+		t.Helper()
+		b := target{"linux", arch, openSSL}
+		err := run(t.Context(), t.TempDir(), testVersion, []target{{"linux", arch, pureGo}, b})
+		require.EqualError(t, err, b.String()+": libcrypto is missing: "+packages)
+	}
+	here := "apt-get install gcc libc6-dev libssl-dev"
+	there := fmt.Sprintf("dpkg --add-architecture %[1]s && apt-get update && apt-get install gcc-%[2]s-linux-gnu libc6-dev-%[1]s-cross libssl-dev:%[1]s",
+		other, map[string]string{"amd64": "x86-64", "arm64": "aarch64"}[other])
+	missing(runtime.GOARCH, here)
+	missing(other, there)
+	for _, triple := range triples {
+		require.NoError(t, os.WriteFile(filepath.Join(bin, triple+"-gcc"), []byte("#!/bin/sh\necho libcrypto.a\n"), 0o700)) //nolint:gosec // G306: to be run
+	}
+	missing(runtime.GOARCH, here)
+	missing(other, there)
 }

@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// bom is as much of CycloneDX 1.6 as a Go binary can tell of itself: the modules that
-// are in it, as "go version -m" lists them, and the standard library.
+// bom is the part of CycloneDX 1.6 that we know of a plugin: the modules in it, as
+// "go version -m" lists them, the standard library, and the C libraries, if any.
 type bom struct {
 	Schema      string    `json:"$schema"`
 	Format      string    `json:"bomFormat"`
@@ -50,7 +50,7 @@ func newModule(kind, path, version string) module {
 }
 
 // writeSBOM has the date of the commit, lest two builds differ by their time.
-func writeSBOM(file string, info *buildinfo.BuildInfo, version string, date time.Time) error {
+func writeSBOM(file string, info *buildinfo.BuildInfo, libraries []library, version string, date time.Time) error {
 	main := newModule("application", info.Main.Path, version)
 	// The name and the version by which databases of vulnerabilities know it.
 	modules := []module{newModule("library", "stdlib", strings.TrimPrefix(info.GoVersion, "go"))}
@@ -59,6 +59,9 @@ func writeSBOM(file string, info *buildinfo.BuildInfo, version string, date time
 			dep = dep.Replace
 		}
 		modules = append(modules, newModule("library", dep.Path, dep.Version))
+	}
+	for _, l := range libraries {
+		modules = append(modules, module{"library", l.purl, l.name, l.version, l.purl})
 	}
 	refs := make([]string, len(modules))
 	for i, m := range modules {

@@ -67,6 +67,7 @@ func TestSign(t *testing.T) {
 // what others find under the version's tag.
 func TestKeyIsNotForTheBuild(t *testing.T) {
 	repo := repository(t, "a")
+	require.NoError(t, os.RemoveAll(filepath.Join(repo, "scripts")))
 	require.NoError(t, os.CopyFS(filepath.Join(repo, "scripts"), os.DirFS("..")))
 	require.NoError(t, copyFile("../../Makefile", filepath.Join(repo, "Makefile")))
 	seen := filepath.Join(t.TempDir(), "seen")
@@ -77,6 +78,8 @@ func TestKeyIsNotForTheBuild(t *testing.T) {
 	_, err := command(t.Context(), repo, env, "scripts/release.sh", "none")
 	require.ErrorContains(t, err, "this commit has no tag none")
 	git(t, repo, "tag", "none")
+	_, err = command(t.Context(), repo, env, "scripts/release.sh", "none", "openssl")
+	require.ErrorContains(t, err, "what is signed has all builds")
 	_, err = command(t.Context(), repo, env, "scripts/release.sh", "none")
 	require.ErrorContains(t, err, `"none" is no version`)
 	environment := string(read(t, seen))

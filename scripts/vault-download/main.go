@@ -4,9 +4,9 @@
 // Command vault-download downloads an official Vault binary from HashiCorp's release site
 // for scripts/vault.sh. HashiCorp's hc-install verifies the signature and the checksum.
 //
-// It ends with status 3 if the site can't be reached, and with 1 on any other failure. The
-// caller may look for a Vault elsewhere after a 3, and must stop after a 1: then something
-// is wrong with what the site sent.
+// It ends with status 3 if the site can't be reached, and with 1 on any other failure. After
+// a 3, the caller may get a Vault elsewhere. After a 1 it must stop, because the site sent
+// something wrong.
 package main
 
 import (

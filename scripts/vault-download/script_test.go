@@ -14,9 +14,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// checkout is what scripts/vault.sh needs of this repository, in a folder of its own. Its
-// go is the real one, except that it does not take minutes to build a Vault: it writes a
-// Vault that says "built".
+// checkout is a folder with the parts of this repository that scripts/vault.sh needs. Its
+// go command is the real one, but does not take minutes to build a Vault: it writes a script
+// that says "built".
 type checkout struct {
 	t   *testing.T
 	dir string
@@ -60,7 +60,7 @@ func (c checkout) write(name, content string) string {
 	return file
 }
 
-// run is vault.sh with VAULT=vault, and with more variables. It returns what it prints.
+// run runs vault.sh with VAULT=vault and more variables, and returns its output.
 func (c checkout) run(url, vault string, environ ...string) (stdout, stderr string, err error) {
 	c.t.Helper()
 	goTool, err := exec.LookPath("go")
@@ -77,7 +77,7 @@ func (c checkout) run(url, vault string, environ ...string) (stdout, stderr stri
 	return out.String(), said.String(), err
 }
 
-// requireTidy says that nothing stays in the cache but Vaults.
+// requireTidy checks that only Vaults remain in the cache.
 func (c checkout) requireTidy() {
 	c.t.Helper()
 	found, err := filepath.Glob(filepath.Join(c.dir, ".cache", "*"))
@@ -92,7 +92,7 @@ func (c checkout) requireTidy() {
 	}
 }
 
-// says is what the Vault prints whose path vault.sh has printed.
+// says returns the output of the Vault whose path vault.sh has printed.
 func (c checkout) says(stdout string) string {
 	c.t.Helper()
 	path := strings.TrimSuffix(stdout, "\n")
@@ -157,7 +157,7 @@ func TestScriptBuildsIfAsked(t *testing.T) {
 	require.Zero(t, r.requests(""))
 }
 
-// A wrong file is never replaced by a build: somebody should look at it.
+// A wrong file never leads to a build: somebody should look into it.
 func TestScriptFailsOnWrongDownloads(t *testing.T) {
 	for name, test := range map[string]struct {
 		spoil func(*release)
@@ -165,7 +165,7 @@ func TestScriptFailsOnWrongDownloads(t *testing.T) {
 	}{
 		"checksum":    {func(r *release) { r.files[archive] = append(r.files[archive], 0) }, "checksum does not match"},
 		"signature":   {func(r *release) { r.files[sumsSig] = signature(t, newSigner(t), r.files[sums]) }, "unable to verify checksums signature"},
-		"interrupted": {func(r *release) { r.breaksOff(100) }, "the download broke off"},
+		"interrupted": {func(r *release) { r.breaksOff(100) }, "the download was interrupted"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRelease(t)

@@ -22,26 +22,26 @@ import (
 )
 
 const (
-	// attempts is how often a download is begun that breaks off.
+	// attempts is how often to try a download that is interrupted.
 	attempts = 3
-	// wholeTimeout is for one attempt. The archive has some 160 MB; a connection that
-	// stands still ends much earlier, see [site.stall].
+	// wholeTimeout is for one attempt. The archive has some 160 MB. A connection that
+	// stalls ends much earlier, see [site.stall].
 	wholeTimeout = 30 * time.Minute
 )
 
 // site is a release site and how long to wait for it.
 type site struct {
 	url string // empty is HashiCorp's
-	key string // what signs its checksums, armored; empty is HashiCorp's
+	key string // the public key for its checksums, armored; empty is HashiCorp's
 
 	connect time.Duration // for a connection, name look-up included, and again for TLS
 	answer  time.Duration // from a request to its answer
-	stall   time.Duration // with no data in the middle of an answer
+	stall   time.Duration // without data in the middle of an answer
 
 	progress io.Writer
 }
 
-// newest is the newest version that the site has, without pre-releases and Vault
+// newest returns the newest version on the site, without pre-releases and Vault
 // Enterprise.
 func (s site) newest(ctx context.Context) (string, error) {
 	t := s.transport()
@@ -64,8 +64,8 @@ func (s site) newest(ctx context.Context) (string, error) {
 	return "v" + newest.String(), nil
 }
 
-// download puts the file vault of that version into dir, and returns its path. Only a file
-// that was verified, and that runs, gets there.
+// download puts the file vault of that version into dir, and returns its path. The file was
+// verified, and it runs.
 func (s site) download(ctx context.Context, name, dir string) (string, error) {
 	wanted, err := version.NewVersion(name)
 	if err != nil {
@@ -81,7 +81,7 @@ func (s site) download(ctx context.Context, name, dir string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	// The signature covers every release: a site could send an old one under a new name.
+	// All releases are signed: a site could send an old one under a new name.
 	got, err := product.Vault.GetVersion(ctx, file)
 	if err != nil {
 		return "", fmt.Errorf("the downloaded Vault does not run: %w", err)
@@ -91,12 +91,12 @@ func (s site) download(ctx context.Context, name, dir string) (string, error) {
 	}
 	target := filepath.Join(dir, filepath.Base(file))
 	if err := os.Rename(file, target); err != nil {
-		return "", fmt.Errorf("keeping the download: %w", err)
+		return "", fmt.Errorf("moving the downloaded file: %w", err)
 	}
 	return target, nil
 }
 
-// verified downloads until a download does not break off, and returns the unpacked file.
+// verified downloads, again if it is interrupted, and returns the unpacked file.
 func (s site) verified(ctx context.Context, wanted *version.Version, part string) (string, error) {
 	for attempt := 1; ; attempt++ {
 		file, err := s.once(ctx, wanted, part)
@@ -107,7 +107,7 @@ func (s site) verified(ctx context.Context, wanted *version.Version, part string
 		if attempt == attempts {
 			return "", fmt.Errorf("%w; %d attempts failed, try again or set VAULT_BIN", err, attempts)
 		}
-		fmt.Fprintf(s.progress, "  %v; once more\n", err)
+		fmt.Fprintf(s.progress, "  %v; trying again\n", err)
 	}
 }
 
@@ -126,8 +126,8 @@ func (s site) once(ctx context.Context, wanted *version.Version, part string) (s
 	return "", t.judge(ctx, restored(err, said.String()))
 }
 
-// restored is the error that hc-install 0.10.0 loses: where it removes the archive, it
-// overwrites the error with the result of that. Then the unpacked file is missing, and only
+// restored returns the error that hc-install 0.10.0 loses: when it removes the archive, it
+// overwrites the error with the result of that. The unpacked file is then missing, and only
 // hc-install's log has the reason.
 func restored(err error, said string) error {
 	if !errors.Is(err, fs.ErrNotExist) {

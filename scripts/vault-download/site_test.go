@@ -27,8 +27,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// release is a release site on loopback, laid out as HashiCorp's, with one version of a
-// Vault that is a shell script.
+// release is a release site on loopback, laid out like HashiCorp's, with one version. Its
+// Vault is a shell script.
 type release struct {
 	*httptest.Server
 
@@ -55,7 +55,7 @@ func newRelease(t *testing.T) *release {
 	return releaseOf(t, "Vault v1.21.2 (loopback)")
 }
 
-// releaseOf has a Vault that says that of itself.
+// releaseOf returns a release whose Vault prints that text as its version.
 func releaseOf(t *testing.T, said string) *release {
 	t.Helper()
 	r := &release{files: map[string][]byte{}, answers: map[string]http.HandlerFunc{}, asked: map[string]int{}}
@@ -105,10 +105,10 @@ func (r *release) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		w.Header().Set("Content-Type", "application/zip")
 	}
 	w.Header().Set("Content-Length", fmt.Sprint(len(content)))
-	_, _ = w.Write(content) // a client that went away is the client's matter
+	_, _ = w.Write(content) // fails if the client is gone
 }
 
-// requests is how often that path was asked for; empty is any.
+// requests returns how often that path was requested; empty means any path.
 func (r *release) requests(path string) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -122,7 +122,7 @@ func toJSON(t *testing.T, v any) []byte {
 	return raw
 }
 
-// zipped is an archive as HashiCorp's, stored without compression.
+// zipped returns an archive like HashiCorp's, without compression.
 func zipped(t *testing.T, vault string) []byte {
 	t.Helper()
 	var buf bytes.Buffer
@@ -161,8 +161,7 @@ func signature(t *testing.T, signer *openpgp.Entity, content []byte) []byte {
 	return buf.Bytes()
 }
 
-// breaksOff sends half of the archive, and the other half the given number of requests
-// later.
+// breaksOff interrupts the given number of requests halfway through the archive.
 func (r *release) breaksOff(requests int) {
 	r.answers[archive] = func(w http.ResponseWriter, _ *http.Request) {
 		content := r.files[archive]
@@ -171,11 +170,11 @@ func (r *release) breaksOff(requests int) {
 		if r.requests(archive) <= requests {
 			content = content[:len(content)/2]
 		}
-		_, _ = w.Write(content) // the server closes the connection if that was too little
+		_, _ = w.Write(content) // the server closes the connection if this is too short
 	}
 }
 
-// download runs the program. It returns what it printed, on both outputs.
+// download runs the program, and returns both outputs.
 func download(t *testing.T, url, key, dir string) (status int, stdout, stderr string) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "key.asc")
@@ -213,7 +212,7 @@ func TestProgress(t *testing.T) {
 	require.True(t, strings.HasSuffix(stderr, "  12 of 12 MB\n"), stderr)
 }
 
-// What the site sent is wrong: that is no reason to build quietly.
+// If the site sent something wrong, it must be reported, and nothing is built instead.
 func TestWrongDownloads(t *testing.T) {
 	for name, test := range map[string]struct {
 		spoil func(*testing.T, *release)
@@ -272,7 +271,7 @@ func TestWrongDownloads(t *testing.T) {
 	}
 }
 
-// HashiCorp's key is the one that counts where no other is named.
+// By default, HashiCorp's key is used.
 func TestDefaultKey(t *testing.T) {
 	r, dir := newRelease(t), t.TempDir()
 	var stdout, stderr bytes.Buffer
@@ -290,7 +289,7 @@ func TestInterruptedDownload(t *testing.T) {
 		status, stdout, stderr := download(t, r.URL, r.key, dir)
 		require.Zero(t, status, stderr)
 		require.Equal(t, filepath.Join(dir, "vault")+"\n", stdout)
-		require.Equal(t, attempts-1, strings.Count(stderr, "broke off"), stderr)
+		require.Equal(t, attempts-1, strings.Count(stderr, "was interrupted"), stderr)
 	})
 	t.Run("always", func(t *testing.T) {
 		r, dir := newRelease(t), t.TempDir()
@@ -298,7 +297,7 @@ func TestInterruptedDownload(t *testing.T) {
 		status, stdout, stderr := download(t, r.URL, r.key, dir)
 		require.Equal(t, statusFailed, status, stderr)
 		require.Empty(t, stdout)
-		require.Contains(t, stderr, "error: the download broke off: unexpected EOF; 3 attempts failed")
+		require.Contains(t, stderr, "error: the download was interrupted: unexpected EOF; 3 attempts failed")
 		require.Equal(t, attempts, r.requests(archive))
 		requireEmpty(t, dir)
 	})
@@ -312,7 +311,7 @@ func TestInterruptedDownload(t *testing.T) {
 		}
 		s := site{url: r.URL, key: r.key, connect: time.Minute, answer: time.Minute, stall: 200 * time.Millisecond, progress: t.Output()}
 		_, err := s.download(t.Context(), "v1.21.2", dir)
-		require.ErrorContains(t, err, "the download broke off: no data for 200ms; 3 attempts failed")
+		require.ErrorContains(t, err, "the download was interrupted: no data for 200ms; 3 attempts failed")
 		requireEmpty(t, dir)
 	})
 }
@@ -322,7 +321,7 @@ func TestUnreachable(t *testing.T) {
 	require.NoError(t, err)
 	nobody := "http://" + l.Addr().String()
 	require.NoError(t, l.Close())
-	tls := httptest.NewTLSServer(http.NotFoundHandler()) // with a certificate that nobody knows
+	tls := httptest.NewTLSServer(http.NotFoundHandler()) // with a self-signed certificate
 	t.Cleanup(tls.Close)
 	refusing := newRelease(t)
 	refusing.answers[folder+"index.json"] = func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusForbidden) }

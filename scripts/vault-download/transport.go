@@ -13,8 +13,7 @@ import (
 	"time"
 )
 
-// unreachableError says that the site gave no file to verify: no connection, no answer, or
-// an answer that refuses.
+// unreachableError means that the site sent no file: no connection, no answer, or a refusal.
 type unreachableError struct{ cause error }
 
 func (e *unreachableError) Error() string {
@@ -22,15 +21,15 @@ func (e *unreachableError) Error() string {
 }
 func (e *unreachableError) Unwrap() error { return e.cause }
 
-// interruptedError says that an answer ended before its end.
+// interruptedError means that an answer ended too early.
 type interruptedError struct{ cause error }
 
-func (e *interruptedError) Error() string { return "the download broke off: " + e.cause.Error() }
+func (e *interruptedError) Error() string { return "the download was interrupted: " + e.cause.Error() }
 func (e *interruptedError) Unwrap() error { return e.cause }
 
-// transport remembers what went wrong on the network, because the errors of hc-install
-// don't tell that from a wrong file. It serves one download, whose requests follow one
-// another.
+// transport remembers what went wrong on the network, because hc-install's errors don't
+// distinguish that from a wrong file. It is for the requests of one download, one after the
+// other.
 type transport struct {
 	site site
 	base http.RoundTripper
@@ -38,18 +37,18 @@ type transport struct {
 }
 
 func (s site) transport() *transport {
-	base := http.DefaultTransport.(*http.Transport).Clone() // with the proxy of the environment
+	base := http.DefaultTransport.(*http.Transport).Clone() // uses the environment's proxy
 	base.DialContext = (&net.Dialer{Timeout: s.connect}).DialContext
 	base.TLSHandshakeTimeout = s.connect
 	base.ResponseHeaderTimeout = s.answer
 	return &transport{site: s, base: base}
 }
 
-// client makes each request once: hc-install's own repeats one for half a minute, and
-// without a network that is a wait for nothing.
+// client makes each request once. hc-install's own client would retry for half a minute,
+// which is useless without a network.
 func (t *transport) client() *http.Client { return &http.Client{Transport: t} }
 
-// judge is what to report of an error of hc-install.
+// judge returns the error to report for an error of hc-install.
 func (t *transport) judge(ctx context.Context, err error) error {
 	switch {
 	case ctx.Err() != nil:
@@ -61,7 +60,7 @@ func (t *transport) judge(ctx context.Context, err error) error {
 	}
 }
 
-// RoundTrip gives answers whose body ends with an error if no data comes for too long.
+// RoundTrip returns answers whose body fails if no data arrives for too long.
 func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	ctx, cancel := context.WithCancelCause(req.Context())
 	resp, err := t.base.RoundTrip(req.WithContext(ctx))
@@ -88,7 +87,7 @@ type body struct {
 	ctx       context.Context
 	cancel    context.CancelCauseFunc
 	timer     *time.Timer
-	size      int64 // as announced; -1 if it was not
+	size      int64 // as announced; -1 if unknown
 	read      int64
 	shown     int64 // fifths
 }
@@ -106,7 +105,7 @@ func (b *body) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// show reports every fifth of what is large.
+// show reports the progress of a large download, every fifth of it.
 func (b *body) show(n int) {
 	const megabyte = 1_000_000
 	b.read += int64(n)

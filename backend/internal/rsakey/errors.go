@@ -69,6 +69,14 @@ var (
 	errMixed   = problem(Damaged, "is damaged: its parts are inconsistent and do not make an RSA key; use the file as you received it")
 )
 
+// A SignError means that a key could not be loaded or did not sign. Its text repeats
+// nothing of the library's error: that is Detail, for a log.
+type SignError struct{ Detail string }
+
+func (e *SignError) Error() string {
+	return "the signing library failed; the plugin's log has its error"
+}
+
 // errEncrypted names the command that takes a passphrase off a key of this form.
 func errEncrypted(command string) *InputError {
 	return problem(Encrypted, "is encrypted; give a copy without passphrase, by %s, and delete the copy afterwards", command)

@@ -20,8 +20,12 @@ func ExampleParse() {
 	if err != nil {
 		panic(err)
 	}
+	signer, err := key.Signer()
+	if err != nil {
+		panic(err)
+	}
 	message := []byte("header.claims")
-	signature, err := key.Sign(message)
+	signature, err := signer.Sign(message)
 	fmt.Println(key.Public().Bits, len(signature), err, key.Public().Verify(message, signature))
 
 	_, err = rsakey.Parse("-----BEGIN PUBLIC KEY-----\n-----END PUBLIC KEY-----\n")

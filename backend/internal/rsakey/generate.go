@@ -22,7 +22,7 @@ func Generate(ctx context.Context, bits int) (*PrivateKey, error) {
 	if err != nil {
 		return nil, fmt.Errorf("generating a key: %w", err)
 	}
-	return k.tried()
+	return k, k.try()
 }
 
 // exponent is the public exponent of generated keys, as of everybody else's.

@@ -23,7 +23,8 @@ const maxLength = 32 << 10
 
 // Parse reads a private key from a PEM in any of the forms in which the vendor's
 // cm-api-key.pem arrives: PKCS#1, PKCS#8 or OpenSSH. What tools and copying are
-// known to do to a PEM is mended. The error is an [*InputError].
+// known to do to a PEM is mended. The error is an [*InputError], or a [*SignError] if the
+// key seems to be right and yet does not sign.
 func Parse(input string) (*PrivateKey, error) {
 	block, err := decodePEM(input)
 	if err != nil {
@@ -35,11 +36,13 @@ func Parse(input string) (*PrivateKey, error) {
 	}
 	k, err := newPrivateKey(key)
 	if err == nil {
-		k, err = k.tried()
+		err = k.try()
 	}
-	switch mistake := new(InputError); {
-	case err == nil, errors.As(err, &mistake):
-		return k, err
+	switch mistake, fault := new(InputError), new(SignError); {
+	case err == nil:
+		return k, nil
+	case errors.As(err, &mistake), errors.As(err, &fault):
+		return nil, err
 	// The standard library's error has no type. Two primes too close to each other
 	// and a private exponent too small are all that it calls so here.
 	case strings.Contains(err.Error(), "too small"):

@@ -4,7 +4,11 @@
 // Package rsakey holds a private RSA key for RS256 signatures. [Parse] reads one
 // from a PEM, and [Generate] makes one; both try the key before they return it.
 // [Decode] reads the form in which [PrivateKey.Encode] stored one. If a [PrivateKey]
-// exists, it has 2048 to 8192 bits, and its numbers belong together.
+// exists, it has 2048 to 8192 bits, and its numbers belong together. A [Signer] signs
+// with it.
+//
+// Signatures are made by Go's crypto/rsa or, in a build with the tag openssl, by
+// OpenSSL. Everything else, including verification, is Go's in both builds.
 //
 // The private half leaves a PrivateKey only through Encode.
 package rsakey
@@ -52,20 +56,6 @@ func newPrivateKey(key *rsa.PrivateKey) (*PrivateKey, error) {
 	return &PrivateKey{key: key, public: public}, nil
 }
 
-// tried returns the key if it signs.
-func (k *PrivateKey) tried() (*PrivateKey, error) { return k, try(k.Sign, k.public) }
-
-// try signs a sample and verifies the signature. The standard library's validation
-// does not notice factors that are not prime; this does.
-func try(sign func(message []byte) ([]byte, error), public *PublicKey) error {
-	sample := []byte("sample")
-	signature, err := sign(sample)
-	if err != nil {
-		return err
-	}
-	return public.Verify(sample, signature)
-}
-
 // Decode reads a key as [PrivateKey.Encode] wrote it.
 func Decode(pkcs8 []byte) (*PrivateKey, error) {
 	parsed, err := x509.ParsePKCS8PrivateKey(pkcs8)
@@ -94,12 +84,6 @@ func (k *PrivateKey) Encode() ([]byte, error) {
 
 // Public returns the public half.
 func (k *PrivateKey) Public() *PublicKey { return k.public }
-
-// Sign signs a message with RS256: RFC 7518, section 3.3.
-func (k *PrivateKey) Sign(message []byte) ([]byte, error) {
-	sum := sha256.Sum256(message)
-	return rsa.SignPKCS1v15(nil, k.key, crypto.SHA256, sum[:])
-}
 
 // A PublicKey is the public half of a key. It never changes.
 type PublicKey struct {
@@ -130,8 +114,11 @@ func newPublicKey(key *rsa.PublicKey) (*PublicKey, error) {
 // Verify returns nil if the signature is an RS256 signature of the message by this
 // key.
 func (k *PublicKey) Verify(message, signature []byte) error {
-	sum := sha256.Sum256(message)
-	return rsa.VerifyPKCS1v15(k.key, crypto.SHA256, sum[:], signature)
+	return k.verify(sha256.Sum256(message), signature)
+}
+
+func (k *PublicKey) verify(digest [sha256.Size]byte, signature []byte) error {
+	return rsa.VerifyPKCS1v15(k.key, crypto.SHA256, digest[:], signature)
 }
 
 // Equal reports whether both are the same key.

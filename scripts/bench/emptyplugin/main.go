@@ -1,9 +1,9 @@
 // Copyright (c) The vault-plugin-secrets-clanmeeting authors
 // SPDX-License-Identifier: MPL-2.0
 
-// Emptyplugin is a secrets engine that does nothing, or nothing but one RS256
-// signature: the benchmark takes from it what a call of an external plugin costs
-// before anything is done in it, and the least that one which signs can cost.
+// Emptyplugin is a secrets engine that does nothing, or only one RS256 signature. The
+// benchmark measures with it what a call of an external plugin costs by itself, and what
+// a call costs at least if the plugin signs.
 package main
 
 import (

@@ -1,4 +1,4 @@
 #!/bin/sh
-# In place of examples/agent/desk.sh, which keeps the token to itself.
+# Replaces examples/agent/desk.sh, which does not print the token.
 echo "$CLANMEETING_TOKEN"
 exec tail -f /dev/null

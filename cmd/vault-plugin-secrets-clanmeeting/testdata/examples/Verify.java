@@ -14,7 +14,7 @@ import java.time.Instant;
 import java.util.Base64;
 
 /**
- * verify PUBLIC_KEY_FILE TOKEN CONSUMER_ID ROOM: as a meeting server would, by java.security.
+ * verify PUBLIC_KEY_FILE TOKEN CONSUMER_ID ROOM: as a meeting server would, with java.security.
  *
  * <p>sign PRIVATE_KEY_FILE CONSUMER_ID ROOM NBF EXP: the token of the vendor's snippet, with
  * the typ that it leaves out and an aud that is a string.

@@ -1,9 +1,9 @@
 // Copyright (c) The vault-plugin-secrets-clanmeeting authors
 // SPDX-License-Identifier: MPL-2.0
 
-// verify PUBLIC_KEY_FILE TOKEN CONSUMER_ID ROOM: as a meeting server would, by jsonwebtoken.
-// sign PRIVATE_KEY_FILE CONSUMER_ID ROOM NBF EXP: the token of the vendor's snippet, but
-// for the iat that jsonwebtoken adds unasked.
+// verify PUBLIC_KEY_FILE TOKEN CONSUMER_ID ROOM: as a meeting server would, with jsonwebtoken.
+// sign PRIVATE_KEY_FILE CONSUMER_ID ROOM NBF EXP: the token of the vendor's snippet, without
+// the iat that jsonwebtoken adds by itself.
 const fs = require('fs');
 const jwt = require('jsonwebtoken');
 

@@ -3,7 +3,7 @@
 // Copyright (c) The vault-plugin-secrets-clanmeeting authors
 // SPDX-License-Identifier: MPL-2.0
 
-// verify PUBLIC_KEY_FILE TOKEN CONSUMER_ID ROOM: as a meeting server would, by openssl_verify.
+// verify PUBLIC_KEY_FILE TOKEN CONSUMER_ID ROOM: as a meeting server would, with openssl_verify.
 // sign PRIVATE_KEY_FILE CONSUMER_ID ROOM NBF EXP: the token of the vendor's snippet, with a
 // context that is an object.
 

@@ -3,7 +3,7 @@
 # Copyright (c) The vault-plugin-secrets-clanmeeting authors
 # SPDX-License-Identifier: MPL-2.0
 
-# verify PUBLIC_KEY_FILE TOKEN CONSUMER_ID ROOM: as a meeting server would, by ruby-jwt.
+# verify PUBLIC_KEY_FILE TOKEN CONSUMER_ID ROOM: as a meeting server would, with ruby-jwt.
 # sign PRIVATE_KEY_FILE CONSUMER_ID ROOM NBF EXP: the token of the vendor's snippet, with
 # the typ that it leaves out.
 

@@ -1,0 +1,16 @@
+// Copyright (c) The vault-plugin-secrets-clanmeeting authors
+// SPDX-License-Identifier: MPL-2.0
+
+//go:build !openssl
+
+package rsakey
+
+import (
+	"crypto/rsa"
+	"runtime"
+)
+
+// Library names what signs, with its version.
+func Library() string { return "Go " + runtime.Version()[len("go"):] }
+
+func loadSigner(key *rsa.PrivateKey) (digestSigner, error) { return goSigner{key}, nil }

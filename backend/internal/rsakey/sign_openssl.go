@@ -1,0 +1,115 @@
+// Copyright (c) The vault-plugin-secrets-clanmeeting authors
+// SPDX-License-Identifier: MPL-2.0
+
+//go:build openssl
+
+package rsakey
+
+/*
+#cgo LDFLAGS: -lcrypto
+
+#include <openssl/crypto.h>
+#include <openssl/err.h>
+#include <openssl/evp.h>
+#include <openssl/rsa.h>
+
+// The machine's openssl.cnf is not read: it could name libraries to load.
+static int start(void) {
+	return OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG, NULL);
+}
+
+// OpenSSL keeps errors by thread, and a goroutine may change threads between two calls
+// into C. So each function below takes its own error off the thread's list and returns
+// it; 0 is none.
+static unsigned long take_error(void) {
+	unsigned long error = ERR_peek_last_error();
+	ERR_clear_error();
+	return error != 0 ? error : ERR_R_INTERNAL_ERROR;
+}
+
+static unsigned long load(EVP_PKEY **key, const unsigned char *der, long length) {
+	*key = d2i_PrivateKey(EVP_PKEY_RSA, NULL, &der, length);
+	return *key != NULL ? 0 : take_error();
+}
+
+static unsigned long sign(EVP_PKEY *key, const unsigned char *digest, size_t digest_length,
+		unsigned char *signature, size_t *length) {
+	EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new(key, NULL);
+	int ok = ctx != NULL &&
+		EVP_PKEY_sign_init(ctx) > 0 &&
+		EVP_PKEY_CTX_set_rsa_padding(ctx, RSA_PKCS1_PADDING) > 0 &&
+		EVP_PKEY_CTX_set_signature_md(ctx, EVP_sha256()) > 0 &&
+		EVP_PKEY_sign(ctx, signature, length, digest, digest_length) > 0;
+	unsigned long error = ok ? 0 : take_error();
+	EVP_PKEY_CTX_free(ctx);
+	return error;
+}
+*/
+import "C"
+
+import (
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/x509"
+	"errors"
+	"runtime"
+	"sync"
+)
+
+// Library names what signs, with its version.
+func Library() string { return C.GoString(C.OpenSSL_version(C.OPENSSL_VERSION)) }
+
+// started is called before any other function of OpenSSL.
+var started = sync.OnceValue(func() error {
+	if C.start() != 1 {
+		return errors.New("OpenSSL does not start")
+	}
+	return nil
+})
+
+// slots limits how many threads are in OpenSSL. Go starts another thread for each call
+// into C that takes long, and ends the process at 10,000.
+var slots = sync.OnceValue(func() chan struct{} { return make(chan struct{}, runtime.GOMAXPROCS(0)) })
+
+// opensslError returns an error of OpenSSL's as a Go error; nil for 0.
+func opensslError(code C.ulong) error {
+	if code == 0 {
+		return nil
+	}
+	var text [256]C.char
+	C.ERR_error_string_n(code, &text[0], C.size_t(len(text)))
+	return errors.New(C.GoString(&text[0]))
+}
+
+// An opensslSigner has the key in memory that OpenSSL manages.
+type opensslSigner struct {
+	key  *C.EVP_PKEY
+	size int // bytes of a signature
+}
+
+func loadSigner(key *rsa.PrivateKey) (digestSigner, error) {
+	if err := started(); err != nil {
+		return nil, err
+	}
+	der := x509.MarshalPKCS1PrivateKey(key)
+	defer clear(der)
+	s := &opensslSigner{size: key.Size()}
+	if err := opensslError(C.load(&s.key, (*C.uchar)(&der[0]), C.long(len(der)))); err != nil {
+		return nil, err
+	}
+	runtime.AddCleanup(s, func(key *C.EVP_PKEY) { C.EVP_PKEY_free(key) }, s.key)
+	return s, compare(s, key)
+}
+
+func (s *opensslSigner) sign(digest [sha256.Size]byte) ([]byte, error) {
+	slots() <- struct{}{}
+	defer func() { <-slots() }()
+	signature := make([]byte, s.size)
+	length := C.size_t(len(signature))
+	err := opensslError(C.sign(s.key, (*C.uchar)(&digest[0]), sha256.Size, (*C.uchar)(&signature[0]), &length))
+	runtime.KeepAlive(s) // or its key could be freed during the call
+	if err != nil {
+		return nil, err
+	}
+	return signature[:length], nil
+}
