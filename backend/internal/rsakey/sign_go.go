@@ -8,9 +8,10 @@ package rsakey
 import (
 	"crypto/rsa"
 	"runtime"
+	"strings"
 )
 
 // Library names what signs, with its version.
-func Library() string { return "Go " + runtime.Version()[len("go"):] }
+func Library() string { return "Go " + strings.TrimPrefix(runtime.Version(), "go") }
 
 func loadSigner(key *rsa.PrivateKey) (digestSigner, error) { return goSigner{key}, nil }

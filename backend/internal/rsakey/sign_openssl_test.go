@@ -57,3 +57,15 @@ func TestOpenSSLErrors(t *testing.T) {
 	require.NoError(t, k.Public().Verify([]byte("message"), signature))
 	runtime.KeepAlive(s)
 }
+
+// When a key is loaded, a signature is compared with Go's. OpenSSL loads this key, and Go
+// does not sign with it.
+func TestOpenSSLIsCompared(t *testing.T) {
+	k, err := Parse(readFile(t, "accepted/pkcs1.pem"))
+	require.NoError(t, err)
+	even := *k.key
+	even.E = 2
+	_, err = (&PrivateKey{key: &even, public: k.public}).Signer()
+	fault := new(SignError)
+	require.ErrorAs(t, err, &fault)
+}
