@@ -229,13 +229,37 @@ func testStandbysForward(t *testing.T, c *testCluster) {
 		require.NoError(t, verifySignature(data["token"].(string), c.keys["1"]))
 		require.Equal(t, active.ID, c.answeredBy(n))
 	}
+	c.root().write(clusterMount+"/roles/support", map[string]any{"allowed_rooms": "support-*"})
+	c.requireEachNodeSigns("1")
+}
+
+// requireEachNodeSigns asks each node for the key that it signs with, by the commands of
+// docs/openbao.md.
+func (c *testCluster) requireEachNodeSigns(version string) {
+	c.t.Helper()
+	var addrs []string
+	var want strings.Builder
+	for _, n := range c.Nodes {
+		addrs = append(addrs, n.Addr)
+		fmt.Fprintf(&want, "%s signs with %s\n", n.Addr, version)
+	}
+	commands := indented(sections(c.t, "../../docs/openbao.md")["A deleted key can still sign"])
+	commands = strings.NewReplacer("n1 n2 n3", strings.Join(addrs, " "), "https://$node.example.com:8200", "$node").Replace(commands)
+	cli := c.Nodes[0].Command(c.t.Context(), c.RootToken)
+	shell := exec.CommandContext(c.t.Context(), "sh", "-ec", `bao() { VAULT_ADDR="$BAO_ADDR" '`+cli.Path+`' "$@"; }`+"\n"+commands)
+	shell.Env = cli.Env
+	out, err := shell.CombinedOutput()
+	require.NoError(c.t, err, "%s\n%s", commands, out)
+	require.Equal(c.t, want.String(), string(out))
 }
 
 // If standbys serve reads, a plugin runs on every node and signs what arrives there, except
 // requests that need a lease or write.
 func testStandbysServe(t *testing.T, c *testCluster) {
 	c.root().write(clusterMount+"/roles/leased", map[string]any{"allowed_rooms": "*", "generate_lease": true})
+	c.root().write(clusterMount+"/roles/support", map[string]any{"allowed_rooms": "support-*"})
 	time.Sleep(allowedLag)
+	c.requireEachNodeSigns("1")
 	for _, n := range c.Nodes {
 		require.Len(t, children(t, n.PID()), 1, "a node with its plugin")
 		require.Equal(t, n.ID, c.answeredBy(n))

@@ -52,7 +52,7 @@ func blocks(text string) []block {
 }
 
 // sections returns the parts of a document by their second-level headings.
-func sections(t *testing.T, file string) map[string]string {
+func sections(t testing.TB, file string) map[string]string {
 	t.Helper()
 	text, err := os.ReadFile(file)
 	require.NoError(t, err)
