@@ -46,7 +46,7 @@ func TestOpenSSLErrors(t *testing.T) {
 	require.NoError(t, err)
 	s, err := k.Signer()
 	require.NoError(t, err)
-	short := &Signer{&opensslSigner{key: s.library.(*opensslSigner).key, size: 8}}
+	short := &Signer{&opensslSigner{ctx: s.library.(*opensslSigner).ctx, size: 8}}
 	_, err = short.Sign([]byte("message"))
 	fault := new(SignError)
 	require.ErrorAs(t, err, &fault)
