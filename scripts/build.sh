@@ -24,15 +24,19 @@ openssl)
 	export CGO_ENABLED=1
 	cc=$(go env CC)
 	command -v "${cc%% *}" >/dev/null || fail "SIGNER=openssl needs the C compiler $cc; Debian and Ubuntu have it in ${compiler:-gcc}"
-	# The header, and the library for static linking.
-	echo '#include <openssl/evp.h>' | $cc -E - >/dev/null 2>&1 && [ "$($cc -print-file-name=libcrypto.a)" != libcrypto.a ] ||
-		fail "SIGNER=openssl needs OpenSSL's headers and libcrypto.a for $arch; Debian and Ubuntu have them in ${package:-libssl-dev}"
-	# netgo and osusergo: Go's own resolver and user lookup, which work in a static file.
-	tags=openssl,netgo,osusergo
 	# The linker warns of dlopen and getaddrinfo, in parts of libcrypto that nothing calls.
 	quiet=
 	echo 'int main(void) { return 0; }' | $cc -Wl,--no-warnings -x c - -o /dev/null 2>/dev/null && quiet=-Wl,--no-warnings
-	ldflags="$ldflags -linkmode external -extldflags '-static $quiet'"
+	# libcrypto.a needs other libraries if the distribution built it with compression.
+	program='#include <openssl/evp.h>
+		int main(void) { return EVP_PKEY_sign_init(EVP_PKEY_CTX_new(NULL, NULL)); }'
+	links() { echo "$program" | $cc -static -x c - -lcrypto "$@" -o /dev/null 2>/dev/null; }
+	libraries=
+	links || { links -lz -lzstd && libraries="-lz -lzstd"; } ||
+		fail "SIGNER=openssl needs OpenSSL's headers and libcrypto.a for $arch; Debian and Ubuntu have them in ${package:-libssl-dev} (Debian 13 also needs zlib1g-dev and libzstd-dev)"
+	# netgo and osusergo: Go's own resolver and user lookup, which work in a static file.
+	tags=openssl,netgo,osusergo
+	ldflags="$ldflags -linkmode external -extldflags '-static $quiet $libraries'"
 	;;
 *)
 	fail "SIGNER is openssl or empty"
