@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 )
 
@@ -17,17 +18,20 @@ import (
 // has it.
 type library struct {
 	name    string // openssl
-	licence string // its text in /usr/share/common-licenses: Apache-2.0
+	licence string // its text in /usr/share/common-licenses: Apache-2.0; empty if the package has it
 	pkg     string // libssl-dev
 	version string // of the package: 3.0.22-1~deb12u2
 	purl    string // pkg:deb/debian/libssl-dev@3.0.22-1~deb12u2?arch=amd64
 }
 
-// linked is what a static build with OpenSSL takes code from.
-var linked = []struct{ file, name, licence string }{
-	{"libcrypto.a", "openssl", "Apache-2.0"},
-	{"libc.a", "glibc", "LGPL-2.1"},
-	{"libgcc.a", "gcc", "GPL-3"}, // with an exception for what it compiles
+// linked is what a static build with OpenSSL takes code from. An entry with an option is
+// linked in where OpenSSL's own list of what it needs has that option.
+var linked = []struct{ file, name, licence, option string }{
+	{"libcrypto.a", "openssl", "Apache-2.0", ""},
+	{"libz.a", "zlib", "", "-lz"},
+	{"libzstd.a", "zstd", "", "-lzstd"},
+	{"libc.a", "glibc", "LGPL-2.1", ""},
+	{"libgcc.a", "gcc", "GPL-3", ""}, // with an exception for what it compiles
 }
 
 // triples are Debian's names of architectures, by Go's names. Compilers have them in their
@@ -58,7 +62,14 @@ func (t target) libraries(ctx context.Context) ([]library, error) {
 		return nil, nil
 	}
 	var libraries []library
+	needed, err := os.ReadFile(filepath.Join("/usr/lib", triples[t.arch], "pkgconfig", "libcrypto.pc"))
+	if err != nil {
+		return nil, fmt.Errorf("libcrypto is missing: %s", t.install())
+	}
 	for _, l := range linked {
+		if l.option != "" && !slices.Contains(strings.Fields(string(needed)), l.option) {
+			continue
+		}
 		file, err := command(ctx, "", nil, t.compiler(), "-print-file-name="+l.file)
 		file = strings.TrimSpace(file)
 		if err != nil || !filepath.IsAbs(file) {
@@ -77,9 +88,9 @@ func (t target) libraries(ctx context.Context) ([]library, error) {
 // install is the command that installs what the target needs.
 func (t target) install() string {
 	if t.arch == runtime.GOARCH {
-		return "apt-get install gcc libc6-dev libssl-dev"
+		return "apt-get install gcc libc6-dev libssl-dev zlib1g-dev libzstd-dev"
 	}
-	return fmt.Sprintf("dpkg --add-architecture %[1]s && apt-get update && apt-get install gcc-%[2]s libc6-dev-%[1]s-cross libssl-dev:%[1]s",
+	return fmt.Sprintf("dpkg --add-architecture %[1]s && apt-get update && apt-get install gcc-%[2]s libc6-dev-%[1]s-cross libssl-dev:%[1]s zlib1g-dev:%[1]s libzstd-dev:%[1]s",
 		t.arch, strings.ReplaceAll(triples[t.arch], "_", "-"))
 }
 
@@ -121,7 +132,11 @@ func packaged(ctx context.Context, file string) (library, error) {
 // writeLicences writes what the package says of its copyright, and the licence that it
 // refers to.
 func (l library) writeLicences(out *bytes.Buffer) error {
-	for _, file := range []string{"/usr/share/doc/" + l.pkg + "/copyright", "/usr/share/common-licenses/" + l.licence} {
+	files := []string{"/usr/share/doc/" + l.pkg + "/copyright"}
+	if l.licence != "" {
+		files = append(files, "/usr/share/common-licenses/"+l.licence)
+	}
+	for _, file := range files {
 		text, err := os.ReadFile(file)
 		if err != nil {
 			return fmt.Errorf("the licence of %s: %w", l.name, err)

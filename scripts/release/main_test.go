@@ -318,8 +318,8 @@ func TestMissingPackages(t *testing.T) {
 		err := run(t.Context(), t.TempDir(), testVersion, []target{{"linux", arch, pureGo}, b})
 		require.EqualError(t, err, b.String()+": libcrypto is missing: "+packages)
 	}
-	here := "apt-get install gcc libc6-dev libssl-dev"
-	there := fmt.Sprintf("dpkg --add-architecture %[1]s && apt-get update && apt-get install gcc-%[2]s-linux-gnu libc6-dev-%[1]s-cross libssl-dev:%[1]s",
+	here := "apt-get install gcc libc6-dev libssl-dev zlib1g-dev libzstd-dev"
+	there := fmt.Sprintf("dpkg --add-architecture %[1]s && apt-get update && apt-get install gcc-%[2]s-linux-gnu libc6-dev-%[1]s-cross libssl-dev:%[1]s zlib1g-dev:%[1]s libzstd-dev:%[1]s",
 		other, map[string]string{"amd64": "x86-64", "arm64": "aarch64"}[other])
 	missing(runtime.GOARCH, here)
 	missing(other, there)
