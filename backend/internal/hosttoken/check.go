@@ -15,7 +15,7 @@ import (
 	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/backend/internal/room"
 )
 
-// A Problem is why the server would refuse a token.
+// A Problem is a reason why the server would refuse a token.
 type Problem int
 
 // The problems that a token can have.
@@ -52,8 +52,8 @@ func malformed(format string, args ...any) error {
 	return refusal(Malformed, "malformed: "+format, args...)
 }
 
-// CheckHeader says why the server would not look at the signature. The error is a
-// [*RefusalError].
+// CheckHeader returns an error if the server would refuse the token before it checks the
+// signature. The error is a [*RefusalError].
 func (t *Token) CheckHeader(c Consumer) error {
 	switch {
 	case t.header["alg"] != jwt.SigningMethodRS256.Alg():
@@ -66,8 +66,8 @@ func (t *Token) CheckHeader(c Consumer) error {
 	return nil
 }
 
-// CheckClaims returns all that the server would find wrong with the claims at the time
-// now. An empty room stands for any. The errors are [*RefusalError]s.
+// CheckClaims returns every reason why the server would refuse the claims at the time now.
+// If wanted is empty, the room is not checked. The errors are [*RefusalError]s.
 func (t *Token) CheckClaims(c Consumer, wanted room.Name, now time.Time) []error {
 	var problems []error
 	for _, err := range []error{
@@ -85,8 +85,8 @@ func (t *Token) CheckClaims(c Consumer, wanted room.Name, now time.Time) []error
 	return problems
 }
 
-// checkTimes allows no leeway, as the server: not valid when now >= exp or now < nbf.
-// Like the server, it accepts a token without one of them.
+// checkTimes allows no leeway, like the server: a token is not valid if now >= exp or
+// now < nbf. Like the server, it accepts a token without exp or nbf.
 func (t *Token) checkTimes(now int64) error {
 	for _, name := range []string{"exp", "nbf"} {
 		value, ok := t.Claims[name]
@@ -106,8 +106,8 @@ func (t *Token) checkTimes(now int64) error {
 	return nil
 }
 
-// distance returns how far the second time lies after the first, in words. It may be more
-// than an int64 or a time.Duration holds.
+// distance returns the time between two times, in words. It may be more than an int64 or a
+// time.Duration can hold.
 func distance(from, to int64) string {
 	const century = 100 * 365 * 24 * 60 * 60
 	if to-century > from || to-century > to {
@@ -149,7 +149,7 @@ func (t *Token) checkContext() error {
 // manyDigits is a time in milliseconds: in seconds it would lie in the year 5138.
 const manyDigits = 100_000_000_000
 
-// Remarks returns what the server accepts, but its reader should know.
+// Remarks returns what the server accepts but a support engineer should know.
 func (t *Token) Remarks() []string {
 	var remarks []string
 	if _, ok := t.Claims["exp"]; !ok {
@@ -173,7 +173,7 @@ func numericDate(value any) (int64, error) {
 	return number.Int64()
 }
 
-// shown returns a member of a header or of claims as JSON, shortened for an error.
+// shown returns a member of an object as JSON, shortened for an error.
 func shown(object map[string]any, name string) string {
 	value, ok := object[name]
 	if !ok {

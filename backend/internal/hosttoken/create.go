@@ -1,9 +1,9 @@
 // Copyright (c) The vault-plugin-secrets-clanmeeting authors
 // SPDX-License-Identifier: MPL-2.0
 
-// Package hosttoken makes and judges host tokens: the JWTs with which Clan Meeting's
-// server lets somebody host a room. A [Creator] makes them, [Decode] reads one that
-// somebody presents, and the [Token] then says what the server would find wrong with it.
+// Package hosttoken creates and checks host tokens: the JWTs that let somebody host a room
+// on Clan Meeting's server. A [Creator] creates them. [Decode] parses one, and the methods
+// of [Token] say why the server would refuse it.
 package hosttoken
 
 import (
@@ -17,24 +17,25 @@ import (
 	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/backend/internal/rsakey"
 )
 
-// A Consumer is what the server knows a customer by. All its tokens share it.
+// A Consumer is how the server knows a customer. All tokens of a customer have these
+// values.
 type Consumer struct {
 	ID       string // the kid of the header, and the sub of the claims
 	Audience string
 	Issuer   string
 }
 
-// header is the JOSE header that the server asks for: it rejects a token without
-// typ, and finds the public key by kid.
+// header is the JOSE header that the server requires. It rejects a token without typ, and
+// finds the public key by kid.
 type header struct {
 	Algorithm string `json:"alg"`
 	KeyID     string `json:"kid"`
 	Type      string `json:"typ"`
 }
 
-// Claims are all the claims of a token, in the types that the server asks for: aud and
-// room one string each (it rejects an array), times in whole seconds since the epoch,
-// context an object, never null.
+// Claims are all claims of a token, with the types that the server requires: aud and room
+// are one string each (it rejects an array), times are whole seconds since the epoch, and
+// context is an object, never null.
 type Claims struct {
 	Audience   string    `json:"aud"`
 	Context    struct{}  `json:"context"`
@@ -45,7 +46,7 @@ type Claims struct {
 	Subject    string    `json:"sub"`
 }
 
-// Claims returns those of a token for the room, which is valid from notBefore until
+// Claims returns the claims of a token for the room. It is valid from notBefore until
 // expiration, both in seconds since the epoch.
 func (c Consumer) Claims(name room.Name, notBefore, expiration int64) Claims {
 	return Claims{
@@ -71,8 +72,8 @@ func (c Claims) Map() map[string]any {
 	}
 }
 
-// A Creator makes the tokens of one consumer with one key. It never changes, and may be
-// used by several goroutines.
+// A Creator creates the tokens of one consumer with one key. It is immutable, and several
+// goroutines may use it.
 type Creator struct {
 	consumer Consumer
 	key      *rsakey.Signer
@@ -81,7 +82,7 @@ type Creator struct {
 	header string
 }
 
-// NewCreator returns the creator of a consumer's tokens.
+// NewCreator returns a Creator. The error is that of encoding the header.
 func NewCreator(c Consumer, key *rsakey.Signer) (*Creator, error) {
 	first, err := encodeSegment(header{Algorithm: jwt.SigningMethodRS256.Alg(), KeyID: c.ID, Type: "JWT"})
 	if err != nil {

@@ -15,17 +15,16 @@ import (
 	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/backend/internal/rsakey"
 )
 
-// maxLength is ten times that of a token of the largest key.
+// maxLength is ten times the length of a token with the largest key.
 const maxLength = 32 << 10
 
-// maxNesting is far more than claims need, and far less than what JSON decoders refuse.
+// maxNesting is far more than claims need, and far less than JSON decoders allow.
 const maxNesting = 100
 
 // RFC 7515, section 7.1. The decoder of the standard library skips line breaks.
 var compactPattern = regexp.MustCompile(`^[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+$`)
 
-// A Token is a token that somebody presents. It is decoded, and nothing in it is
-// verified yet. It never changes.
+// A Token is a decoded token. Nothing in it is verified. It is immutable.
 type Token struct {
 	// Claims are the claims, true or not. Numbers are json.Number.
 	Claims map[string]any
@@ -35,7 +34,7 @@ type Token struct {
 	signature []byte
 }
 
-// Decode takes a token apart. The error is a [*RefusalError].
+// Decode parses a token. The error is a [*RefusalError].
 func Decode(token string) (*Token, error) {
 	if len(token) > maxLength || !compactPattern.MatchString(token) {
 		return nil, malformed("it must be three parts of base64url with dots between, like what follows jwt= in a meeting's link")
@@ -52,7 +51,7 @@ func Decode(token string) (*Token, error) {
 	if nesting(t.Claims) > maxNesting {
 		return nil, malformed("its claims are nested more than %d deep", maxNesting)
 	}
-	// Strict, or the last character could be changed without changing a byte.
+	// Strict: otherwise the last character could be changed without changing a byte.
 	if t.signature, err = base64.RawURLEncoding.Strict().DecodeString(parts[2]); err != nil {
 		return nil, malformed("its signature is not base64url")
 	}
@@ -78,7 +77,7 @@ func decodeSegment(segment string) (map[string]any, error) {
 	return object, nil
 }
 
-// nesting returns how many objects and lists deep a value of decoded JSON is.
+// nesting returns how deep the objects and lists of decoded JSON are nested.
 func nesting(value any) int {
 	deepest := 0
 	switch v := value.(type) {

@@ -10,33 +10,32 @@ import (
 	"unicode/utf8"
 )
 
-// MaxRuleLength is the most characters that the text of a rule may have, with its
-// directives.
+// MaxRuleLength is the maximum length of a rule in characters, including directives.
 const MaxRuleLength = 1024
 
-// Literal text of a rule: the alphabet of names, and "*".
+// literalPattern matches the literal text of a rule: the alphabet of names, and "*".
 var literalPattern = regexp.MustCompile(`^[A-Za-z0-9_*-]*$`)
 
-// The directives are those of Vault's templated policies, as far as each stands for
-// one text. OpenBao writes the ID of a group in a namespace with a dot in it.
+// directivePattern matches the directives of Vault's templated policies that stand for one
+// text. In OpenBao, the ID of a group in a namespace has a dot in it.
 var directivePattern = regexp.MustCompile(`^identity\.(` +
 	`entity\.(id|name|metadata\.[^{}]+|aliases\.[^.{}]+\.(id|name|metadata\.[^{}]+|custom_metadata\.[^{}]+))|` +
 	`groups\.(ids\.[^.{}]+(\.[^.{}]+)?|names\.[^.{}]+)\.(id|name|metadata\.[^{}]+))$`)
 
 // A Rule allows names. The zero value is not a rule.
 type Rule struct {
-	text      string // in lower case, but for directives
+	text      string // in lower case, except for directives
 	pieces    []piece
 	templated bool
 }
 
-// piece is literal text, or else a directive without its braces.
+// A piece is either literal text or a directive without its braces.
 type piece struct {
 	literal   string
 	directive string
 }
 
-// A Problem is what is wrong with the text of a rule.
+// A Problem says what is wrong with the text of a rule.
 type Problem int
 
 // The problems that the text of a rule can have.
@@ -63,8 +62,8 @@ func (e *RuleError) Error() string {
 	}
 }
 
-// ParseRule reads a rule, which may be a template if templates is set. Its error is
-// a [*RuleError].
+// ParseRule parses a rule. If templates is set, it may be a template. The error is a
+// [*RuleError].
 func ParseRule(text string, templates bool) (Rule, error) {
 	if isTooLong(text) {
 		return Rule{}, &RuleError{TooLong}
@@ -74,7 +73,7 @@ func ParseRule(text string, templates bool) (Rule, error) {
 	length := 0
 	for rest := text; rest != ""; {
 		before, after, found := strings.Cut(rest, "{{")
-		// Literal text that is longer than a name can't be part of one.
+		// Text that is longer than any name can't be part of one.
 		length += len(before)
 		if !literalPattern.MatchString(before) || length > maxNameLength {
 			return Rule{}, &RuleError{NotARule}
@@ -106,13 +105,13 @@ func ParseRule(text string, templates bool) (Rule, error) {
 
 func isTooLong(text string) bool { return utf8.RuneCountInString(text) > MaxRuleLength }
 
-// String is the text of the rule, in lower case but for its directives.
+// String returns the text of the rule, in lower case except for directives.
 func (r Rule) String() string { return r.text }
 
 // Templated reports whether the rule depends on the caller.
 func (r Rule) Templated() bool { return r.templated }
 
-// IsGlob reports whether the rule has a "*" of its own.
+// IsGlob reports whether the rule itself has a "*", not only a value.
 func (r Rule) IsGlob() bool {
 	for _, p := range r.pieces {
 		if strings.Contains(p.literal, "*") {
@@ -122,20 +121,19 @@ func (r Rule) IsGlob() bool {
 	return false
 }
 
-// Values returns what a directive, like identity.entity.name, stands for. If the
-// caller has no such value, its error is a [*NoValueError]; any other error is a
-// fault.
+// Values returns the caller's value for a directive, such as identity.entity.name. If the
+// caller has no such value, the error is a [*NoValueError]. Any other error is a fault.
 type Values func(directive string) (string, error)
 
-// A NoValueError means that a rule matches nothing for this caller. Reason says why
-// and what would help, and repeats nothing of the caller's values.
+// A NoValueError means that a rule matches nothing for this caller. Reason says why, and
+// what would help. It repeats none of the caller's values.
 type NoValueError struct{ Reason string }
 
 func (e *NoValueError) Error() string { return e.Reason }
 
-// Render puts the caller's values into the rule. A value is literal: it must be part
-// of a name, so it holds neither a "*" nor anything else that would mean something
-// in a rule. The error is that of values, or a [*NoValueError].
+// Render puts the caller's values into the rule. A value must consist of characters of a
+// name, so a "*" in it can't become part of the rule. The error is that of values, or a
+// [*NoValueError].
 func (r Rule) Render(values Values) (string, error) {
 	if !r.templated {
 		return r.text, nil
@@ -158,7 +156,7 @@ func (r Rule) Render(values Values) (string, error) {
 	return glob.String(), nil
 }
 
-// matches compares a name, whole, with a rendered rule.
+// matches compares a whole name with a rendered rule.
 func matches(glob, name string) bool {
 	head, rest, found := strings.Cut(glob, "*")
 	if !found {
@@ -170,7 +168,7 @@ func matches(glob, name string) bool {
 		if !more {
 			return strings.HasSuffix(name, part)
 		}
-		// The first place where a part fits leaves the most for the parts after it.
+		// Taking the first place where a part fits leaves the longest rest for the next parts.
 		_, name, found = strings.Cut(name, part)
 		rest = next
 	}

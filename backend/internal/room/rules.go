@@ -11,27 +11,27 @@ import (
 )
 
 const (
-	// MaxRules is the most rules that a list may have.
+	// MaxRules is the maximum number of rules in a list.
 	MaxRules = 2000
-	// MaxRulesLength is the most bytes that all rules of a list may have together.
+	// MaxRulesLength is the maximum size of all rules of a list together, in bytes.
 	MaxRulesLength = 128 << 10
 )
 
-// Rules is a list of rules, any of which allows a name. It never changes.
+// Rules is a list of rules. A name is allowed if one of them allows it. It is immutable.
 type Rules struct {
 	texts []string
 
-	// Rules that are one name are looked up; the others are tried one after the other.
+	// Rules that are plain names are looked up; the others are tried in order.
 	names  map[string]struct{}
 	others []Rule
 }
 
-// A ListError says why a list of rules is refused as a whole.
+// A ListError says what is wrong with a whole list of rules.
 type ListError struct{ text string }
 
 func (e *ListError) Error() string { return e.text }
 
-// An EntryError says which rule of a list is wrong, counted from 1, and why.
+// An EntryError says which rule of a list is wrong, counting from 1, and why.
 type EntryError struct {
 	Number int
 	Err    *RuleError
@@ -42,8 +42,8 @@ func (e *EntryError) Error() string { return fmt.Sprintf("entry %d is %s", e.Num
 // Unwrap returns the error of the rule.
 func (e *EntryError) Unwrap() error { return e.Err }
 
-// NewRules reads a list of rules, which may be templates if templates is set. Its
-// error is a [*ListError] or an [*EntryError].
+// NewRules parses a list of rules. If templates is set, they may be templates. The error
+// is a [*ListError] or an [*EntryError].
 func NewRules(texts []string, templates bool) (*Rules, error) {
 	if len(texts) > MaxRules {
 		return nil, &ListError{fmt.Sprintf("has %d entries; %d are allowed", len(texts), MaxRules)}
@@ -74,7 +74,7 @@ func NewRules(texts []string, templates bool) (*Rules, error) {
 	return r, nil
 }
 
-// Texts are the rules in their order, in lower case but for directives.
+// Texts returns the rules in their order, in lower case except for directives.
 func (r *Rules) Texts() []string { return r.texts }
 
 // Templated reports whether a rule depends on the caller.
@@ -87,7 +87,7 @@ func (r *Rules) Templated() bool {
 	return false
 }
 
-// Size is about how many bytes of memory the rules take.
+// Size returns about how many bytes of memory the rules use.
 func (r *Rules) Size() int {
 	const perRule, perPiece = 96, 32 // headers of strings and slices, and an entry of a map
 	size := perRule * len(r.texts)
@@ -100,15 +100,15 @@ func (r *Rules) Size() int {
 	return size
 }
 
-// A Matcher compares names with rules for one caller. Each template is rendered once,
-// when a name is first compared with it. It is for one goroutine.
+// A Matcher compares names with rules for one caller. It renders each template once, when
+// it first needs it. It is for one goroutine.
 type Matcher struct {
 	rules    *Rules
 	values   Values
 	rendered []rendering // of rules.others; nil until there is a template to render
 }
 
-// A rendering is what became of a template for the caller.
+// A rendering is a template with the values of the caller, or the error.
 type rendering struct {
 	done bool
 	glob string        // empty if the rule can match nothing
@@ -118,7 +118,7 @@ type rendering struct {
 // Matcher returns a matcher for a caller who has the given values.
 func (r *Rules) Matcher(values Values) *Matcher { return &Matcher{rules: r, values: values} }
 
-// An UnmetError is a template that matches nothing for the caller, and the reason.
+// An UnmetError means that a template matches nothing for the caller. It says why.
 type UnmetError struct {
 	Rule string
 	Err  *NoValueError
@@ -128,12 +128,12 @@ func (e *UnmetError) Error() string {
 	return fmt.Sprintf("the template %s matches nothing: %s", Shorten(e.Rule), e.Err)
 }
 
-// checkEvery is how many rules are tried between two looks at the context.
+// checkEvery is how many rules are tried before the context is checked again.
 const checkEvery = 64
 
-// Match returns the text of a rule that allows the name, empty if none does. Its
-// error then is an [*UnmetError] for the first template that the caller has no values
-// for, if there is one. Any other error is that of the context or of the values.
+// Match returns the text of a rule that allows the name, or an empty text. If no rule
+// does, and the caller lacks the values of a template, the error is an [*UnmetError] for
+// the first such template. Any other error is that of the context or of the values.
 func (m *Matcher) Match(ctx context.Context, name Name) (string, error) {
 	if _, ok := m.rules.names[string(name)]; ok {
 		return string(name), nil
@@ -164,7 +164,7 @@ func (m *Matcher) Match(ctx context.Context, name Name) (string, error) {
 	return "", unmet
 }
 
-// render renders a template the first time that it is needed. Its error is a fault.
+// render renders a template when it is first needed. The error is a fault.
 func (m *Matcher) render(i int) (rendering, error) {
 	if m.rendered == nil {
 		m.rendered = make([]rendering, len(m.rules.others))
@@ -177,7 +177,7 @@ func (m *Matcher) render(i int) (rendering, error) {
 	if !errors.As(err, &r.err) && err != nil {
 		return rendering{}, err
 	}
-	// Literal text that is longer than a name can't match one, and is not kept.
+	// Text that is longer than any name can't match one, and is not kept.
 	if len(glob)-strings.Count(glob, "*") <= maxNameLength {
 		r.glob = glob
 	}

@@ -5,7 +5,7 @@ package rsakey
 
 import "fmt"
 
-// A Problem is what is wrong with a private key that somebody gave.
+// A Problem says what is wrong with a private key in a request.
 type Problem int
 
 // The problems that an input can have. Each has a message of its own.
@@ -29,9 +29,9 @@ const (
 	Damaged              // not the content of a key, or not of one key
 )
 
-// An InputError says what is wrong with a private key that somebody gave, and what
-// would be right. Its text continues a sentence that begins with the name of the
-// input, and repeats nothing of the input.
+// An InputError says what is wrong with a private key in a request, and what would be
+// right. Its text continues a sentence that begins with the name of the field. It repeats
+// nothing of the input.
 type InputError struct {
 	Problem Problem
 
@@ -48,7 +48,7 @@ func errSize(bits int) *InputError {
 	return problem(WrongSize, "has %d bits; an RSA key of %d to %d bits is needed", bits, MinBits, MaxBits)
 }
 
-// The inputs that have no detail to tell.
+// The errors that need no details.
 var (
 	errEmpty   = problem(Empty, "is empty; give the content of cm-api-key.pem, as in private_key=@cm-api-key.pem")
 	errTooLong = problem(TooLong, "is longer than a PEM of an RSA key of %d bits can be; give the key's file alone, as in private_key=@cm-api-key.pem", MaxBits)
@@ -69,15 +69,15 @@ var (
 	errMixed   = problem(Damaged, "is damaged: its parts are inconsistent and do not make an RSA key; use the file as you received it")
 )
 
-// A SignError means that a key could not be loaded or did not sign. Its text repeats
-// nothing of the library's error: that is Detail, for a log.
+// A SignError means that a key could not be loaded or did not sign. Detail is the error of
+// the library, for a log. The text does not repeat it.
 type SignError struct{ Detail string }
 
 func (e *SignError) Error() string {
 	return "the signing library failed; the plugin's log has its error"
 }
 
-// errEncrypted names the command that takes a passphrase off a key of this form.
+// errEncrypted names the command that removes the passphrase from a key of this form.
 func errEncrypted(command string) *InputError {
 	return problem(Encrypted, "is encrypted; give a copy without passphrase, by %s, and delete the copy afterwards", command)
 }

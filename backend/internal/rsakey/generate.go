@@ -11,8 +11,8 @@ import (
 	"math/big"
 )
 
-// Generate makes a key of the given size in bits. It ends with an error soon after
-// the context does: within the time of one test for primality.
+// Generate makes a key of the given size in bits. When the context ends, it returns an
+// error within the time of one primality test.
 func Generate(ctx context.Context, bits int) (*PrivateKey, error) {
 	key, err := generate(ctx, bits)
 	if err != nil {
@@ -25,14 +25,14 @@ func Generate(ctx context.Context, bits int) (*PrivateKey, error) {
 	return k, k.try()
 }
 
-// exponent is the public exponent of generated keys, as of everybody else's.
+// exponent is the public exponent of generated keys, the usual one.
 const exponent = 65537
 
 // generate makes a key from two random primes: FIPS 186-5, appendix A.1.3.
 //
-// It exists because rsa.GenerateKey can't be interrupted: a key of 4096 bits takes
-// several seconds of a core, which somebody who gives up at once could ask for again
-// and again. The standard library then checks what would make the key weak.
+// It exists because rsa.GenerateKey can't be interrupted. A key of 4096 bits takes several
+// seconds of CPU, and a caller could ask for one and give up, again and again. The
+// standard library then checks that the key is not weak.
 func generate(ctx context.Context, bits int) (*rsa.PrivateKey, error) {
 	one := big.NewInt(1)
 	for {
@@ -57,8 +57,8 @@ func generate(ctx context.Context, bits int) (*rsa.PrivateKey, error) {
 	}
 }
 
-// prime looks for a random prime, as crypto/rand.Prime does: the two highest bits
-// are set, so that the product of two has twice the bits.
+// prime returns a random prime, as crypto/rand.Prime does. Its two highest bits are set, so
+// that the product of two primes has twice as many bits.
 func prime(ctx context.Context, bits int) (*big.Int, error) {
 	raw := make([]byte, bits/8)
 	for {
@@ -74,5 +74,6 @@ func prime(ctx context.Context, bits int) (*big.Int, error) {
 	}
 }
 
-// primeRounds is how often a prime is tested, as crypto/rand.Prime does it.
+// primeRounds is how many rounds of Miller-Rabin a prime is tested with, as in
+// crypto/rand.Prime.
 const primeRounds = 20

@@ -17,13 +17,13 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// maxLength is the longest input worth parsing. A PEM of the largest key has some
-// 7,000 characters in any of the three forms, and twice that in UTF-16.
+// maxLength is the longest input that is parsed. A PEM of the largest key has about 7,000
+// characters in each of the three forms, and twice as many bytes in UTF-16.
 const maxLength = 32 << 10
 
-// Parse reads a private key from a PEM in any of the forms in which the vendor's
-// cm-api-key.pem arrives: PKCS#1, PKCS#8 or OpenSSH. What tools and copying are
-// known to do to a PEM is mended. The error is an [*InputError], or a [*SignError] if the
+// Parse reads a private key from a PEM in one of the forms that the vendor's
+// cm-api-key.pem may have: PKCS#1, PKCS#8 or OpenSSH. It repairs what tools and copying
+// often do to a PEM. The error is an [*InputError], or a [*SignError] if the
 // key seems to be right and yet does not sign.
 func Parse(input string) (*PrivateKey, error) {
 	block, err := decodePEM(input)
@@ -43,20 +43,20 @@ func Parse(input string) (*PrivateKey, error) {
 		return k, nil
 	case errors.As(err, &mistake), errors.As(err, &fault):
 		return nil, err
-	// The standard library's error has no type. Two primes too close to each other
-	// and a private exponent too small are all that it calls so here.
+	// The standard library's error has no type. It says this of two primes that are
+	// too close to each other, and of a private exponent that is too small.
 	case strings.Contains(err.Error(), "too small"):
 		return nil, errWeak
 	}
 	return nil, errMixed
 }
 
-// decodePEM returns the one block of the input.
+// decodePEM returns the only block of the input.
 func decodePEM(input string) (*pem.Block, error) {
 	if len(input) > maxLength {
 		return nil, errTooLong
 	}
-	text := mend(input)
+	text := repair(input)
 	block, rest := pem.Decode([]byte(text))
 	switch {
 	case text == "":
@@ -75,12 +75,12 @@ func decodePEM(input string) (*pem.Block, error) {
 	return block, nil
 }
 
-// mend undoes what shells, editors, environment variables and JSON files do to a
-// PEM: UTF-16, a byte-order mark, quotes around it, CRLF, indentation, and line
-// breaks written as \n.
-func mend(input string) string {
-	// UTF-16, as PowerShell's ">" writes it. In JSON, which is what Vault's CLI sends,
-	// each byte of its byte-order mark has become U+FFFD.
+// repair undoes what shells, editors, environment variables and JSON files do to a PEM:
+// UTF-16, a byte-order mark, quotes around it, CRLF, indentation, and line breaks that are
+// written as \n.
+func repair(input string) string {
+	// PowerShell's ">" writes UTF-16. Vault's CLI sends JSON, in which each byte of the
+	// byte-order mark has become U+FFFD.
 	if strings.Contains(input, "\x00-\x00") {
 		input = strings.NewReplacer("\x00", "", "\ufffd", "", "\xff\xfe", "", "\xfe\xff", "").Replace(input)
 	}
@@ -99,7 +99,7 @@ func mend(input string) string {
 	return strings.TrimSpace(strings.Join(lines, "\n"))
 }
 
-// notPEM says what a text without a PEM block is, if that is known.
+// notPEM returns the error for a text without a PEM block.
 func notPEM(text string) error {
 	raw := strings.Join(strings.Fields(text), "")
 	for _, encoding := range []*base64.Encoding{base64.StdEncoding, base64.RawStdEncoding, base64.URLEncoding, base64.RawURLEncoding} {
@@ -107,7 +107,7 @@ func notPEM(text string) error {
 		if err != nil {
 			continue
 		}
-		if strings.Contains(mend(string(decoded)), "-----BEGIN ") {
+		if strings.Contains(repair(string(decoded)), "-----BEGIN ") {
 			return errBase64
 		}
 		if _, err := unwrap(decoded); !errors.Is(err, errDamaged) {
@@ -117,19 +117,18 @@ func notPEM(text string) error {
 	return errNotPEM
 }
 
-// parseBlock reads the block by its type.
+// parseBlock parses a block according to its type.
 func parseBlock(block *pem.Block) (*rsa.PrivateKey, error) {
 	switch {
 	case strings.HasSuffix(block.Type, "PUBLIC KEY"), strings.Contains(block.Type, "CERTIFICATE"):
 		return nil, errPublic
-	// The header is how OpenSSL marks a PKCS#1 key that a passphrase protects: RFC
-	// 1421, section 4.6.1.1.
+	// OpenSSL marks an encrypted PKCS#1 key with this header: RFC 1421, section
+	// 4.6.1.1.
 	case block.Type == "ENCRYPTED PRIVATE KEY", strings.Contains(block.Headers["Proc-Type"], "ENCRYPTED"):
 		return nil, errEncrypted("openssl rsa -in cm-api-key.pem -out copy.pem")
 	}
 	switch block.Type {
-	// Some tools write either form under the other's name. OpenSSL reads that, and so
-	// does this.
+	// Some tools write one form under the name of the other. OpenSSL accepts that too.
 	case "RSA PRIVATE KEY", "PRIVATE KEY":
 		return parseDER(block.Bytes)
 	case "OPENSSH PRIVATE KEY":
@@ -146,9 +145,8 @@ var (
 	oidPSS = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 10}
 )
 
-// pkcs1 is an RSAPrivateKey: RFC 8017, appendix A.1.2. The numbers that follow from
-// the others are computed instead of read, so they may be wrong or missing, as they
-// may for OpenSSL.
+// pkcs1 is an RSAPrivateKey: RFC 8017, appendix A.1.2. DP, DQ and QInv follow from the
+// other numbers and are computed again. So they may be wrong, which OpenSSL allows too.
 type pkcs1 struct {
 	Version          int
 	N, E, D, P, Q    *big.Int
@@ -158,8 +156,8 @@ type pkcs1 struct {
 	} `asn1:"optional"`
 }
 
-// unwrap reads the DER of a PKCS#1 key, or of a PKCS#8 key with one inside. What
-// follows the key is ignored, as by OpenSSL.
+// unwrap reads the DER of a PKCS#1 key, or of a PKCS#8 key that contains one. It ignores
+// bytes after the key, as OpenSSL does.
 func unwrap(der []byte) (*pkcs1, error) {
 	var info struct { // RFC 5208, section 5
 		Version    int
@@ -186,7 +184,7 @@ func unwrap(der []byte) (*pkcs1, error) {
 	if _, err := x509.ParsePKIXPublicKey(der); err == nil {
 		return nil, errPublic
 	}
-	// BER, of which DER is the strict form. The library's errors have one type for all.
+	// These errors mean BER, of which DER is the strict form. They all have one type.
 	for _, loose := range []string{"indefinite length", "leading zeros in length", "minimal"} {
 		if strings.Contains(err.Error(), loose) {
 			return nil, errUnusual
@@ -195,8 +193,8 @@ func unwrap(der []byte) (*pkcs1, error) {
 	return nil, errDamaged
 }
 
-// parseDER makes a key of the numbers in the DER. It looks at their sizes first:
-// computing with numbers of any size would take any time.
+// parseDER makes a key from the numbers in the DER. It checks their sizes first, because
+// the time to compute with them depends on their size.
 func parseDER(der []byte) (*rsa.PrivateKey, error) {
 	read, err := unwrap(der)
 	if err != nil {
@@ -224,7 +222,7 @@ func parseDER(der []byte) (*rsa.PrivateKey, error) {
 	}, nil
 }
 
-// parseOpenSSH reads what ssh-keygen writes by default.
+// parseOpenSSH reads the format that ssh-keygen writes by default.
 func parseOpenSSH(block []byte) (*rsa.PrivateKey, error) {
 	parsed, err := ssh.ParseRawPrivateKey(block)
 	if encrypted := new(ssh.PassphraseMissingError); errors.As(err, &encrypted) {
@@ -240,8 +238,7 @@ func parseOpenSSH(block []byte) (*rsa.PrivateKey, error) {
 	return key, nil
 }
 
-// openSSHProblem goes by the text of the library's error, which has no types for
-// them.
+// openSSHProblem looks at the text of the library's error, because the error has no type.
 func openSSHProblem(text string) error {
 	switch {
 	case strings.Contains(text, "exponent too large"):

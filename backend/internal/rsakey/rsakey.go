@@ -4,7 +4,7 @@
 // Package rsakey holds a private RSA key for RS256 signatures. [Parse] reads one
 // from a PEM, and [Generate] makes one; both try the key before they return it.
 // [Decode] reads the form in which [PrivateKey.Encode] stored one. If a [PrivateKey]
-// exists, it has 2048 to 8192 bits, and its numbers belong together. A [Signer] signs
+// exists, it has 2048 to 8192 bits, and its numbers are consistent. A [Signer] signs
 // with it.
 //
 // Signatures are made by Go's crypto/rsa or, in a build with the tag openssl, by
@@ -25,22 +25,21 @@ import (
 )
 
 const (
-	// MinBits is the least size: RFC 7518, section 3.3, requires 2048 bits or more.
+	// MinBits is the minimum size: RFC 7518, section 3.3, requires 2048 bits or more.
 	MinBits = 2048
-	// MaxBits is the largest size. A signature with more bits takes longer than a
-	// request should.
+	// MaxBits is the maximum size. A signature with more bits would take too long for a
+	// request.
 	MaxBits = 8192
 )
 
-// A PrivateKey is a private RSA key. It never changes, and may be used by several
-// goroutines.
+// A PrivateKey is a private RSA key. It is immutable, and several goroutines may use it.
 type PrivateKey struct {
 	key    *rsa.PrivateKey
 	public *PublicKey
 }
 
-// newPrivateKey makes sure that the key has the right size and that its numbers
-// belong together. The error is an [*InputError] if the size is wrong.
+// newPrivateKey checks that the key has the right size and that its numbers are consistent.
+// The error is an [*InputError] if the size is wrong.
 func newPrivateKey(key *rsa.PrivateKey) (*PrivateKey, error) {
 	if bits := key.N.BitLen(); bits < MinBits || bits > MaxBits {
 		return nil, errSize(bits)
@@ -85,7 +84,7 @@ func (k *PrivateKey) Encode() ([]byte, error) {
 // Public returns the public half.
 func (k *PrivateKey) Public() *PublicKey { return k.public }
 
-// A PublicKey is the public half of a key. It never changes.
+// A PublicKey is the public half of a key. It is immutable.
 type PublicKey struct {
 	// PEM is the key as a SubjectPublicKeyInfo, the form that the meeting server reads.
 	PEM string

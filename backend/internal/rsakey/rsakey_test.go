@@ -100,8 +100,8 @@ func byJSON(t testing.TB, raw []byte) string {
 	return received
 }
 
-// mended are forms that copying and tools are known to give a PEM.
-func mended(t testing.TB, plain string) map[string]string {
+// repairable returns the forms that copying and tools often give a PEM.
+func repairable(t testing.TB, plain string) map[string]string {
 	t.Helper()
 	oneLine := strings.ReplaceAll(strings.TrimSpace(plain), "\n", `\n`)
 	return map[string]string{
@@ -128,13 +128,13 @@ func mended(t testing.TB, plain string) map[string]string {
 	}
 }
 
-func TestMendedForms(t *testing.T) {
+func TestRepairedForms(t *testing.T) {
 	t.Parallel()
 	for _, file := range []string{"pkcs1.pem", "pkcs8.pem", "openssh.pem", "pkcs8-named-pkcs1.pem"} {
 		plain := readFile(t, "accepted/"+file)
 		want, err := Parse(plain)
 		require.NoError(t, err)
-		for name, input := range mended(t, plain) {
+		for name, input := range repairable(t, plain) {
 			k, err := Parse(input)
 			require.NoError(t, err, "%s: %s", file, name)
 			require.True(t, k.Public().Equal(want.Public()), "%s: %s", file, name)
@@ -462,7 +462,7 @@ func FuzzParse(f *testing.F) {
 		}
 	}
 	plain := readFile(f, "accepted/pkcs1.pem")
-	for _, input := range mended(f, plain) {
+	for _, input := range repairable(f, plain) {
 		f.Add(input)
 	}
 	f.Add(plain[:len(plain)/2])

@@ -11,12 +11,12 @@ import (
 	"errors"
 )
 
-// A Signer signs with one private key. It never changes, and may be used by several
-// goroutines. What its library keeps of the key is freed after the Signer's last use.
+// A Signer signs with one private key. It is immutable, and several goroutines may use it.
+// The memory that its library uses for the key is freed after the Signer's last use.
 type Signer struct{ library digestSigner }
 
-// A digestSigner makes RS256 signatures of a SHA-256 digest. It is Go's or OpenSSL's:
-// loadSigner is in sign_go.go and in sign_openssl.go, and a build has one of them.
+// A digestSigner makes RS256 signatures of a SHA-256 digest, with Go or with OpenSSL.
+// sign_go.go and sign_openssl.go each have a loadSigner; a build contains one of them.
 type digestSigner interface {
 	sign(digest [sha256.Size]byte) ([]byte, error)
 }

@@ -89,7 +89,7 @@ func opensslError(code C.ulong) error {
 	return errors.New(C.GoString(&text[0]))
 }
 
-// An opensslSigner has the key in memory that OpenSSL manages.
+// An opensslSigner has the key in memory that OpenSSL allocated.
 type opensslSigner struct {
 	ctx  *C.EVP_PKEY_CTX
 	size int // bytes of a signature
