@@ -1,26 +1,26 @@
 #!/bin/sh
-# Signs the sums of a release with the private key in RELEASE_SIGNING_KEY, which is as
-# ssh-keygen makes it, without a passphrase, and verifies that as operators do.
+# Signs the checksums of a release with the private key in RELEASE_SIGNING_KEY, and verifies
+# the signature as operators do. The key is one of ssh-keygen without a passphrase.
 set -eu
 fail() { echo "error: $*" >&2; exit 1; }
 
 sums=$1
 signers=$(dirname "$0")/../.github/allowed_signers
-[ -n "${RELEASE_SIGNING_KEY:-}" ] || fail "RELEASE_SIGNING_KEY has no key to sign with"
-command -v ssh-keygen >/dev/null || fail "ssh-keygen is needed: it signs, and comes with OpenSSH"
-[ -f "$signers" ] || fail ".github/allowed_signers is not there: see docs/release.md, Make one"
+[ -n "${RELEASE_SIGNING_KEY:-}" ] || fail "RELEASE_SIGNING_KEY is empty; it must have the private key"
+command -v ssh-keygen >/dev/null || fail "ssh-keygen is needed; it is part of OpenSSH"
+[ -f "$signers" ] || fail ".github/allowed_signers is missing; see docs/release.md, Make one"
 
 rm -f "$sums.sig"
 key=$(mktemp)
 trap 'rm -f "$key"' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
-# ssh-keygen takes no key whose last line has no end, which is how a secret often arrives.
+# ssh-keygen refuses a key without a line break at its end, and secrets often have none.
 printf '%s\n' "$RELEASE_SIGNING_KEY" >"$key"
 unset RELEASE_SIGNING_KEY
-# "file" keeps the signature from being taken for one of something else.
+# The namespace "file" prevents that the signature is used for something else.
 ssh-keygen -q -Y sign -f "$key" -n file "$sums"
 ssh-keygen -Y verify -f "$signers" -I release -n file -s "$sums.sig" <"$sums" || {
 	rm -f "$sums.sig"
-	fail "the key is not that of .github/allowed_signers"
+	fail "RELEASE_SIGNING_KEY is not the key of .github/allowed_signers"
 }

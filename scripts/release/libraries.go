@@ -14,8 +14,8 @@ import (
 	"strings"
 )
 
-// library is a C library that is linked into the plugin, as its Debian or Ubuntu package
-// has it.
+// A library is a C library that is linked into the plugin, from a package of Debian or
+// Ubuntu.
 type library struct {
 	name    string // openssl
 	licence string // its text in /usr/share/common-licenses: Apache-2.0; empty if the package has it
@@ -24,8 +24,8 @@ type library struct {
 	purl    string // pkg:deb/debian/libssl-dev@3.0.22-1~deb12u2?arch=amd64
 }
 
-// linked is what a static build with OpenSSL takes code from. An entry with an option is
-// linked in where OpenSSL's own list of what it needs has that option.
+// linked are the libraries in a static build with OpenSSL. An entry with an option is there
+// only if libcrypto.pc lists that option.
 var linked = []struct{ file, name, licence, option string }{
 	{"libcrypto.a", "openssl", "Apache-2.0", ""},
 	{"libz.a", "zlib", "", "-lz"},
@@ -34,16 +34,16 @@ var linked = []struct{ file, name, licence, option string }{
 	{"libgcc.a", "gcc", "GPL-3", ""}, // with an exception for what it compiles
 }
 
-// triples are Debian's names of architectures, by Go's names. Compilers have them in their
-// own names: a cross compiler, and that of the machine's own architecture too.
+// triples are Debian's names of architectures, by Go's names. The names of compilers begin
+// with them, also the name of the machine's own compiler.
 var triples = map[string]string{"amd64": "x86_64-linux-gnu", "arm64": "aarch64-linux-gnu"}
 
 func (t target) compiler() string {
 	return triples[t.arch] + "-gcc"
 }
 
-// allLibraries is called before anything is built, so that an error about a missing one
-// comes at once.
+// allLibraries is called before the first build, so that a missing library is reported at
+// once.
 func allLibraries(ctx context.Context, targets []target) (map[target][]library, error) {
 	all := map[target][]library{}
 	for _, t := range targets {
@@ -56,7 +56,7 @@ func allLibraries(ctx context.Context, targets []target) (map[target][]library, 
 	return all, nil
 }
 
-// libraries are those that the target's compiler links in.
+// libraries returns those that the target's compiler links in.
 func (t target) libraries(ctx context.Context) ([]library, error) {
 	if t.signer != openSSL {
 		return nil, nil
@@ -85,7 +85,7 @@ func (t target) libraries(ctx context.Context) ([]library, error) {
 	return libraries, nil
 }
 
-// install is the command that installs what the target needs.
+// install returns the command that installs what the target needs.
 func (t target) install() string {
 	if t.arch == runtime.GOARCH {
 		return "apt-get install gcc libc6-dev libssl-dev zlib1g-dev libzstd-dev"
@@ -129,8 +129,7 @@ func packaged(ctx context.Context, file string) (library, error) {
 	}, nil
 }
 
-// writeLicences writes what the package says of its copyright, and the licence that it
-// refers to.
+// writeLicences writes the package's copyright file, and the licence that it refers to.
 func (l library) writeLicences(out *bytes.Buffer) error {
 	files := []string{"/usr/share/doc/" + l.pkg + "/copyright"}
 	if l.licence != "" {

@@ -14,12 +14,11 @@ import (
 	"strings"
 )
 
-// noticeFiles are the files at the top of a module that its licence may want to go along
-// with a binary.
+// noticeFiles are files of a module that its licence may require next to a binary.
 var noticeFiles = regexp.MustCompile(`^(?i)(licen[cs]e|copying|notice|patents)([.-](md|txt|apache|mit))?$`)
 
-// writeLicences writes the licences and notices of all that is linked into the binary:
-// those of the MIT, BSD and Apache kinds ask for that.
+// writeLicences writes the licences and notices of everything that is linked into the
+// binary. The MIT, BSD and Apache licences require that.
 func writeLicences(ctx context.Context, file, source string, info *buildinfo.BuildInfo, libraries []library) error {
 	args := []string{"list", "-m", "-f", "{{.Path}}\t{{.Dir}}"}
 	for _, dep := range info.Deps {

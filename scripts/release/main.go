@@ -1,8 +1,9 @@
 // Copyright (c) The vault-plugin-secrets-clanmeeting authors
 // SPDX-License-Identifier: MPL-2.0
 
-// Release builds what operators download, into dist: for each system an archive with
-// the plugin and a list of what is in it, and the sums of all of them, to be signed.
+// Release builds what operators download into dist. For each system there is an archive
+// with the plugin, and a list of the modules in it. One file has all checksums; it is what
+// gets signed.
 package main
 
 import (
@@ -21,8 +22,8 @@ import (
 
 const plugin = "vault-plugin-secrets-clanmeeting"
 
-// versions is Semantic Versioning with the v of a git tag. Build metadata is left out:
-// Vault has that for its built-in plugins.
+// versions matches Semantic Versioning with the v of a git tag. Build metadata is not
+// allowed: Vault uses it for its built-in plugins.
 var versions = regexp.MustCompile(`^v(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)` +
 	`(-(0|[1-9]\d*|\d*[A-Za-z-][0-9A-Za-z-]*)(\.(0|[1-9]\d*|\d*[A-Za-z-][0-9A-Za-z-]*))*)?$`)
 
@@ -57,7 +58,7 @@ func run(ctx context.Context, repo, version string, targets []target) error {
 		return err
 	}
 	if dirty != "" {
-		return fmt.Errorf("a release is made from a commit, and here are changes that are in none:\n%s", dirty)
+		return fmt.Errorf("a release is made from a commit, but these changes are not committed:\n%s", dirty)
 	}
 	dist, err := filepath.Abs(filepath.Join(repo, "dist"))
 	if err != nil {
@@ -87,8 +88,8 @@ func run(ctx context.Context, repo, version string, targets []target) error {
 	return os.WriteFile(file, []byte(sums.String()), 0o644) //nolint:gosec // G306: to be published
 }
 
-// checkOut makes a clone that has the commit, and the version as its only tag. Go
-// writes the nearest tag into the binary, and which others a clone has would be seen.
+// checkOut makes a clone whose only tag is the version. Go writes the nearest tag into the
+// binary, so other tags would change it.
 func checkOut(ctx context.Context, repo, source, version string) error {
 	if _, err := command(ctx, repo, nil, "git", "clone", "--quiet", "--shared", "--no-tags", ".", source); err != nil {
 		return err

@@ -34,7 +34,7 @@ const (
 	commitDate  = "2026-01-02T03:04:05Z"
 )
 
-// repository is a clone at a path of its own, whose one commit is this working tree.
+// repository makes a repository with one commit, which contains this working tree.
 func repository(t *testing.T, name string) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), name)
@@ -73,7 +73,7 @@ func read(t *testing.T, file string) []byte {
 	return raw
 }
 
-// tree is every file below the folder.
+// tree returns every file below the folder.
 func tree(t *testing.T, dir string) map[string][]byte {
 	t.Helper()
 	files := map[string][]byte{}
@@ -86,8 +86,8 @@ func tree(t *testing.T, dir string) map[string][]byte {
 	return files
 }
 
-// toBuild are the targets of this machine, or all. OpenSSL needs packages that not every
-// developer has; elsewhere they must be there.
+// toBuild returns the targets of this machine, or all. OpenSSL needs packages that not every
+// developer has. In CI they must be there.
 func toBuild(t *testing.T) []target {
 	t.Helper()
 	if *all {
@@ -110,7 +110,7 @@ func TestRelease(t *testing.T) {
 	one, two := repository(t, "a"), repository(t, "another/folder")
 	require.NoError(t, run(t.Context(), one, testVersion, built))
 
-	// What another machine may have set, and another clone may have.
+	// Settings of another machine, and a tag of another clone.
 	t.Setenv("GOFLAGS", "-buildvcs=false")
 	t.Setenv("GOAMD64", "v3")
 	t.Setenv("GOEXPERIMENT", "arenas")
@@ -128,7 +128,7 @@ func TestRelease(t *testing.T) {
 	require.Len(t, files, len(built)*7+1)
 	require.Len(t, others, len(files))
 	for name, raw := range files {
-		// Not by require.Equal, which would print 25 MB.
+		// require.Equal would print 25 MB.
 		require.True(t, bytes.Equal(raw, others[name]), "%s differs", name)
 		require.False(t, bytes.Contains(raw, []byte(one)), "%s has the folder in it", name)
 	}
@@ -188,7 +188,7 @@ func testArchive(t *testing.T, files map[string][]byte, base, binary string) {
 	require.Equal(t, []string{"CHANGELOG.md", "LICENSE", "LICENSES-THIRD-PARTY.txt", "README.md", binary}, names)
 }
 
-// testLicences checks that each module of the list has its licence beside the plugin.
+// testLicences checks that the licence of each module in the list is there.
 func testLicences(t *testing.T, licences []byte, sbom bom) {
 	t.Helper()
 	for _, m := range sbom.Components {
@@ -276,12 +276,12 @@ func TestRefused(t *testing.T) {
 		require.ErrorContains(t, run(t.Context(), repo, version, nil), "is no version", version)
 	}
 	for _, version := range []string{"v0.0.0", "v1.2.3-0", "v1.2.3-rc.1", "v1.2.3-0a.x-y.10"} {
-		// For no system it is soon done.
+		// With no targets it takes no time.
 		require.NoError(t, run(t.Context(), repo, version, nil), version)
 	}
 
 	require.NoError(t, os.WriteFile(filepath.Join(repo, "file"), []byte("x"), 0o600))
-	require.ErrorContains(t, run(t.Context(), repo, testVersion, nil), "changes that are in none:\n M file")
+	require.ErrorContains(t, run(t.Context(), repo, testVersion, nil), "these changes are not committed:\n M file")
 	git(t, repo, "checkout", "--quiet", "file")
 	require.NoError(t, os.WriteFile(filepath.Join(repo, "new"), nil, 0o600))
 	require.ErrorContains(t, run(t.Context(), repo, testVersion, nil), "?? new")
@@ -303,8 +303,8 @@ func TestOnly(t *testing.T) {
 	require.ErrorContains(t, err, `"boring" is no signer: SIGNER=go, SIGNER=openssl`)
 }
 
-// Without a compiler, and with one that does not find the library, one line says what to
-// install, before anything is built.
+// If the compiler is missing, or does not find the library, one line says what to install,
+// before anything is built.
 func TestMissingPackages(t *testing.T) {
 	bin := t.TempDir()
 	t.Setenv("PATH", bin)

@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// bom is the part of CycloneDX 1.6 that we know of a plugin: the modules in it, as
-// "go version -m" lists them, the standard library, and the C libraries, if any.
+// bom is the part of CycloneDX 1.6 that we use. It lists the modules in the plugin, as "go
+// version -m" does, the standard library, and the C libraries.
 type bom struct {
 	Schema      string    `json:"$schema"`
 	Format      string    `json:"bomFormat"`
@@ -42,17 +42,16 @@ type depends struct {
 	On  []string `json:"dependsOn"`
 }
 
-// newModule names the module by its package URL too, which lower-cases the path and
-// escapes a plus sign.
+// newModule adds the package URL, which has the path in lower case and escapes a plus sign.
 func newModule(kind, path, version string) module {
 	purl := "pkg:golang/" + strings.ToLower(path) + "@" + strings.ReplaceAll(version, "+", "%2B")
 	return module{kind, purl, path, version, purl}
 }
 
-// writeSBOM has the date of the commit, lest two builds differ by their time.
+// writeSBOM uses the date of the commit, so that two builds have the same date.
 func writeSBOM(file string, info *buildinfo.BuildInfo, libraries []library, version string, date time.Time) error {
 	main := newModule("application", info.Main.Path, version)
-	// The name and the version by which databases of vulnerabilities know it.
+	// The name and version under which databases of vulnerabilities know it.
 	modules := []module{newModule("library", "stdlib", strings.TrimPrefix(info.GoVersion, "go"))}
 	for _, dep := range info.Deps {
 		if dep.Replace != nil {

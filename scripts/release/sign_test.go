@@ -15,7 +15,7 @@ import (
 
 const keyVariable = "RELEASE_SIGNING_KEY"
 
-// newKey is a private key as it arrives in a variable, and the line by which others know it.
+// newKey returns a private key as it is in a variable, and its line in allowed_signers.
 func newKey(t *testing.T) (private, signer string) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "key")
@@ -24,8 +24,7 @@ func newKey(t *testing.T) (private, signer string) {
 	return strings.TrimSpace(string(read(t, file))), "release " + string(read(t, file+".pub"))
 }
 
-// A signature is one that an operator takes for good, by the line in the repository, or
-// there is none.
+// Either there is a signature that operators accept, or there is none.
 func TestSign(t *testing.T) {
 	dir := t.TempDir()
 	script, signers, sums := filepath.Join(dir, "scripts", "sign.sh"), filepath.Join(dir, ".github", "allowed_signers"), filepath.Join(dir, "x_SHA256SUMS")
@@ -44,9 +43,9 @@ func TestSign(t *testing.T) {
 	}
 	key, signer := newKey(t)
 	stranger, _ := newKey(t)
-	require.ErrorContains(t, sign(key), "allowed_signers is not there")
+	require.ErrorContains(t, sign(key), "allowed_signers is missing")
 	require.NoError(t, os.WriteFile(signers, []byte(signer), 0o600))
-	require.ErrorContains(t, sign(""), "has no key to sign with")
+	require.ErrorContains(t, sign(""), "RELEASE_SIGNING_KEY is empty")
 	require.ErrorContains(t, sign("no key"), "exit status")
 	require.NoError(t, sign(key))
 
@@ -59,12 +58,11 @@ func TestSign(t *testing.T) {
 	require.Contains(t, verify("sums"), `Good "file" signature for release`)
 	require.Contains(t, verify("sums "), "incorrect signature")
 
-	require.ErrorContains(t, sign(stranger), "the key is not that of .github/allowed_signers")
+	require.ErrorContains(t, sign(stranger), "is not the key of .github/allowed_signers")
 	require.NoFileExists(t, sums+".sig")
 }
 
-// What compiles, and the code that is compiled, need no key; and what has a signature is
-// what others find under the version's tag.
+// The build can't read the key, and only a commit with the version's tag is signed.
 func TestKeyIsNotForTheBuild(t *testing.T) {
 	repo := repository(t, "a")
 	require.NoError(t, os.RemoveAll(filepath.Join(repo, "scripts")))
@@ -76,13 +74,13 @@ func TestKeyIsNotForTheBuild(t *testing.T) {
 	env := []string{keyVariable + "=secret", "GOFLAGS=-toolexec=" + tool}
 
 	_, err := command(t.Context(), repo, env, "scripts/release.sh", "none")
-	require.ErrorContains(t, err, "this commit has no tag none")
+	require.ErrorContains(t, err, "this commit does not have the tag none")
 	git(t, repo, "tag", "none")
 	_, err = command(t.Context(), repo, env, "scripts/release.sh", "none", "openssl")
-	require.ErrorContains(t, err, "what is signed has all builds")
+	require.ErrorContains(t, err, "a signed release has all builds")
 	_, err = command(t.Context(), repo, env, "scripts/release.sh", "none")
 	require.ErrorContains(t, err, `"none" is no version`)
 	environment := string(read(t, seen))
 	require.Contains(t, environment, "PATH=")
-	require.False(t, strings.Contains(environment, keyVariable)) // and not by NotContains, which would print all
+	require.False(t, strings.Contains(environment, keyVariable)) // NotContains would print everything
 }

@@ -20,9 +20,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// BenchmarkStart is how long Vault waits for a plugin that it starts: for go-plugin's
-// handshake, with the checksum and the certificates that Vault asks for, and for the
-// first answer. It compares, in turns, what the linker may leave out.
+// BenchmarkStart measures how long Vault waits when it starts a plugin: until go-plugin's
+// handshake, with the checksum and the certificates that Vault asks for, and until the first
+// answer. It alternates between builds with different linker flags.
 func BenchmarkStart(b *testing.B) {
 	type build struct {
 		name, flags, binary string
@@ -44,7 +44,7 @@ func BenchmarkStart(b *testing.B) {
 			v.handshakes, v.answers = append(v.handshakes, handshake), append(v.answers, answer)
 		}
 	}
-	b.ReportMetric(0, "ns/op") // that would have all three, and their ends
+	b.ReportMetric(0, "ns/op") // it would be the sum of all three
 	for _, v := range builds {
 		for what, times := range map[string][]time.Duration{"handshake": v.handshakes, "answer": v.answers} {
 			slices.Sort(times)

@@ -18,7 +18,7 @@ import (
 	"time"
 )
 
-// The signers that a build may have: Go's own, or OpenSSL's libcrypto, linked in.
+// The signers that a build can have: Go's, or OpenSSL's libcrypto, linked in.
 const (
 	pureGo  = "go"
 	openSSL = "openssl"
@@ -37,7 +37,7 @@ var targets = []target{
 	{"linux", "arm64", openSSL},
 }
 
-// only returns the targets with the signer, or all if it is empty.
+// only returns the targets with the signer, or all targets if it is empty.
 func only(signer string) ([]target, error) {
 	switch signer {
 	case "":
@@ -48,7 +48,7 @@ func only(signer string) ([]target, error) {
 	return nil, fmt.Errorf("%q is no signer: SIGNER=go, SIGNER=openssl, or none for all builds", signer)
 }
 
-// String is the end of the names of the target's files.
+// String returns the end of the names of the target's files.
 func (t target) String() string {
 	if t.signer == openSSL {
 		return t.os + "_" + t.arch + "_" + openSSL
@@ -56,8 +56,8 @@ func (t target) String() string {
 	return t.os + "_" + t.arch
 }
 
-// release makes what is for one target, and notes the sums: also of the plugin, which
-// is what Vault's catalog asks for.
+// release makes the files of one target, and adds their checksums: also that of the plugin,
+// which Vault's catalog asks for.
 func (t target) release(ctx context.Context, source, dist, version string, libraries []library, sums *strings.Builder) error {
 	base := fmt.Sprintf("%s_%s_%s", plugin, version[1:], t)
 	binary := filepath.Join(base, plugin)
@@ -99,9 +99,9 @@ func (t target) release(ctx context.Context, source, dist, version string, libra
 	return nil
 }
 
-// build leaves out the debugger's tables (-w), not the table of symbols (-s): govulncheck
-// tells from that which functions are in the binary. What else could change the
-// result is set, whatever the environment says.
+// build leaves out the debugger's tables (-w), but not the symbol table (-s): govulncheck
+// needs it to see which functions are in the binary. It sets every variable that could
+// change the result.
 func (t target) build(ctx context.Context, source, binary, version string) error {
 	env := []string{
 		"VERSION=" + version, "SIGNER=", "GOOS=" + t.os, "GOARCH=" + t.arch, "GOAMD64=v1", "GOARM64=v8.0",
@@ -122,7 +122,7 @@ func copyFile(from, to string) error {
 	return os.WriteFile(to, raw, 0o644) //nolint:gosec // G306: to be published
 }
 
-// committed is when the commit was made: the one time that is the same in every build.
+// committed returns the time of the commit, the only time that is the same in every build.
 func committed(info *buildinfo.BuildInfo) (time.Time, error) {
 	for _, setting := range info.Settings {
 		if setting.Key == "vcs.time" {
@@ -132,7 +132,7 @@ func committed(info *buildinfo.BuildInfo) (time.Time, error) {
 	return time.Time{}, errors.New("the binary does not say which commit it is of")
 }
 
-// pack makes the folder's archive: sorted, with one date and two modes.
+// pack makes an archive of the folder. The files are sorted, and have one date and two modes.
 func pack(folder string, date time.Time) error {
 	entries, err := os.ReadDir(folder)
 	if err != nil {
