@@ -16,6 +16,28 @@ import (
 	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/scripts/devvault"
 )
 
+// attempt is a request, and the names of the policies that allow it.
+type attempt struct {
+	method, path string
+	body         any
+	may          []string
+}
+
+// try sends the request with each policy's token. Those that allow it come last.
+func (a attempt) try(t *testing.T, holders map[string]client) {
+	t.Helper()
+	for name, holder := range holders {
+		if !slices.Contains(a.may, name) {
+			status, _ := holder.call(a.method, a.path, a.body)
+			require.Equal(t, http.StatusForbidden, status, "%s %s by %s", a.method, a.path, name)
+		}
+	}
+	for _, name := range a.may {
+		status, answer := holders[name].call(a.method, a.path, a.body)
+		require.Less(t, status, http.StatusBadRequest, "%s %s by %s: %s", a.method, a.path, name, answer.Errors())
+	}
+}
+
 // The policies of examples/policies, unchanged: what each allows, and that no other allows
 // it.
 func TestPolicies(t *testing.T) {
@@ -36,11 +58,7 @@ func TestPolicies(t *testing.T) {
 
 	token := root(t).read(mount+"/creds/support", "room", "support-1")["token"]
 	tune, catalog := "sys/mounts/"+mount+"/tune", "sys/plugins/catalog/secret/"+devvault.PluginName
-	for _, request := range []struct {
-		method, path string
-		body         any
-		may          []string
-	}{
+	for _, request := range []attempt{
 		{http.MethodGet, mount + "/creds/support?room=support-1", nil, []string{"app"}},
 		{http.MethodPost, mount + "/creds/support", map[string]any{"room": "support-1"}, nil},
 		{http.MethodGet, mount + "/creds/other?room=support-1", nil, nil},
@@ -69,6 +87,10 @@ func TestPolicies(t *testing.T) {
 		{http.MethodGet, "sys/plugins/catalog", nil, []string{"operator"}},
 		{http.MethodGet, tune, nil, []string{"operator", "key-custodian", "auditor"}},
 		{http.MethodPost, tune, map[string]any{"max_lease_ttl": "24h"}, []string{"operator"}},
+		// An administrator's, see docs/reliability.md.
+		{http.MethodGet, "sys/storage/raft/configuration", nil, nil},
+		// The mount could be enabled again, see below.
+		{http.MethodDelete, "sys/mounts/" + mount, nil, nil},
 		// The audit log would contain the key and every token.
 		{http.MethodPost, tune, map[string]any{"audit_non_hmac_request_keys": "private_key"}, nil},
 		{http.MethodPost, tune, map[string]any{"audit_non_hmac_response_keys": "token"}, nil},
@@ -77,16 +99,18 @@ func TestPolicies(t *testing.T) {
 		{http.MethodPost, catalog, map[string]any{"version": "v9.0.0", "command": "other", "runtime": "other"}, nil},
 		{http.MethodPost, catalog, map[string]any{"version": "v9.0.0", "command": "other", "env": "A=b"}, nil},
 	} {
-		for name, holder := range holders {
-			if !slices.Contains(request.may, name) {
-				status, _ := holder.call(request.method, request.path, request.body)
-				require.Equal(t, http.StatusForbidden, status, "%s %s by %s", request.method, request.path, name)
-			}
-		}
-		for _, name := range request.may {
-			status, answer := holders[name].call(request.method, request.path, request.body)
-			require.Less(t, status, http.StatusBadRequest, "%s %s by %s: %s", request.method, request.path, name, answer.Errors())
-		}
+		request.try(t, holders)
+	}
+
+	// Whoever enables the mount can do what no policy allows for an existing one. The key
+	// custodian sees it.
+	status, _ := root(t).call(http.MethodDelete, "sys/mounts/"+mount, nil)
+	require.Equal(t, http.StatusNoContent, status)
+	inClear := map[string]any{"audit_non_hmac_request_keys": []any{"private_key"}, "audit_non_hmac_response_keys": []any{"token"}}
+	attempt{http.MethodPost, "sys/mounts/" + mount, map[string]any{"type": devvault.PluginName, "config": inClear}, []string{"operator"}}.try(t, holders)
+	tuning := holders["key-custodian"].read(tune)
+	for name, fields := range inClear {
+		require.Equal(t, fields, tuning[name])
 	}
 }
 
