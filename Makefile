@@ -14,14 +14,19 @@ override VERSION := $(value VERSION)
 export VERSION
 
 # What signs: make build SIGNER=openssl links in OpenSSL's libcrypto, make test SIGNER=openssl
-# tests with it. Empty is Go's crypto/rsa.
+# tests with it. Empty, or go, is Go's crypto/rsa.
 SIGNER :=
 export SIGNER
+ifneq (,$(filter-out go openssl,$(SIGNER)))
+$(error SIGNER must be openssl, or go, or empty)
+endif
+# The build tag of the signer.
+TAG := $(filter openssl,$(SIGNER))
 
 # The race detector is written in C: tests need a C compiler, the plugin does not. Most
 # parallel tests only wait for a Vault Agent and need no core. GOFLAGS is for the tests' own
 # builds of the plugin.
-GOTEST := CGO_ENABLED=1 $(if $(SIGNER),GOFLAGS="$$GOFLAGS -tags=$(SIGNER)") go test -race -shuffle=on -parallel=8 -timeout 30m
+GOTEST := CGO_ENABLED=1 $(if $(TAG),GOFLAGS="$$GOFLAGS -tags=$(TAG)") go test -race -shuffle=on -parallel=8 -timeout 30m
 
 # The server for the tests: make test VAULT=oldest uses the oldest Vault that we support,
 # VAULT=newest the newest, VAULT=released the newest that HashiCorp has released. If VAULT is
@@ -36,6 +41,8 @@ NOT_RUN := $(CURDIR)/.cache/not-run
 # need,COMMAND,WHY
 need = @command -v $(1) >/dev/null || { echo "error: $(1) is needed: $(2)" >&2; exit 1; }
 
+need-openssl = @echo '\#include <openssl/evp.h>' | $$(go env CC) -E - >/dev/null 2>&1 || { echo "error: OpenSSL's headers are needed; in Debian and Ubuntu install libssl-dev" >&2; exit 1; }
+
 .PHONY: help
 help: ## Print this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +55,7 @@ go:
 .PHONY: cc
 cc: go
 	$(call need,$$(go env CC),the race detector in the tests needs a C compiler; in Debian and Ubuntu install gcc and libc6-dev)
+	$(if $(TAG),$(need-openssl))
 
 .PHONY: build
 build: go ## Build the plugin into bin/plugins; with SIGNER=openssl it signs 1.7 to 3 times as fast, and needs libssl-dev
@@ -82,10 +90,11 @@ picture: build ## Draw .github/start.svg from the README's first minute
 .PHONY: unit
 unit: cc ## Run the unit tests: a minute, no Vault
 	$(GOTEST) ./backend/...
-	$(if $(SIGNER),@$(MAKE) --no-print-directory leaks)
+	$(if $(TAG),@$(MAKE) --no-print-directory leaks)
 
 .PHONY: leaks
 leaks: cc ## Whether OpenSSL's keys are freed, by LeakSanitizer; on Linux, with gcc or clang and libssl-dev
+	$(need-openssl)
 	CGO_ENABLED=1 go test -count=1 -asan -tags openssl -run '^TestSigners' ./backend/internal/rsakey
 
 .PHONY: microbench
@@ -160,7 +169,7 @@ hooks: ## Install .githooks/pre-commit, which checks every commit
 .PHONY: lint
 lint: tools ## Run golangci-lint, with gofumpt
 	$(TOOLS)/golangci-lint run
-	$(if $(SIGNER),$(TOOLS)/golangci-lint run --build-tags $(SIGNER) ./backend/internal/rsakey)
+	$(if $(TAG),$(TOOLS)/golangci-lint run --build-tags $(TAG) ./backend/internal/rsakey)
 	cd scripts/vault-download && ../../$(TOOLS)/golangci-lint run
 	cd scripts/partition && ../../$(TOOLS)/golangci-lint run
 
@@ -170,7 +179,7 @@ fmt: tools ## Format the code with gofumpt
 
 .PHONY: vet
 vet: go ## Run go vet, and build the plugin for the other systems
-	go vet -tags examples,kubernetes,monitoring$(SIGNER:%=,%) $(PACKAGES)
+	go vet -tags examples,kubernetes,monitoring$(TAG:%=,%) $(PACKAGES)
 	cd scripts/vault-download && go vet ./...
 	cd scripts/partition && go vet .
 	GOOS=darwin CGO_ENABLED=0 go build -o /dev/null ./cmd/...

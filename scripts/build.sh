@@ -10,8 +10,8 @@ tags=
 file=$1
 shift
 ldflags="$* -X main.version=${VERSION:-v0.1.0-dev}"
-case ${SIGNER:-} in
-"")
+case ${SIGNER:-go} in
+go)
 	export CGO_ENABLED=0
 	;;
 openssl)
@@ -39,7 +39,7 @@ openssl)
 	ldflags="$ldflags -linkmode external -extldflags '-static $quiet $libraries'"
 	;;
 *)
-	fail "SIGNER is openssl or empty"
+	fail "SIGNER must be openssl, or go, or empty"
 	;;
 esac
 go build -trimpath -tags "$tags" -ldflags "$ldflags" -o "$file" ./cmd/vault-plugin-secrets-clanmeeting
