@@ -26,6 +26,7 @@ import (
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/backend/internal/room"
 )
@@ -55,6 +56,9 @@ type backend struct {
 	// must be loaded. They are set under configLock; reading them needs no lock.
 	cached atomic.Pointer[signer]
 	ring   atomic.Pointer[keyring]
+
+	// loading is held by the one request that loads the signer.
+	loading *semaphore.Weighted
 
 	roles *roleCache
 }
@@ -86,7 +90,7 @@ func factory(version string, now func() time.Time, w *watch) logical.Factory {
 }
 
 func newBackend(version string, now func() time.Time, w *watch) *backend {
-	b := &backend{now: now, watch: w, roles: newRoleCache()}
+	b := &backend{now: now, watch: w, roles: newRoleCache(), loading: semaphore.NewWeighted(1)}
 	b.Backend = &framework.Backend{
 		BackendType:    logical.TypeLogical,
 		Help:           strings.TrimSpace(backendHelp),

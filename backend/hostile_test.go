@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"maps"
 	"net/url"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -408,6 +409,41 @@ func TestUnchangedSignerStaysInUse(t *testing.T) {
 	m.mustWrite("keys/import", map[string]any{fieldPrivateKey: readKey(t, "accepted/exponent-3.pem")})
 	m.mustDelete("keys/2")
 	require.Same(t, before, m.inside.cached.Load())
+}
+
+// Requests that wait to sign don't hold up a change, and end with their callers.
+func TestWaitingSignatures(t *testing.T) {
+	m := configured(t)
+	i := m.batchFor("support")
+	g, err := i.grant(t.Context(), tokenRequest{room: "support-1"})
+	require.NoError(t, err)
+	all := int64(runtime.GOMAXPROCS(0))
+	require.NoError(t, signing().Acquire(t.Context(), all))
+	ctx, giveUp := context.WithCancel(t.Context())
+	ended := make(chan error)
+	const waiting = 8
+	for range waiting {
+		go func() {
+			_, err := i.mint(ctx, g)
+			ended <- err
+		}()
+	}
+	time.Sleep(50 * time.Millisecond) // they wait now, or soon
+	written := make(chan struct{})
+	go func() {
+		defer close(written)
+		m.mustWrite("config", map[string]any{fieldIssuer: "changed"})
+	}()
+	select {
+	case <-written:
+	case <-time.After(time.Minute):
+		require.Fail(t, "a change waits for requests that wait")
+	}
+	giveUp()
+	for range waiting {
+		require.ErrorIs(t, <-ended, context.Canceled)
+	}
+	signing().Release(all)
 }
 
 // There is one signer at a time: a second one would escape the fence.

@@ -198,7 +198,7 @@ func (i *issuance) mint(ctx context.Context, g *grant) (map[string]any, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	token, err := i.signer.token(g)
+	token, err := i.signer.token(ctx, g)
 	if err != nil {
 		return nil, err
 	}

@@ -393,6 +393,18 @@ func TestMaximumAfterATune(t *testing.T) {
 	require.EqualValues(t, 60, ttlOf("plain"))
 }
 
+// If Vault can't say the maximum, the SDK returns 0. That fails one request, not those of a
+// second.
+func TestFailedAnswerIsNotCached(t *testing.T) {
+	m := configured(t)
+	maximum := m.system.MaxLeaseTTLVal
+	m.system.MaxLeaseTTLVal = 0
+	_, err := m.call(logical.ReadOperation, "creds/support", map[string]any{fieldRoom: "support-1"})
+	require.Error(t, err)
+	m.system.MaxLeaseTTLVal = maximum
+	m.token("support", map[string]any{fieldRoom: "support-1"})
+}
+
 func TestCredsWriteNothing(t *testing.T) {
 	m := configured(t)
 	m.mustWrite("roles/leased", map[string]any{fieldAllowedRooms: "*", fieldGenerateLease: true})

@@ -36,16 +36,22 @@ func (b *backend) signer(ctx context.Context, s logical.Storage, mount string) (
 	if cached := b.cached.Load(); cached != nil {
 		return cached, nil
 	}
+	// One request loads it for all that wait. So there is one signer at a time, and its
+	// fence holds up every signature.
+	if err := b.loading.Acquire(ctx, 1); err != nil {
+		return nil, err
+	}
+	defer b.loading.Release(1)
 	b.configLock.RLock()
 	defer b.configLock.RUnlock()
+	if cached := b.cached.Load(); cached != nil {
+		return cached, nil
+	}
 	loaded, err := loadSigner(ctx, s, mount)
 	if err != nil {
 		return nil, err
 	}
-	// There is one signer at a time, so that its fence holds up every signature.
-	if !b.cached.CompareAndSwap(nil, loaded) {
-		loaded = b.cached.Load()
-	}
+	b.cached.Store(loaded)
 	return loaded, nil
 }
 
@@ -100,7 +106,12 @@ func newSigner(cfg *config, private *rsakey.PrivateKey) (*signer, error) {
 
 // token returns a token for what the role granted, unless the signer has been replaced.
 // After replacing it was acknowledged, no token is signed with its key.
-func (s *signer) token(g *grant) (token string, err error) {
+func (s *signer) token(ctx context.Context, g *grant) (token string, err error) {
+	// Before the fence, so that a change does not wait for those who wait here.
+	if err := signing().Acquire(ctx, 1); err != nil {
+		return "", err
+	}
+	defer signing().Release(1)
 	err = s.fence.pass(func() error {
 		token, err = s.creator.Create(g.room, g.notBefore, g.expiration)
 		return err

@@ -40,8 +40,9 @@ func (v *systemView) ReplicationState() consts.ReplicationState { return v.state
 // for that long.
 func (v *systemView) MaxLeaseTTL() time.Duration { return v.maxTTL.get() }
 
-// A cachedAnswer is an answer of Vault's that is used for systemLife.
-type cachedAnswer[T any] struct {
+// A cachedAnswer is an answer of Vault's that is used for systemLife. A zero value is not
+// cached: the SDK returns it if the call failed.
+type cachedAnswer[T comparable] struct {
 	ask func() T
 	now func() time.Time
 
@@ -53,10 +54,15 @@ type cachedAnswer[T any] struct {
 func (c *cachedAnswer[T]) get() T {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if now := c.now(); !now.Before(c.until) {
-		c.value, c.until = c.ask(), now.Add(systemLife)
+	now := c.now()
+	if now.Before(c.until) {
+		return c.value
 	}
-	return c.value
+	answer := c.ask()
+	if failed := *new(T); answer != failed {
+		c.value, c.until = answer, now.Add(systemLife)
+	}
+	return answer
 }
 
 // onPerformanceStandby reports whether this node answers only reads and forwards

@@ -28,6 +28,10 @@ var turnCount = sync.OnceValue(func() int { return max(1, runtime.GOMAXPROCS(0)-
 
 var turns = sync.OnceValue(func() *semaphore.Weighted { return semaphore.NewWeighted(int64(turnCount())) })
 
+// signing limits how many signatures are made at once, to one per processor. The others
+// wait here, where they notice that their caller has given up.
+var signing = sync.OnceValue(func() *semaphore.Weighted { return semaphore.NewWeighted(int64(runtime.GOMAXPROCS(0))) })
+
 // takeTurn waits for a turn and does the work, unless the request has ended meanwhile.
 // Work that takes long must check the context itself.
 func takeTurn(ctx context.Context, work func() error) error {

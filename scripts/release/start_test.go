@@ -4,7 +4,6 @@
 package main
 
 import (
-	"context"
 	"crypto/sha256"
 	"os"
 	"os/exec"
@@ -15,9 +14,11 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	goplugin "github.com/hashicorp/go-plugin"
+	"github.com/hashicorp/vault/sdk/helper/pluginutil"
 	"github.com/hashicorp/vault/sdk/logical"
 	sdkplugin "github.com/hashicorp/vault/sdk/plugin"
 	"github.com/stretchr/testify/require"
+	grpcmetadata "google.golang.org/grpc/metadata"
 )
 
 // BenchmarkStart measures how long Vault waits when it starts a plugin: until go-plugin's
@@ -59,7 +60,7 @@ func startPlugin(b *testing.B, binary string, sum []byte) (handshake, answer tim
 	start := time.Now()
 	client := goplugin.NewClient(&goplugin.ClientConfig{
 		HandshakeConfig:  sdkplugin.HandshakeConfig,
-		VersionedPlugins: map[int]goplugin.PluginSet{4: {sdkplugin.BackendPluginName: &sdkplugin.GRPCBackendPlugin{}}},
+		VersionedPlugins: map[int]goplugin.PluginSet{5: {sdkplugin.BackendPluginName: &sdkplugin.GRPCBackendPlugin{}}},
 		Cmd:              exec.Command(binary),
 		AllowedProtocols: []goplugin.Protocol{goplugin.ProtocolGRPC},
 		SecureConfig:     &goplugin.SecureConfig{Checksum: sum, Hash: sha256.New()},
@@ -77,10 +78,12 @@ func startPlugin(b *testing.B, binary string, sum []byte) (handshake, answer tim
 	require.NoError(b, err)
 	backend := raw.(logical.Backend)
 	storage := &logical.InmemStorage{}
-	require.NoError(b, backend.Setup(context.Background(), &logical.BackendConfig{
+	// Version 5 of the protocol multiplexes mounts, by an ID.
+	ctx := grpcmetadata.AppendToOutgoingContext(b.Context(), pluginutil.MultiplexingCtxKey, "one")
+	require.NoError(b, backend.Setup(ctx, &logical.BackendConfig{
 		Logger: hclog.NewNullLogger(), System: &logical.StaticSystemView{}, StorageView: storage,
 	}))
-	_, err = backend.HandleRequest(context.Background(), &logical.Request{Operation: logical.ReadOperation, Path: "config", Storage: storage})
+	_, err = backend.HandleRequest(ctx, &logical.Request{Operation: logical.ReadOperation, Path: "config", Storage: storage})
 	require.NoError(b, err)
 	return handshake, time.Since(start)
 }

@@ -8,6 +8,9 @@ package rsakey
 /*
 #cgo LDFLAGS: -lcrypto
 
+#define _GNU_SOURCE
+#include <pthread.h>
+
 #include <openssl/crypto.h>
 #include <openssl/err.h>
 #include <openssl/evp.h>
@@ -16,6 +19,21 @@ package rsakey
 // The machine's openssl.cnf is not read: it could name libraries to load.
 static int start(void) {
 	return OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG, NULL);
+}
+
+#if OPENSSL_VERSION_NUMBER < 0x30000000L
+#error OpenSSL 3 is needed
+#endif
+
+// Vault may make the plugin lock its memory, and then the whole stack of every thread is in
+// memory: by default 8 MB for each. Go's and OpenSSL's code needs less than 512 KiB.
+__attribute__((constructor)) static void limit_stacks(void) {
+	pthread_attr_t attr;
+	if (pthread_attr_init(&attr) == 0) {
+		pthread_attr_setstacksize(&attr, 512 << 10);
+		pthread_setattr_default_np(&attr);
+		pthread_attr_destroy(&attr);
+	}
 }
 
 // OpenSSL keeps errors by thread, and a goroutine may change threads between two calls
@@ -89,6 +107,10 @@ func opensslError(code C.ulong) error {
 	return errors.New(C.GoString(&text[0]))
 }
 
+// maxPrimes is the maximum that OpenSSL supports. Go has none, so Go signs with a key that
+// has more.
+const maxPrimes = 5
+
 // An opensslSigner has the key in memory that OpenSSL allocated.
 type opensslSigner struct {
 	ctx  *C.EVP_PKEY_CTX
@@ -98,6 +120,9 @@ type opensslSigner struct {
 func loadSigner(key *rsa.PrivateKey) (digestSigner, error) {
 	if err := started(); err != nil {
 		return nil, err
+	}
+	if len(key.Primes) > maxPrimes {
+		return goSigner{key}, nil
 	}
 	der := x509.MarshalPKCS1PrivateKey(key)
 	defer clear(der)

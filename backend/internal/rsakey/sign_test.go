@@ -61,7 +61,7 @@ func TestSignErrors(t *testing.T) {
 	require.NotContains(t, err.Error(), "detail")
 }
 
-// Keys of every size sign, odd sizes and more than two primes included.
+// Keys of every size sign, odd sizes included.
 func TestSizesOfKeys(t *testing.T) {
 	t.Parallel()
 	for _, bits := range []int{2048, 2049, 2056, 2100, 3072, 4095, 4096} {
@@ -70,6 +70,20 @@ func TestSizesOfKeys(t *testing.T) {
 		k, err := newPrivateKey(generated)
 		require.NoError(t, err)
 		requireSigns(t, k, fmt.Sprint(bits))
+	}
+}
+
+// Keys with more than two primes sign.
+func TestManyPrimes(t *testing.T) {
+	t.Parallel()
+	for primes := 3; primes <= 7; primes++ {
+		//nolint:staticcheck // SA1019: there are such keys, though new ones should not be made
+		generated, err := rsa.GenerateMultiPrimeKey(rand.Reader, primes, 2048)
+		require.NoError(t, err)
+		k, err := newPrivateKey(generated)
+		require.NoError(t, err)
+		require.NoError(t, k.try())
+		requireSigns(t, k, fmt.Sprint(primes))
 	}
 }
 
