@@ -15,7 +15,7 @@ export VERSION
 
 # What signs: make build SIGNER=openssl links in OpenSSL's libcrypto, make test SIGNER=openssl
 # tests with it. Empty, or go, is Go's crypto/rsa.
-SIGNER :=
+SIGNER ?=
 export SIGNER
 ifneq (,$(filter-out go openssl,$(SIGNER)))
 $(error SIGNER must be openssl, or go, or empty)

@@ -8,7 +8,7 @@ vault=$(scripts/vault.sh)
 out=.cache/bench
 mkdir -p "$out/plugins"
 engine=$out/plugins/vault-plugin-secrets-clanmeeting
-scripts/build.sh "$engine"
+SIGNER=go scripts/build.sh "$engine"
 rm -f "$engine-openssl"
 case " $* " in
 *" -scale "* | *" -soak "* | *" -pairs "*) peers= ;;

@@ -19,7 +19,7 @@ openssl)
 	arch=$(go env GOARCH)
 	if [ -z "${CC:-}" ] && [ "$arch" = arm64 ] && [ "$(go env GOHOSTARCH)" != arm64 ]; then
 		export CC=aarch64-linux-gnu-gcc
-		compiler=gcc-aarch64-linux-gnu package=libssl-dev:arm64
+		compiler=gcc-aarch64-linux-gnu libc=libc6-dev-arm64-cross package=libssl-dev:arm64
 	fi
 	export CGO_ENABLED=1
 	cc=$(go env CC)
@@ -27,13 +27,18 @@ openssl)
 	# The linker warns of dlopen and getaddrinfo, in parts of libcrypto that nothing calls.
 	quiet=
 	echo 'int main(void) { return 0; }' | $cc -Wl,--no-warnings -x c - -o /dev/null 2>/dev/null && quiet=-Wl,--no-warnings
+	echo 'int main(void) { return 0; }' | $cc -static -x c - -o /dev/null 2>/dev/null ||
+		fail "SIGNER=openssl needs a C compiler that can link statically; Debian and Ubuntu have what $cc needs in ${libc:-libc6-dev}"
 	# libcrypto.a needs other libraries if the distribution built it with compression.
 	program='#include <openssl/evp.h>
+		#if OPENSSL_VERSION_NUMBER < 0x30000000L
+		#error OpenSSL 3 is needed
+		#endif
 		int main(void) { return EVP_PKEY_sign_init(EVP_PKEY_CTX_new(NULL, NULL)); }'
 	links() { echo "$program" | $cc -static -x c - -lcrypto "$@" -o /dev/null 2>/dev/null; }
 	libraries=
 	links || { links -lz -lzstd && libraries="-lz -lzstd"; } ||
-		fail "SIGNER=openssl needs OpenSSL's headers and libcrypto.a for $arch; Debian and Ubuntu have them in ${package:-libssl-dev} (Debian 13 also needs zlib1g-dev and libzstd-dev)"
+		fail "SIGNER=openssl needs the headers and libcrypto.a of OpenSSL 3 for $arch; Debian and Ubuntu have them in ${package:-libssl-dev} (Debian 13 also needs zlib1g-dev and libzstd-dev)"
 	# netgo and osusergo: Go's own resolver and user lookup, which work in a static file.
 	tags=openssl,netgo,osusergo
 	ldflags="$ldflags -linkmode external -extldflags '-static $quiet $libraries'"
