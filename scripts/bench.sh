@@ -8,13 +8,15 @@ vault=$(scripts/vault.sh)
 out=.cache/bench
 mkdir -p "$out/plugins"
 engine=$out/plugins/vault-plugin-secrets-clanmeeting
-SIGNER=go scripts/build.sh "$engine"
 rm -f "$engine-openssl"
 case " $* " in
 *" -scale "* | *" -soak "* | *" -pairs "*) peers= ;;
 *) peers=yes ;;
 esac
-if [ "$peers" ]; then
+if [ -z "$peers" ]; then
+	scripts/build.sh "$engine"
+else
+	SIGNER=go scripts/build.sh "$engine"
 	{ command -v openssl >/dev/null && SIGNER=openssl scripts/build.sh "$engine-openssl"; } ||
 		echo "The build that signs with OpenSSL is not measured: the openssl command and libssl-dev are needed." >&2
 fi
