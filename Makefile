@@ -3,7 +3,6 @@ SHELL := /bin/sh
 .DEFAULT_GOAL := help
 
 PLUGIN   := bin/plugins/vault-plugin-secrets-clanmeeting
-PACKAGES := ./...
 TOOLS    := .cache/tools
 
 # The version that the plugin reports: make build VERSION=v1.2.3. Commands get it in their
@@ -27,6 +26,8 @@ TAG := $(filter openssl,$(SIGNER))
 # parallel tests only wait for a Vault Agent and need no core. GOFLAGS is for the tests' own
 # builds of the plugin.
 GOTEST := CGO_ENABLED=1 $(if $(TAG),GOFLAGS="$$GOFLAGS -tags=$(TAG)") go test -race -shuffle=on -parallel=8 -timeout 30m
+# For the tests of the built plugin in a real server.
+ACCEPTANCE := $(GOTEST) -tags acceptance
 
 # The server for the tests: make test VAULT=oldest uses the oldest Vault that we support,
 # VAULT=newest the newest, VAULT=released the newest that HashiCorp has released. If VAULT is
@@ -68,7 +69,7 @@ release: ## Build a release into dist: make release VERSION=v1.2.3; RELEASE_SIGN
 
 .PHONY: release-test
 release-test: cc ## Build a release for all systems twice, the second time without a cache, and compare: 10 to 40 minutes
-	$(GOTEST) -count=1 -timeout 60m -v -run '^TestRelease$$' ./scripts/release -all
+	cd scripts && $(GOTEST) -count=1 -timeout 60m -v -run '^TestRelease$$' ./release -all
 
 .PHONY: vault
 vault: go ## Find a Vault (VAULT_BIN, PATH), or download or build one, and print its path
@@ -77,19 +78,19 @@ vault: go ## Find a Vault (VAULT_BIN, PATH), or download or build one, and print
 # demo and dev don't use "go run", which would not forward signals.
 .PHONY: demo
 demo: build ## Show the way from a private key to a verified host token, in a Vault in dev mode
-	@vault=$$(scripts/vault.sh) && go build -o bin/demo ./scripts/demo && exec bin/demo -vault "$$vault" -plugin-dir $(dir $(PLUGIN))
+	@vault=$$(scripts/vault.sh) && (cd scripts && go build -o ../bin/demo ./demo) && exec bin/demo -vault "$$vault" -plugin-dir $(dir $(PLUGIN))
 
 .PHONY: dev
 dev: build ## Run a Vault in dev mode with the engine mounted, until Ctrl-C
-	@vault=$$(scripts/vault.sh) && go build -o bin/demo ./scripts/demo && exec bin/demo -stay -vault "$$vault" -plugin-dir $(dir $(PLUGIN))
+	@vault=$$(scripts/vault.sh) && (cd scripts && go build -o ../bin/demo ./demo) && exec bin/demo -stay -vault "$$vault" -plugin-dir $(dir $(PLUGIN))
 
 .PHONY: picture
 picture: build ## Draw .github/start.svg from the README's first minute
-	@vault=$$(scripts/vault.sh) && go run ./scripts/picture -vault "$$vault" -plugin-dir $(dir $(PLUGIN)) -out .github/start.svg
+	@vault=$$(scripts/vault.sh) && cd scripts && go run ./picture -vault "$$vault" -plugin-dir ../$(dir $(PLUGIN)) -out ../.github/start.svg
 
 .PHONY: unit
 unit: cc ## Run the unit tests: a minute, no Vault
-	$(GOTEST) ./backend/...
+	$(GOTEST) ./...
 	$(if $(TAG),@$(MAKE) --no-print-directory leaks)
 
 .PHONY: leaks
@@ -129,11 +130,11 @@ fixture: go ## For a release: store what VERSION writes to storage, for the test
 
 .PHONY: cluster-test
 cluster-test: cc ## Kill a node and a plugin of a cluster, upgrade it, stop it; prints how long nobody got a token
-	@vault=$$(scripts/vault.sh) && VAULT_BIN="$$vault" $(GOTEST) -count=1 -v -run '^(TestCluster.*|TestPluginEndsWithItsVault)$$' ./cmd/...
+	@vault=$$(scripts/vault.sh) && cd scripts && VAULT_BIN="$$vault" $(ACCEPTANCE) -count=1 -v -run '^(TestCluster.*|TestPluginEndsWithItsVault)$$' ./acceptance
 
 .PHONY: partition-test
 partition-test: cc ## Cut nodes of a cluster off or suspend them, and print what each did: six minutes, on Linux
-	@vault=$$(scripts/vault.sh) && cd scripts/partition && VAULT_BIN="$$vault" $(GOTEST) -count=1 -v . $(if $(PARTITION),-args $(PARTITION))
+	@vault=$$(scripts/vault.sh) && cd scripts && VAULT_BIN="$$vault" $(GOTEST) -count=1 -v ./partition $(if $(PARTITION),-args $(PARTITION))
 
 .PHONY: examples
 examples: cc ## Run the examples in five languages, and verify their tokens with a library of each language
@@ -144,18 +145,18 @@ monitoring-test: cc ## Make every alert of examples/monitoring fire, in a real P
 	$(call need,prometheus,in Debian and Ubuntu install the package prometheus)
 	$(call need,promtool,in Debian and Ubuntu install the package prometheus)
 	$(call need,prometheus-process-exporter,in Debian and Ubuntu install the package of this name)
-	@vault=$$(scripts/vault.sh) && VAULT_BIN="$$vault" $(GOTEST) -count=1 -v -tags monitoring -run '^TestMonitoring$$' ./cmd/...
+	@vault=$$(scripts/vault.sh) && cd scripts && VAULT_BIN="$$vault" $(ACCEPTANCE),monitoring -count=1 -v -run '^TestMonitoring$$' ./acceptance
 
 .PHONY: kubernetes-test
 kubernetes-test: cc ## Run examples/kubernetes with a real Kubernetes API and External Secrets, which are built once
-	@vault=$$(scripts/vault.sh) && dirs=$$(scripts/kubernetes.sh) && VAULT_BIN="$$vault" KUBERNETES_DIRS="$$dirs" $(GOTEST) -count=1 -v -tags kubernetes -run '^TestKubernetes$$' ./cmd/...
+	@vault=$$(scripts/vault.sh) && dirs=$$(scripts/kubernetes.sh) && cd scripts && VAULT_BIN="$$vault" KUBERNETES_DIRS="$$dirs" $(ACCEPTANCE),kubernetes -count=1 -v -run '^TestKubernetes$$' ./acceptance
 
 .PHONY: test
-test: cc ## Run all tests, also those in a real server; lists at the end what was not run
+test: unit ## Run all tests, also those in a real server; lists at the end what was not run
 	cd scripts/vault-download && $(GOTEST) ./...
-	@mkdir -p .cache && : >$(NOT_RUN) && vault=$$(scripts/vault.sh) && VAULT_BIN="$$vault" NOT_RUN=$(NOT_RUN) $(GOTEST) $(PACKAGES); \
+	@mkdir -p .cache && : >$(NOT_RUN) && vault=$$(scripts/vault.sh) && cd scripts && VAULT_BIN="$$vault" NOT_RUN=$(NOT_RUN) $(ACCEPTANCE) $$(go list -tags acceptance ./... | grep -v /partition); \
 		status=$$?; cat $(NOT_RUN); exit $$status
-	@cd scripts/partition && $(GOTEST) -short .
+	@cd scripts && $(GOTEST) -short ./partition
 
 .PHONY: tools
 tools: go
@@ -171,7 +172,7 @@ lint: tools ## Run golangci-lint, with gofumpt
 	$(TOOLS)/golangci-lint run
 	$(if $(TAG),$(TOOLS)/golangci-lint run --build-tags $(TAG) ./backend/internal/rsakey)
 	cd scripts/vault-download && ../../$(TOOLS)/golangci-lint run
-	cd scripts/partition && ../../$(TOOLS)/golangci-lint run
+	cd scripts && ../$(TOOLS)/golangci-lint run
 
 .PHONY: fmt
 fmt: tools ## Format the code with gofumpt
@@ -179,9 +180,9 @@ fmt: tools ## Format the code with gofumpt
 
 .PHONY: vet
 vet: go ## Run go vet, and build the plugin for the other systems
-	go vet -tags examples,kubernetes,monitoring$(TAG:%=,%) $(PACKAGES)
+	go vet $(TAG:%=-tags %) ./...
+	cd scripts && go vet -tags acceptance,examples,kubernetes,monitoring ./...
 	cd scripts/vault-download && go vet ./...
-	cd scripts/partition && go vet .
 	GOOS=darwin CGO_ENABLED=0 go build -o /dev/null ./cmd/...
 	GOOS=windows CGO_ENABLED=0 go build -o /dev/null ./cmd/...
 

@@ -20,8 +20,8 @@ else
 	{ command -v openssl >/dev/null && SIGNER=openssl scripts/build.sh "$engine-openssl"; } ||
 		echo "The build that signs with OpenSSL is not measured: the openssl command and libssl-dev are needed." >&2
 fi
-CGO_ENABLED=0 go build -trimpath -o "$out/plugins/vault-plugin-empty" ./scripts/bench/emptyplugin
-go build -o "$out/bench" ./scripts/bench
+(cd scripts && CGO_ENABLED=0 go build -trimpath -o "../$out/plugins/vault-plugin-empty" ./bench/emptyplugin)
+(cd scripts && go build -o "../$out/bench" ./bench)
 
 modules=
 if [ -z "$peers" ]; then

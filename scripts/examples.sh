@@ -39,4 +39,5 @@ modules=$(scripts/node-modules.sh)
 export VAULT_BIN="$vault" NODE_PATH="$modules" EXAMPLES_PYTHON="$python" EXAMPLES_GSON="$gson"
 # For the tests' own build of the plugin.
 [ "${SIGNER:-}" != openssl ] || export GOFLAGS="${GOFLAGS:-} -tags=openssl"
-exec env CGO_ENABLED=1 go test -race -count=1 -parallel=8 -timeout 30m -v -tags examples -run '^(TestExamples|TestLibrariesRefuse|TestMigratingGuide|TestAgent)' ./cmd/...
+cd scripts
+exec env CGO_ENABLED=1 go test -race -count=1 -parallel=8 -timeout 30m -v -tags acceptance,examples -run '^(TestExamples|TestLibrariesRefuse|TestMigratingGuide|TestAgent)' ./acceptance

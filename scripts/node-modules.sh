@@ -2,7 +2,7 @@
 # Installs jsonwebtoken in the version of the lock file, and prints the folder.
 set -eu
 cd "$(dirname "$0")/.."
-locked=cmd/vault-plugin-secrets-clanmeeting/testdata/examples
+locked=scripts/acceptance/testdata/examples
 modules=$PWD/.cache/node
 mkdir -p "$modules"
 cp "$locked/package.json" "$locked/package-lock.json" "$modules"

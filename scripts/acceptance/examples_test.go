@@ -1,11 +1,11 @@
 // Copyright (c) The vault-plugin-secrets-clanmeeting authors
 // SPDX-License-Identifier: MPL-2.0
 
-//go:build examples
+//go:build acceptance && examples
 
 // The examples in their own languages, which "make examples" makes sure are there.
 
-package main
+package acceptance
 
 import (
 	"bufio"

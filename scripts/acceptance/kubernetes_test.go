@@ -1,12 +1,12 @@
 // Copyright (c) The vault-plugin-secrets-clanmeeting authors
 // SPDX-License-Identifier: MPL-2.0
 
-//go:build kubernetes
+//go:build acceptance && kubernetes
 
 // examples/kubernetes in a real Kubernetes API with External Secrets, which "make
 // kubernetes-test" builds.
 
-package main
+package acceptance
 
 import (
 	"bytes"

@@ -1,7 +1,9 @@
 // Copyright (c) The vault-plugin-secrets-clanmeeting authors
 // SPDX-License-Identifier: MPL-2.0
 
-package main
+//go:build acceptance
+
+package acceptance
 
 import (
 	"bytes"

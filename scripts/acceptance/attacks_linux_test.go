@@ -1,7 +1,9 @@
 // Copyright (c) The vault-plugin-secrets-clanmeeting authors
 // SPDX-License-Identifier: MPL-2.0
 
-package main
+//go:build acceptance
+
+package acceptance
 
 import (
 	"crypto/rand"
@@ -150,9 +152,9 @@ func attackWithLargeBodies(b *budget) {
 				want = "exceeded maximum number of strings" // the limit of devvault's listener
 			}
 			switch {
-			case len(body) > maxMessage:
+			case len(body) > 4*mib:
 				status = http.StatusInternalServerError
-			case len(body) < maxRequest:
+			case len(body) < 2*mib:
 				to = paths[:1] // others don't know the field, and ignore it
 			}
 			var group errgroup.Group

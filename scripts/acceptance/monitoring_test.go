@@ -1,12 +1,12 @@
 // Copyright (c) The vault-plugin-secrets-clanmeeting authors
 // SPDX-License-Identifier: MPL-2.0
 
-//go:build monitoring
+//go:build acceptance && monitoring
 
 // examples/monitoring in a real Prometheus, which "make monitoring-test" makes sure is
 // there.
 
-package main
+package acceptance
 
 import (
 	"encoding/json"
