@@ -28,8 +28,9 @@ func (b *backend) pathVerify() *framework.Path {
 			fieldToken: {
 				Type:     framework.TypeString,
 				Required: true,
-				Description: `The token that was presented: the JWT alone, which follows jwt= in a
-meeting's link. White space around it is ignored. Required.`,
+				Description: `The token that was presented: the JWT, or the whole link of the meeting,
+which has it after jwt=. White space and a byte-order mark around it are
+ignored. Required.`,
 				DisplayAttrs: &framework.DisplayAttributes{Name: "Token", Sensitive: true},
 			},
 			fieldRoom: {
@@ -45,8 +46,8 @@ Default: none; the room is then not compared.`,
 				Responses: map[int][]framework.Response{
 					http.StatusOK: {{Description: "OK", Fields: map[string]*framework.FieldSchema{
 						fieldValid:      {Type: framework.TypeBool, Required: true, Description: "Whether the meeting server would accept the token now."},
-						fieldReason:     {Type: framework.TypeString, Description: "The reason, if it would not."},
-						fieldClaims:     {Type: framework.TypeMap, Description: "The claims of the token, believed or not. A number that a float64 does not hold is given as text."},
+						fieldReason:     {Type: framework.TypeString, Description: "Every reason why it would not."},
+						fieldClaims:     {Type: framework.TypeMap, Description: "The claims of the token, whether it is valid or not. A number that a float64 does not hold is given as text."},
 						fieldKeyVersion: {Type: framework.TypeInt, Description: "The key version that signed the token, if one did."},
 					}}},
 				},
@@ -142,18 +143,25 @@ var errNoSigner = errors.New("signed by another key, or changed since: no key ve
 const verifyHelpSynopsis = `Say why a host with a token was refused.`
 
 const verifyHelpDescription = `
-Checks a token as the meeting server does. The answer says as valid whether the
-server would accept the token now. If not, reason says why: it is malformed,
-signed by another key, expired, not valid yet, for another room, or has the
-wrong audience, issuer or consumer. All key versions of this mount are tried. No
-algorithm but RS256 is accepted, whatever the token says, and there is no leeway
-in time, as there is none on the server.
+Checks a token as the meeting server does. In the answer, valid says whether the
+server would accept the token now. If not, reason says why: the token is
+malformed, too long, signed by another key, expired, not valid yet, for another
+room, or has a wrong audience, issuer, consumer or context. There is no leeway
+in time, as there is none on the server. All key versions of this mount are
+tried. No algorithm but RS256 is accepted, whatever the token says. The claims
+are returned even if the token is not valid.
 
-The claims are returned for a token that is not valid, too. A warning says if an
-inactive key version signed the token: Vault can't know whether Clan Meeting
-still has that public half. Another warning names each version that can't be
-read. Refused: no token, and a mount that is not configured.
+Warnings name mistakes that the server tolerates, such as a token that never
+expires. A warning says if an inactive key version signed the token, because
+Vault can't know whether Clan Meeting still has its public half. Another names
+each version that can't be read from storage.
 
-    vault read -field=token clanmeeting/creds/support room=support-1 > token.txt
+verify is stricter than the server in two things: it refuses a token with one
+character changed even if that changes nothing, and claims that are nested more
+than 100 deep. Refused with an error: no token, a room that is empty or not a
+name, and a mount that is not configured.
+
     vault write clanmeeting/verify token=@token.txt room=support-1
+    vault write clanmeeting/verify \
+      token='https://meet.example.com/acme/support-1?jwt=eyJhbGci...'
 `

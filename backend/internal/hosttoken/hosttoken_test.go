@@ -305,33 +305,6 @@ func TestCheckClaimsNamesEveryReason(t *testing.T) {
 	require.Empty(t, other.CheckClaims(consumer, "", now), "no room was asked for")
 }
 
-// Whatever is presented, the answer is short, and only what the key signed is signed by it.
-func FuzzDecode(f *testing.F) {
-	key := testKey(f)
-	token, err := consumer.Sign(key, "hall", now.Unix()-30, now.Unix()+60)
-	require.NoError(f, err)
-	f.Add(token)
-	f.Add(token + "==")
-	f.Add(compact(goodHeader, claimsWith(f, "exp", "1e999")))
-	f.Add(compact("null", nested(50)))
-	f.Fuzz(func(t *testing.T, text string) {
-		presented, err := Decode(text)
-		if err != nil {
-			require.Less(t, len(err.Error()), 200)
-			return
-		}
-		for _, message := range presented.CheckClaims(consumer, "hall", now) {
-			require.Less(t, len(message.Error()), 1000)
-		}
-		for _, message := range presented.Remarks(consumer) {
-			require.Less(t, len(message), 1000)
-		}
-		if presented.SignedBy(key.Public()) {
-			require.Equal(t, token, strings.TrimRight(text, "="))
-		}
-	})
-}
-
 func BenchmarkSign(b *testing.B) {
 	key := testKey(b)
 	b.ReportAllocs()
