@@ -154,10 +154,10 @@ expires. A warning says if an inactive key version signed the token, because
 Vault can't know whether Clan Meeting still has its public half. Another names
 each version that can't be read from storage.
 
-verify is stricter than the server in two things: it refuses a token with one
-character changed even if that changes nothing, and claims that are nested more
-than 100 deep. Refused with an error: no token, a room that is empty or not a
-name, and a mount that is not configured.
+verify is stricter than the server on purpose with what no library makes: it
+calls invalid a token with one character changed even if that changes nothing, a
+number as room, and claims that are nested more than 100 deep. Refused: no
+token, a room that is empty or not a name, and a mount that is not configured.
 
     vault write clanmeeting/verify token=@token.txt room=support-1
     vault write clanmeeting/verify \

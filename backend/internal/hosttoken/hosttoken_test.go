@@ -231,6 +231,7 @@ func TestClaimsAsTheServer(t *testing.T) {
 		{"room", `"*"`, "", ""},
 		{"room", `"hall "`, `for room "hall ", not "hall"`, `room is "hall ", a name that Clan Meeting's SDK does not accept; the server does`},
 		{"room", `"ha\u212al"`, "for room \"ha\u212al\", not \"hall\"", "room is \"ha\u212al\", a name that Clan Meeting's SDK does not accept; the server does"},
+		{"room", "5", "room is 5, not a name", ""}, // on purpose: the server takes it as text
 		{"room", `["hall"]`, `room is ["hall"], not a name`, ""},
 		{"room", "", "room is missing, not a name", ""},
 		{"context", `{"user":{"name":null}}`, "", ""},
