@@ -10,9 +10,10 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
@@ -21,17 +22,21 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// sampled: one of so many answers is checked, and the first of every slice.
-const sampled = 50
+const (
+	// sampled: one of so many answers is checked, and the first of every slice.
+	sampled = 50
+	// anyRoom ends the URL of a request that asks for another room each time.
+	anyRoom = "?room=room-"
+)
 
-// A target is a request that is repeated.
+// A target is a request that is repeated, or several in turn.
 type target struct {
 	name      string
-	request   vegeta.Target
-	numbered  bool                       // a number is appended to each URL, so that each asks for another room
-	batch     uint64                     // tokens in one answer; 0 for one
-	check     func(*vegeta.Result) error // for sampled answers; nil for none
-	processes []string                   // those that work for it
+	processes []string // those that work for it
+	requests  []vegeta.Target
+	tokens    uint64 // in one answer
+	check     bool   // whether the engine's key signed them
+	status    uint16 // of the answers; 0 is 200 or 204
 }
 
 // A sample is the result of one or more slices.
@@ -61,14 +66,14 @@ func (s *sample) cpuPer() float64 {
 
 // load repeats a target's request on n persistent connections for the length of a slice, each
 // as soon as the one before is answered, and adds what it measured to s.
-func (b *bench) load(ctx context.Context, t *target, n int, slice time.Duration, s *sample) error {
+func (b *bench) load(ctx context.Context, t *target, n uint64, slice time.Duration, s *sample) error {
 	before, err := b.cpu(t)
 	if err != nil {
 		return err
 	}
-	var slices vegeta.Metrics
+	var m vegeta.Metrics
 	err = b.attack(ctx, t, n, slice, func(r *vegeta.Result) {
-		slices.Add(r)
+		m.Add(r)
 		s.latencies.Add(r.Latency)
 	})
 	if err != nil {
@@ -81,9 +86,9 @@ func (b *bench) load(ctx context.Context, t *target, n int, slice time.Duration,
 	if err != nil {
 		return err
 	}
-	slices.Close()
-	s.tokens += slices.Requests * max(t.batch, 1)
-	s.elapsed += slices.Duration + slices.Wait
+	m.Close()
+	s.tokens += m.Requests * t.tokens
+	s.elapsed += m.Duration + m.Wait
 	if s.cpu == nil {
 		s.cpu = map[string]time.Duration{}
 	}
@@ -95,20 +100,23 @@ func (b *bench) load(ctx context.Context, t *target, n int, slice time.Duration,
 
 // attack repeats a request until the time is up or the context is done; no time is forever.
 // It waits for the answers to all that it sent, so that none disturbs the next measurement.
-func (b *bench) attack(ctx context.Context, t *target, n int, length time.Duration, each func(*vegeta.Result)) error {
-	attacker := vegeta.NewAttacker(vegeta.Client(b.client), vegeta.Workers(uint64(n)), vegeta.MaxWorkers(uint64(n)))
-	defer context.AfterFunc(ctx, func() { attacker.Stop() })()
+func (b *bench) attack(ctx context.Context, t *target, n uint64, length time.Duration, each func(*vegeta.Result)) error {
+	attacker := vegeta.NewAttacker(vegeta.Client(b.client), vegeta.Workers(n), vegeta.MaxWorkers(n))
+	release := context.AfterFunc(ctx, func() { attacker.Stop() })
+	defer release()
+	var sent atomic.Uint64
 	next := func(request *vegeta.Target) error {
-		*request = t.request
-		if t.numbered {
-			request.URL += strconv.FormatUint(b.counter.Add(1), 10)
+		n := sent.Add(1)
+		*request = t.requests[n%uint64(len(t.requests))]
+		if strings.HasSuffix(request.URL, anyRoom) {
+			request.URL += strconv.FormatUint(n, 10)
 		}
 		return nil
 	}
 	var failed error
-	for r := range attacker.Attack(next, vegeta.Rate{}, length, t.name) {
+	for r := range attacker.Attack(next, vegeta.Rate{}, length, "") {
 		each(r)
-		err := t.judge(r)
+		err := b.judge(t, r)
 		if err != nil && failed == nil {
 			failed = fmt.Errorf("%s: %w", t.name, err)
 			attacker.Stop()
@@ -117,12 +125,14 @@ func (b *bench) attack(ctx context.Context, t *target, n int, length time.Durati
 	return failed
 }
 
-func (t *target) judge(r *vegeta.Result) error {
-	if r.Error != "" || r.Code != http.StatusOK {
-		return fmt.Errorf("status %d: %s %s", r.Code, r.Error, r.Body)
-	}
-	if t.check != nil && r.Seq%sampled == 0 {
-		return t.check(r)
+// judge returns what is wrong with an answer.
+func (b *bench) judge(t *target, r *vegeta.Result) error {
+	switch {
+	case t.status != 0 && r.Code == t.status:
+	case t.status != 0 || r.Code != http.StatusOK && r.Code != http.StatusNoContent:
+		return fmt.Errorf("%s %s: status %d: %s %s", r.Method, r.URL, r.Code, r.Error, r.Body)
+	case t.check && r.Seq%sampled == 0:
+		return b.checkTokens(t, r)
 	}
 	return nil
 }
@@ -139,26 +149,28 @@ func (b *bench) readsDuringBatches(ctx context.Context, e *engine, slice time.Du
 	return errors.Join(err, group.Wait())
 }
 
-// check verifies the tokens in an answer, and that each is for the room that was asked for.
-func (b *bench) check(r *vegeta.Result) error {
+// checkTokens verifies the tokens in an answer, and that each is for the room that was asked
+// for.
+func (b *bench) checkTokens(t *target, r *vegeta.Result) error {
+	type item struct{ Token string }
 	var answer struct {
 		Data struct {
-			Token   string
-			Results []struct{ Token string } `json:"batch_results"`
+			item
+			Results []item `json:"batch_results"`
 		}
 	}
 	if err := json.Unmarshal(r.Body, &answer); err != nil {
 		return fmt.Errorf("decoding the answer: %w", err)
 	}
-	if r.Method == http.MethodGet {
+	if t.tokens == 1 {
 		request, err := url.Parse(r.URL)
 		if err != nil {
 			return fmt.Errorf("the URL: %w", err)
 		}
 		return b.checkToken(answer.Data.Token, request.Query().Get("room"))
 	}
-	if len(answer.Data.Results) != batchSize {
-		return fmt.Errorf("%d tokens in a batch of %d", len(answer.Data.Results), batchSize)
+	if uint64(len(answer.Data.Results)) != t.tokens {
+		return fmt.Errorf("%d tokens in a batch of %d", len(answer.Data.Results), t.tokens)
 	}
 	for i, result := range answer.Data.Results {
 		if err := b.checkToken(result.Token, roomOf(i)); err != nil {
@@ -200,7 +212,7 @@ func (b *bench) findProcesses() error {
 		if err != nil || stat.PPID != b.vault.PID() {
 			continue
 		}
-		if bin, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", process.PID)); err == nil {
+		if bin, err := process.Executable(); err == nil {
 			b.processes[filepath.Base(bin)] = process
 		}
 	}

@@ -5,7 +5,7 @@
 // latency, and the CPU time of Vault and of the plugin. It compares both builds of the
 // engine, which sign with Go and with OpenSSL, with Vault's own signers, with a plugin that
 // does nothing, and with the vendor's snippet; or, with -pairs, builds of the engine with
-// each other. What is compared alternates in short slices, so that the ratios hold even if
+// each other; or, with -soak, it looks whether the plugin grows. What is compared alternates in short slices, so that the ratios hold even if
 // the machine's speed changes. It fails if an answer is wrong.
 package main
 
@@ -28,6 +28,7 @@ type options struct {
 	rounds int
 	slice  time.Duration
 	pairs  bool
+	soak   time.Duration
 }
 
 func main() {
@@ -38,6 +39,7 @@ func main() {
 	flag.IntVar(&o.rounds, "rounds", 4, "how many slices each request gets")
 	flag.DurationVar(&o.slice, "slice", 2*time.Second, "how long a slice is")
 	flag.BoolVar(&o.pairs, "pairs", false, "only compare the builds of the engine in the plugin folder")
+	flag.DurationVar(&o.soak, "soak", 0, "only make requests of all kinds, for this long")
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -65,8 +67,11 @@ func run(ctx context.Context, o options) error {
 	if err := b.prepare(ctx); err != nil {
 		return err
 	}
-	if o.pairs {
+	switch {
+	case o.pairs:
 		return b.pairs(ctx, o)
+	case o.soak > 0:
+		return b.soak(ctx, o.soak)
 	}
-	return b.table(ctx, o)
+	return b.compare(ctx, o)
 }

@@ -61,19 +61,8 @@ var pairFigures = []struct {
 // slices alternate, and the order changes with every round. So a change in the machine's
 // speed hits all builds alike.
 func (b *bench) pairs(ctx context.Context, o options) error {
-	names, err := filepath.Glob(filepath.Join(o.pluginDir, devvault.PluginName+"*"))
-	if err != nil || len(names) < 2 {
-		return fmt.Errorf("%s must have two builds or more, named %s-something", o.pluginDir, devvault.PluginName)
-	}
-	builds := make([]*build, len(names))
-	for i, name := range names {
-		e, err := b.mountEngine(ctx, fmt.Sprintf("build%d", i), filepath.Base(name), "")
-		if err != nil {
-			return err
-		}
-		builds[i] = &build{e, make([][]*sample, len(pairLoads))}
-	}
-	if err := b.findProcesses(); err != nil {
+	builds, err := b.mountBuilds(ctx, o.pluginDir)
+	if err != nil {
 		return err
 	}
 	turns := slices.Clone(builds)
@@ -100,21 +89,38 @@ func (b *bench) pairs(ctx context.Context, o options) error {
 	return nil
 }
 
+// mountBuilds mounts the builds in a folder.
+func (b *bench) mountBuilds(ctx context.Context, dir string) ([]*build, error) {
+	names, err := filepath.Glob(filepath.Join(dir, devvault.PluginName+"*"))
+	if err != nil || len(names) < 2 {
+		return nil, fmt.Errorf("%s must have two builds or more, named %s-something", dir, devvault.PluginName)
+	}
+	builds := make([]*build, len(names))
+	for i, name := range names {
+		plugin := filepath.Base(name)
+		e, err := b.mountEngine(ctx, fmt.Sprintf("build%d", i), plugin, strings.TrimPrefix(plugin, devvault.PluginName+"-"))
+		if err != nil {
+			return nil, err
+		}
+		builds[i] = &build{e, make([][]*sample, len(pairLoads))}
+	}
+	return builds, b.findProcesses()
+}
+
 // comparePair prints the figures of a build beside those of the first one. The ratio is that
 // of two neighbouring slices: its median over the rounds, and the 95 % confidence interval
 // of the median. It shows differences that are smaller than the changes in the machine's
 // speed. The last column is benchstat's verdict on the two builds' figures, which knows
 // nothing of neighbours.
 func comparePair(first, one *build, rounds int) error {
-	theirName, ourName := strings.TrimPrefix(first.plugin, devvault.PluginName+"-"), strings.TrimPrefix(one.plugin, devvault.PluginName+"-")
-	fmt.Printf("\n%s ÷ %s, rounds: %d. All figures are costs: a ratio below 1 means that %s is better.\n", ourName, theirName, rounds, ourName)
+	fmt.Printf("\n%s ÷ %s, rounds: %d. All figures are costs: a ratio below 1 means that %s is better.\n", one.label, first.label, rounds, one.label)
 	out := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
 	logs := 0.0
 	load := -1
 	for _, figure := range pairFigures {
 		if load != figure.load {
 			load = figure.load
-			fmt.Fprintf(out, "%s\t%s\t%s\tratio\t95 %% interval\tbenchstat\t\n", pairLoads[load].name, theirName, ourName)
+			fmt.Fprintf(out, "%s\t%s\t%s\tratio\t95 %% interval\tbenchstat\t\n", pairLoads[load].name, first.label, one.label)
 		}
 		var theirs, ours, ratios []float64
 		for i, s := range one.samples[load] {

@@ -16,7 +16,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
 
 	"github.com/prometheus/procfs"
 	vegeta "github.com/tsenart/vegeta/v12/lib"
@@ -24,10 +23,7 @@ import (
 	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/scripts/devvault"
 )
 
-const (
-	batchSize   = 100
-	emptyPlugin = "vault-plugin-empty"
-)
+const emptyPlugin = "vault-plugin-empty"
 
 // bench is the measured Vault, and its callers.
 type bench struct {
@@ -35,16 +31,15 @@ type bench struct {
 	dir       string // for temporary files
 	key       *rsa.PrivateKey
 	client    *http.Client
-	counter   atomic.Uint64 // numbers the requests of the run
-	token     string        // an ordinary service token with an entity
-	leanToken string        // the same without the policy named default
+	token     string // an ordinary service token with an entity
+	leanToken string // the same without the policy named default
 	vendorPID int
 	processes map[string]procfs.Proc
 }
 
 // An engine is a build of the engine on a mount of its own, and the requests to it.
 type engine struct {
-	plugin, mount                 string
+	label, plugin                 string
 	single, lean, batch, thousand *target
 }
 
@@ -88,19 +83,22 @@ func (b *bench) privateKey() string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(b.key)}))
 }
 
-// mountEngine mounts a build of the engine, with a role named bench. The label ends the
-// names of its targets.
+// mountEngine mounts a build of the engine, with a role named bench. The label tells its
+// targets from those of other builds.
 func (b *bench) mountEngine(ctx context.Context, mount, plugin, label string) (*engine, error) {
 	creds := mount + "/creds/bench"
-	processes := []string{"vault", plugin}
-	e := &engine{plugin: plugin, mount: mount}
-	e.single = &target{name: "creds" + label, request: b.get(creds + "?room=room-"), numbered: true, check: b.check, processes: processes}
-	lean := *e.single
-	lean.name = "creds without default policy" + label
-	lean.request.Header = http.Header{"X-Vault-Token": {b.leanToken}}
-	e.lean = &lean
-	e.batch = &target{name: "creds, batch of 100" + label, request: b.post(creds, batchOf(batchSize)), batch: batchSize, check: b.check, processes: processes}
-	e.thousand = &target{name: "creds, batch of 1,000" + label, request: b.post(creds, batchOf(1000)), batch: 1000, processes: processes}
+	lean := b.get(creds + anyRoom)
+	lean.Header = http.Header{"X-Vault-Token": {b.leanToken}}
+	tokens := func(name string, n uint64, request vegeta.Target) *target {
+		return &target{name: name + ", " + label, processes: []string{"vault", plugin}, requests: []vegeta.Target{request}, tokens: n, check: true}
+	}
+	e := &engine{
+		label: label, plugin: plugin,
+		single:   tokens("creds", 1, b.get(creds+anyRoom)),
+		lean:     tokens("creds without default policy", 1, lean),
+		batch:    tokens("creds, batch of 100", 100, b.post(creds, batchOf(100))),
+		thousand: tokens("creds, batch of 1,000", 1000, b.post(creds, batchOf(1000))),
+	}
 	return e, b.writeAll(ctx, []writing{
 		{"sys/mounts/" + mount, object{"type": plugin}},
 		{mount + "/config", object{"consumer_id": "acme", "private_key": b.privateKey()}},
@@ -130,55 +128,60 @@ func (b *bench) post(path, body string) vegeta.Target {
 
 // mountPeers mounts the engines to compare with.
 func (b *bench) mountPeers(ctx context.Context) ([]*target, error) {
-	vault, empty := []string{"vault"}, []string{"vault", emptyPlugin}
+	peer := func(name string, tokens uint64, request vegeta.Target, processes ...string) *target {
+		return &target{name: name, processes: processes, requests: []vegeta.Target{request}, tokens: tokens}
+	}
 	// A signing input with the length of the engine's own.
-	sign := fmt.Sprintf(`"input":%q`, base64.StdEncoding.EncodeToString(make([]byte, 230)))
-	inputs := strings.TrimSuffix(strings.Repeat("{"+sign+"},", batchSize), ",")
-	const transit = "transit/sign/bench/sha2-256"
-	return []*target{
-			{name: "transit sign", request: b.post(transit, `{"signature_algorithm":"pkcs1v15",`+sign+`}`), processes: vault},
-			{name: "identity OIDC token", request: b.get("identity/oidc/token/bench"), processes: vault},
-			{name: emptyCall, request: b.get("empty/empty?room=room-1"), processes: empty},
-			{name: "plugin that only signs, Go", request: b.get("empty/signature?room=room-"), numbered: true, processes: empty},
-			{name: "kv read", request: b.get("kv1/bench"), processes: vault},
-			{
-				name: "transit sign, batch of 100", request: b.post(transit, `{"signature_algorithm":"pkcs1v15","batch_input":[`+inputs+`]}`),
-				batch: batchSize, processes: vault,
-			},
-		}, b.writeAll(ctx, []writing{
-			{"sys/mounts/empty", object{"type": emptyPlugin}},
-			{"sys/mounts/transit", object{"type": "transit"}},
-			{"sys/mounts/kv1", object{"type": "kv", "options": object{"version": "1"}}},
-			{"transit/keys/bench", object{"type": "rsa-2048"}},
-			{"identity/oidc/key/bench", object{"algorithm": "RS256", "allowed_client_ids": "*"}},
-			{"identity/oidc/role/bench", object{"key": "bench", "ttl": "5m"}},
-			{"kv1/bench", object{"value": "something"}},
-		})
+	input := fmt.Sprintf(`"input":%q`, base64.StdEncoding.EncodeToString(make([]byte, 230)))
+	inputs := strings.TrimSuffix(strings.Repeat("{"+input+"},", 100), ",")
+	const transit, body = "transit/sign/bench/sha2-256", `{"signature_algorithm":"pkcs1v15",%s}`
+	peers := []*target{
+		peer("transit sign", 1, b.post(transit, fmt.Sprintf(body, input)), "vault"),
+		peer("identity OIDC token", 1, b.get("identity/oidc/token/bench"), "vault"),
+		peer("empty plugin", 1, b.get("empty/empty?room=room-1"), "vault", emptyPlugin),
+		peer("plugin that only signs, Go", 1, b.get("empty/signature"+anyRoom), "vault", emptyPlugin),
+		peer("kv read", 1, b.get("kv1/bench"), "vault"),
+		peer("transit sign, batch of 100", 100, b.post(transit, fmt.Sprintf(body, `"batch_input":[`+inputs+`]`)), "vault"),
+	}
+	return peers, b.writeAll(ctx, []writing{
+		{"sys/mounts/empty", object{"type": emptyPlugin}},
+		{"sys/mounts/transit", object{"type": "transit"}},
+		{"sys/mounts/kv1", object{"type": "kv", "options": object{"version": "1"}}},
+		{"transit/keys/bench", object{"type": "rsa-2048"}},
+		{"identity/oidc/key/bench", object{"algorithm": "RS256", "allowed_client_ids": "*"}},
+		{"identity/oidc/role/bench", object{"key": "bench", "ttl": "5m"}},
+		{"kv1/bench", object{"value": "something"}},
+	})
 }
 
-// startVendor runs the vendor's snippet in Node. It ends with the context.
-func (b *bench) startVendor(ctx context.Context, modules string) (*target, error) {
+// startVendor runs the vendor's snippet in Node, until it is stopped.
+func (b *bench) startVendor(ctx context.Context, modules string) (*target, func(), error) {
 	keyFile := filepath.Join(b.dir, "key.pem")
 	if err := os.WriteFile(keyFile, []byte(b.privateKey()), 0o600); err != nil {
-		return nil, fmt.Errorf("writing the key: %w", err)
+		return nil, nil, fmt.Errorf("writing the key: %w", err)
 	}
 	cmd := exec.CommandContext(ctx, "node", filepath.Join("scripts", "bench", "vendor.js"), keyFile)
 	cmd.Env = append(os.Environ(), "NODE_PATH="+modules)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {
-		return nil, fmt.Errorf("starting node: %w", err)
+		return nil, nil, fmt.Errorf("starting node: %w", err)
 	}
 	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("starting node: %w", err)
+		return nil, nil, fmt.Errorf("starting node: %w", err)
 	}
 	b.vendorPID = cmd.Process.Pid
+	stop := func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	}
 	var port string
 	if _, err := fmt.Fscan(out, &port); err != nil {
-		return nil, fmt.Errorf("node prints no port: %w", err)
+		stop()
+		return nil, nil, fmt.Errorf("node prints no port: %w", err)
 	}
-	request := vegeta.Target{Method: http.MethodGet, URL: "http://127.0.0.1:" + port + "/?room=room-"}
-	return &target{name: "jsonwebtoken in Node", request: request, numbered: true, check: b.check, processes: []string{"node"}}, nil
+	request := vegeta.Target{Method: http.MethodGet, URL: "http://127.0.0.1:" + port + "/" + anyRoom}
+	return &target{name: "jsonwebtoken in Node", processes: []string{"node"}, requests: []vegeta.Target{request}, tokens: 1, check: true}, stop, nil
 }
 
 // A writing is a request that sets something up.
