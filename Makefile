@@ -169,6 +169,7 @@ lint: tools ## Run golangci-lint, with gofumpt
 	$(if $(TAG),$(TOOLS)/golangci-lint run --build-tags $(TAG) ./backend/internal/rsakey)
 	cd scripts/vault-download && ../../$(TOOLS)/golangci-lint run
 	cd scripts && ../$(TOOLS)/golangci-lint run
+	cd scripts/kubernetes && ../../$(TOOLS)/golangci-lint run
 
 .PHONY: fmt
 fmt: tools ## Format the code with gofumpt
