@@ -1,6 +1,7 @@
 #!/bin/sh
 # Builds and runs the benchmark. It leaves out what it can't measure here, and says so: the
-# vendor's snippet needs node and npm, the build that signs with OpenSSL needs libssl-dev. With -pairs it measures the builds in the folder that -plugin-dir names.
+# vendor's snippet needs node and npm, the build that signs with OpenSSL needs libssl-dev.
+# With -pairs it measures the builds in the folder that -plugin-dir names.
 set -eu
 cd "$(dirname "$0")/.."
 vault=$(scripts/vault.sh)
