@@ -4,120 +4,143 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"fmt"
-	"net/http"
+	"math"
+	"os"
 	"path/filepath"
 	"slices"
+	"strings"
+	"text/tabwriter"
 	"time"
+
+	"golang.org/x/perf/benchmath"
 
 	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/scripts/devvault"
 )
 
-// pairConnections is the load under which builds are compared: all cores busy.
-const pairConnections = 32
-
-// A build is one of the compared builds of the engine, with its own mount.
+// A build is one of the compared builds of the engine, and what was measured of it.
 type build struct {
-	single, batch *target
-	mount         string
-	rounds        []round
+	*engine
+	samples [][]*sample // by load and round
 }
 
-// A round is the result of a build in one turn.
-type round struct{ single, batch, during *sample }
+// pairLoads are the loads under which builds are compared.
+var pairLoads = []struct {
+	name string
+	run  func(context.Context, *bench, *engine, time.Duration, *sample) error
+}{
+	{"single reads, 32 connections", func(ctx context.Context, b *bench, e *engine, slice time.Duration, s *sample) error {
+		return b.load(ctx, e.single, 32, slice, s)
+	}},
+	{"batches of 100", func(ctx context.Context, b *bench, e *engine, slice time.Duration, s *sample) error {
+		return b.load(ctx, e.batch, 1, slice, s)
+	}},
+	{"single reads during batches of 1,000", func(ctx context.Context, b *bench, e *engine, slice time.Duration, s *sample) error {
+		return b.readsDuringBatches(ctx, e, 2*slice, s) // a batch takes as long as a slice
+	}},
+}
 
-// pairs compares builds of the engine, each with its own mount in the same Vault. They
-// alternate. Every figure is divided by the figure of the first build in the same round,
-// and pairs prints the median, minimum and maximum of the rounds. So it shows differences
-// that are smaller than the changes in the machine's speed.
+// pairFigures are what is compared. Less is better for all.
+var pairFigures = []struct {
+	load int
+	name string
+	of   func(*build, *sample) float64
+}{
+	{0, "time, µs per token", func(_ *build, s *sample) float64 { return s.per(s.elapsed) }},
+	{0, "CPU, µs per token", func(_ *build, s *sample) float64 { return s.cpuPer() }},
+	{0, "CPU of the plugin, µs per token", func(one *build, s *sample) float64 { return s.per(s.cpu[one.plugin]) }},
+	{1, "time, µs per token", func(_ *build, s *sample) float64 { return s.per(s.elapsed) }},
+	{1, "CPU, µs per token", func(_ *build, s *sample) float64 { return s.cpuPer() }},
+	{1, "CPU of the plugin, µs per token", func(one *build, s *sample) float64 { return s.per(s.cpu[one.plugin]) }},
+	{2, "p50, ms", func(_ *build, s *sample) float64 { return s.percentile(0.5) }},
+	{2, "p99, ms", func(_ *build, s *sample) float64 { return s.percentile(0.99) }},
+}
+
+// pairs compares builds of the engine, each with its own mount in the same Vault. Their
+// slices alternate, and the order changes with every round. So a change in the machine's
+// speed hits all builds alike.
 func (b *bench) pairs(ctx context.Context, o options) error {
-	names, err := filepath.Glob(filepath.Join(o.pluginDir, devvault.PluginName+"*"))
-	if err != nil || len(names) < 2 {
-		return fmt.Errorf("%s must have two builds or more, named %s-something", o.pluginDir, devvault.PluginName)
+	builds, err := b.mountBuilds(ctx, o.pluginDir)
+	if err != nil {
+		return err
 	}
-	builds := make([]*build, len(names))
-	for i, name := range names {
-		if builds[i], err = b.mountBuild(ctx, fmt.Sprintf("build%d", i), filepath.Base(name)); err != nil {
+	turns := slices.Clone(builds)
+	for round := range o.rounds + 1 { // the first one warms up
+		fmt.Fprintf(os.Stderr, "round %d of %d\n", round, o.rounds)
+		for i, load := range pairLoads {
+			for _, one := range turns {
+				s := &sample{}
+				if err := load.run(ctx, b, one.engine, o.slice, s); err != nil {
+					return err
+				}
+				if round > 0 {
+					one.samples[i] = append(one.samples[i], s)
+				}
+			}
+		}
+		slices.Reverse(turns)
+	}
+	for _, one := range builds[1:] {
+		if err := comparePair(builds[0], one, o.rounds); err != nil {
 			return err
 		}
 	}
-	b.findProcesses()
-	for n := range o.rounds {
-		for _, one := range builds {
-			if err := b.turn(ctx, one, o.slice); err != nil {
-				return err
-			}
-		}
-		slices.Reverse(builds)
-		fmt.Printf("round %d of %d\n", n+1, o.rounds)
-	}
-	slices.SortFunc(builds, func(x, y *build) int { return cmp.Compare(x.single.name, y.single.name) })
-	for _, one := range builds {
-		describePair(one, builds[0])
-	}
 	return nil
 }
 
-func (b *bench) mountBuild(ctx context.Context, mount, plugin string) (*build, error) {
-	if err := b.mountEngine(ctx, mount, plugin); err != nil {
-		return nil, err
+// mountBuilds mounts the builds in a folder.
+func (b *bench) mountBuilds(ctx context.Context, dir string) ([]*build, error) {
+	names, err := filepath.Glob(filepath.Join(dir, devvault.PluginName+"*"))
+	if err != nil || len(names) < 2 {
+		return nil, fmt.Errorf("%s must have two builds or more, named %s-something", dir, devvault.PluginName)
 	}
-	charge := []string{"vault", plugin}
-	return &build{
-		mount: mount,
-		single: &target{
-			name: plugin, method: http.MethodGet, charge: charge, check: b.checkToken,
-			url: func(n int64) string {
-				return fmt.Sprintf("%s/v1/%s/creds/bench?room=%s", b.vault.Addr, mount, roomOf(n))
-			},
-		},
-		batch: &target{
-			name: plugin, method: http.MethodPost, charge: charge, check: b.checkBatch, batch: batchSize, body: batchBody,
-			url: func(int64) string { return fmt.Sprintf("%s/v1/%s/creds/bench", b.vault.Addr, mount) },
-		},
-	}, nil
-}
-
-func (b *bench) turn(ctx context.Context, one *build, slice time.Duration) error {
-	single, err := b.load(ctx, one.single, pairConnections, slice)
-	if err != nil {
-		return err
-	}
-	batch, err := b.load(ctx, one.batch, 1, slice)
-	if err != nil {
-		return err
-	}
-	during, err := b.readsDuringBatches(ctx, one.mount, one.single, slice)
-	if err != nil {
-		return err
-	}
-	one.rounds = append(one.rounds, round{single, batch, during})
-	return nil
-}
-
-func describePair(one, first *build) {
-	fmt.Printf("%s\n", one.single.name)
-	for _, figure := range []struct {
-		name string
-		of   func(round) float64
-	}{
-		{"tokens/s", func(r round) float64 { return r.single.rate() }},
-		{"CPU µs", func(r round) float64 { return float64(r.single.cpuPer().Microseconds()) }},
-		{"batch tokens/s", func(r round) float64 { return r.batch.rate() }},
-		{"batch CPU µs", func(r round) float64 { return float64(r.batch.cpuPer().Microseconds()) }},
-		{"p50 ms during batches", func(r round) float64 { return r.during.percentile(0.5).Seconds() * 1000 }},
-		{"p99 ms during batches", func(r round) float64 { return r.during.percentile(0.99).Seconds() * 1000 }},
-	} {
-		var values, ratios []float64
-		for i, r := range one.rounds {
-			values = append(values, figure.of(r))
-			ratios = append(ratios, figure.of(r)/figure.of(first.rounds[i]))
+	builds := make([]*build, len(names))
+	for i, name := range names {
+		plugin := filepath.Base(name)
+		e, err := b.mountEngine(ctx, fmt.Sprintf("build%d", i), plugin, strings.TrimPrefix(plugin, devvault.PluginName+"-"))
+		if err != nil {
+			return nil, err
 		}
-		slices.Sort(values)
-		slices.Sort(ratios)
-		fmt.Printf("  %-22s %8.1f   ÷ the first %.3f (%.3f to %.3f)\n",
-			figure.name, values[len(values)/2], ratios[len(ratios)/2], ratios[0], ratios[len(ratios)-1])
+		builds[i] = &build{e, make([][]*sample, len(pairLoads))}
 	}
+	return builds, b.findProcesses()
 }
+
+// comparePair prints the figures of a build beside those of the first one. The ratio is that
+// of two neighbouring slices: its median over the rounds, and the 95 % confidence interval
+// of the median. It shows differences that are smaller than the changes in the machine's
+// speed. The last column is benchstat's verdict on the two builds' figures, which knows
+// nothing of neighbours.
+func comparePair(first, one *build, rounds int) error {
+	fmt.Printf("\n%s ÷ %s, rounds: %d. All figures are costs: a ratio below 1 means that %s is better.\n", one.label, first.label, rounds, one.label)
+	out := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
+	logs := 0.0
+	load := -1
+	for _, figure := range pairFigures {
+		if load != figure.load {
+			load = figure.load
+			fmt.Fprintf(out, "%s\t%s\t%s\tratio\t95 %% interval\tbenchstat\t\n", pairLoads[load].name, first.label, one.label)
+		}
+		var theirs, ours, ratios []float64
+		for i, s := range one.samples[load] {
+			ours = append(ours, figure.of(one, s))
+			theirs = append(theirs, figure.of(first, first.samples[load][i]))
+			ratios = append(ratios, ours[i]/theirs[i])
+		}
+		before, after := newSample(theirs), newSample(ours)
+		old, now, ratio := summary(before), summary(after), summary(newSample(ratios))
+		verdict := benchmath.AssumeNothing.Compare(before, after)
+		logs += math.Log(ratio.Center)
+		fmt.Fprintf(out, "%s\t%.2f\t%.2f\t%.3f\t%.3f to %.3f\t%s (%s)\t\n", figure.name, old.Center, now.Center,
+			ratio.Center, ratio.Lo, ratio.Hi, verdict.FormatDelta(old.Center, now.Center), verdict)
+	}
+	fmt.Fprintf(out, "geomean%s%.3f\t\t\t\n", strings.Repeat("\t", 3), math.Exp(logs/float64(len(pairFigures))))
+	return out.Flush()
+}
+
+func newSample(values []float64) *benchmath.Sample {
+	return benchmath.NewSample(values, &benchmath.DefaultThresholds)
+}
+
+func summary(s *benchmath.Sample) benchmath.Summary { return benchmath.AssumeNothing.Summary(s, 0.95) }

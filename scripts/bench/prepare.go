@@ -11,94 +11,54 @@ import (
 	"encoding/base64"
 	"encoding/pem"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"time"
+	"strings"
+
+	"github.com/prometheus/procfs"
+	vegeta "github.com/tsenart/vegeta/v12/lib"
 
 	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/scripts/devvault"
 )
 
-// bench is the measured Vault, and the targets in it.
-type bench struct {
-	vault   *devvault.Server
-	keyFile string
-	key     *rsa.PrivateKey
-	targets []*target
+const emptyPlugin = "vault-plugin-empty"
 
+// bench is the measured Vault, and its callers.
+type bench struct {
+	vault     *devvault.Server
+	dir       string // for temporary files
+	key       *rsa.PrivateKey
+	client    *http.Client
 	token     string // an ordinary service token with an entity
 	leanToken string // the same without the policy named default
-
-	vendorAddr string
-	vendorPID  int
-	processes  map[string]int // pid by name
-
-	engines []engine
+	vendorPID int
+	processes map[string]procfs.Proc
 }
 
-// An engine is a build of the engine, on a mount of its own.
-type engine struct{ signer, mount, plugin string }
-
-// engines are the builds that are measured. The second one may be missing.
-var engines = []engine{
-	{"Go", "clanmeeting", devvault.PluginName},
-	{"OpenSSL", "clanmeeting-openssl", devvault.PluginName + "-openssl"},
+// An engine is a build of the engine on a mount of its own, and the requests to it.
+type engine struct {
+	label, plugin                 string
+	single, lean, batch, thousand *target
 }
 
-func (e engine) target(name string) string { return name + ", " + e.signer }
-
-// A target is a request that is repeated.
-type target struct {
-	name   string
-	method string
-	token  string // empty means the ordinary one
-	url    func(n int64) string
-	body   func(n int64) string
-	batch  int                                // tokens in one answer; 0 for one
-	check  func(n int64, answer []byte) error // for sampled answers; nil for none
-	charge []string                           // the processes that work for it
-}
-
-const (
-	targetCreds   = "creds"
-	targetLean    = "creds without default policy"
-	targetTransit = "transit sign"
-	targetOIDC    = "identity OIDC token"
-	targetEmpty   = "empty plugin"
-	targetFloor   = "plugin that only signs, Go"
-	targetKV      = "kv read"
-	targetVendor  = "jsonwebtoken in Node"
-	targetBatch   = "creds, batch of 100"
-	targetTBatch  = "transit sign, batch of 100"
-)
-
-const batchSize = 100
-
-// A signing input with the length of the engine's own.
-var signingInput = base64.StdEncoding.EncodeToString(make([]byte, 230))
-
-// prepare makes the key, and the caller of all measured requests.
+// prepare makes the key, and the callers of all measured requests.
 func (b *bench) prepare(ctx context.Context) error {
 	var err error
 	if b.key, err = rsa.GenerateKey(rand.Reader, 2048); err != nil {
 		return fmt.Errorf("making a key: %w", err)
 	}
-	private := pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(b.key)})
-	if err := os.WriteFile(b.keyFile, private, 0o600); err != nil {
-		return fmt.Errorf("writing the key: %w", err)
-	}
 	if err := b.writeAll(ctx, []writing{
-		{"sys/auth/userpass", map[string]any{"type": "userpass"}},
-		{"sys/policies/acl/bench", map[string]any{"policy": `
+		{"sys/auth/userpass", object{"type": "userpass"}},
+		{"sys/policies/acl/bench", object{"policy": `
 path "+/creds/*" { capabilities = ["read", "update"] }
 path "empty/*" { capabilities = ["read"] }
 path "transit/sign/bench/sha2-256" { capabilities = ["update"] }
 path "identity/oidc/token/bench" { capabilities = ["read"] }
 path "kv1/bench" { capabilities = ["read"] }`}},
-		{"auth/userpass/users/bench", map[string]any{"password": "bench", "token_policies": "bench"}},
-		{"auth/userpass/users/lean", map[string]any{"password": "bench", "token_policies": "bench", "token_no_default_policy": true}},
+		{"auth/userpass/users/bench", object{"password": "bench", "token_policies": "bench"}},
+		{"auth/userpass/users/lean", object{"password": "bench", "token_policies": "bench", "token_no_default_policy": true}},
 	}); err != nil {
 		return err
 	}
@@ -110,7 +70,7 @@ path "kv1/bench" { capabilities = ["read"] }`}},
 }
 
 func (b *bench) login(ctx context.Context, user string) (string, error) {
-	answer, err := b.write(ctx, "auth/userpass/login/"+user, map[string]any{"password": "bench"})
+	answer, err := b.write(ctx, "auth/userpass/login/"+user, object{"password": "bench"})
 	if err != nil {
 		return "", err
 	}
@@ -119,37 +79,118 @@ func (b *bench) login(ctx context.Context, user string) (string, error) {
 	return token, nil
 }
 
-// mountEngine mounts a build of the engine, with a role named bench.
-func (b *bench) mountEngine(ctx context.Context, mount, plugin string) error {
-	private, err := os.ReadFile(b.keyFile)
-	if err != nil {
-		return fmt.Errorf("the key: %w", err)
+func (b *bench) privateKey() string {
+	return string(pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(b.key)}))
+}
+
+// mountEngine mounts a build of the engine, with a role named bench. The label tells its
+// targets from those of other builds.
+func (b *bench) mountEngine(ctx context.Context, mount, plugin, label string) (*engine, error) {
+	creds := mount + "/creds/bench"
+	lean := b.get(creds + anyRoom)
+	lean.Header = http.Header{"X-Vault-Token": {b.leanToken}}
+	tokens := func(name string, n uint64, request vegeta.Target) *target {
+		return &target{name: name + ", " + label, processes: []string{"vault", plugin}, requests: []vegeta.Target{request}, tokens: n, check: true}
 	}
-	return b.writeAll(ctx, []writing{
-		{"sys/mounts/" + mount, map[string]any{"type": plugin}},
-		{mount + "/config", map[string]any{"consumer_id": "acme", "private_key": string(private)}},
-		{mount + "/roles/bench", map[string]any{"allowed_rooms": "room-*", "ttl": "5m"}},
+	e := &engine{
+		label: label, plugin: plugin,
+		single:   tokens("creds", 1, b.get(creds+anyRoom)),
+		lean:     tokens("creds without default policy", 1, lean),
+		batch:    tokens("creds, batch of 100", 100, b.post(creds, batchOf(100))),
+		thousand: tokens("creds, batch of 1,000", 1000, b.post(creds, batchOf(1000))),
+	}
+	return e, b.writeAll(ctx, []writing{
+		{"sys/mounts/" + mount, object{"type": plugin}},
+		{mount + "/config", object{"consumer_id": "acme", "private_key": b.privateKey()}},
+		{mount + "/roles/bench", object{"allowed_rooms": "room-*", "ttl": "5m"}},
 	})
 }
 
+func roomOf(i int) string { return fmt.Sprintf("room-%d", i) }
+
+func batchOf(n int) string {
+	items := make([]string, n)
+	for i := range items {
+		items[i] = fmt.Sprintf(`{"room":%q}`, roomOf(i))
+	}
+	return `{"batch_input":[` + strings.Join(items, ",") + `]}`
+}
+
+func (b *bench) get(path string) vegeta.Target {
+	return vegeta.Target{Method: http.MethodGet, URL: b.vault.Addr + "/v1/" + path, Header: http.Header{"X-Vault-Token": {b.token}}}
+}
+
+func (b *bench) post(path, body string) vegeta.Target {
+	request := b.get(path)
+	request.Method, request.Body = http.MethodPost, []byte(body)
+	return request
+}
+
 // mountPeers mounts the engines to compare with.
-func (b *bench) mountPeers(ctx context.Context) error {
-	return b.writeAll(ctx, []writing{
-		{"sys/mounts/empty", map[string]any{"type": "vault-plugin-empty"}},
-		{"sys/mounts/transit", map[string]any{"type": "transit"}},
-		{"sys/mounts/kv1", map[string]any{"type": "kv", "options": map[string]any{"version": "1"}}},
-		{"transit/keys/bench", map[string]any{"type": "rsa-2048"}},
-		{"identity/oidc/key/bench", map[string]any{"algorithm": "RS256", "allowed_client_ids": "*"}},
-		{"identity/oidc/role/bench", map[string]any{"key": "bench", "ttl": "5m"}},
-		{"kv1/bench", map[string]any{"value": "something"}},
+func (b *bench) mountPeers(ctx context.Context) ([]*target, error) {
+	peer := func(name string, tokens uint64, request vegeta.Target, processes ...string) *target {
+		return &target{name: name, processes: processes, requests: []vegeta.Target{request}, tokens: tokens}
+	}
+	// A signing input with the length of the engine's own.
+	input := fmt.Sprintf(`"input":%q`, base64.StdEncoding.EncodeToString(make([]byte, 230)))
+	inputs := strings.TrimSuffix(strings.Repeat("{"+input+"},", 100), ",")
+	const transit, body = "transit/sign/bench/sha2-256", `{"signature_algorithm":"pkcs1v15",%s}`
+	peers := []*target{
+		peer("transit sign", 1, b.post(transit, fmt.Sprintf(body, input)), "vault"),
+		peer("identity OIDC token", 1, b.get("identity/oidc/token/bench"), "vault"),
+		peer("empty plugin", 1, b.get("empty/empty?room=room-1"), "vault", emptyPlugin),
+		peer("plugin that only signs, Go", 1, b.get("empty/signature"+anyRoom), "vault", emptyPlugin),
+		peer("kv read", 1, b.get("kv1/bench"), "vault"),
+		peer("transit sign, batch of 100", 100, b.post(transit, fmt.Sprintf(body, `"batch_input":[`+inputs+`]`)), "vault"),
+	}
+	return peers, b.writeAll(ctx, []writing{
+		{"sys/mounts/empty", object{"type": emptyPlugin}},
+		{"sys/mounts/transit", object{"type": "transit"}},
+		{"sys/mounts/kv1", object{"type": "kv", "options": object{"version": "1"}}},
+		{"transit/keys/bench", object{"type": "rsa-2048"}},
+		{"identity/oidc/key/bench", object{"algorithm": "RS256", "allowed_client_ids": "*"}},
+		{"identity/oidc/role/bench", object{"key": "bench", "ttl": "5m"}},
+		{"kv1/bench", object{"value": "something"}},
 	})
+}
+
+// startVendor runs the vendor's snippet in Node, until it is stopped.
+func (b *bench) startVendor(ctx context.Context, modules string) (*target, func(), error) {
+	keyFile := filepath.Join(b.dir, "key.pem")
+	if err := os.WriteFile(keyFile, []byte(b.privateKey()), 0o600); err != nil {
+		return nil, nil, fmt.Errorf("writing the key: %w", err)
+	}
+	cmd := exec.CommandContext(ctx, "node", filepath.Join("scripts", "bench", "vendor.js"), keyFile)
+	cmd.Env = append(os.Environ(), "NODE_PATH="+modules)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, nil, fmt.Errorf("starting node: %w", err)
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, nil, fmt.Errorf("starting node: %w", err)
+	}
+	b.vendorPID = cmd.Process.Pid
+	stop := func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	}
+	var port string
+	if _, err := fmt.Fscan(out, &port); err != nil {
+		stop()
+		return nil, nil, fmt.Errorf("node prints no port: %w", err)
+	}
+	request := vegeta.Target{Method: http.MethodGet, URL: "http://127.0.0.1:" + port + "/" + anyRoom}
+	return &target{name: "jsonwebtoken in Node", processes: []string{"node"}, requests: []vegeta.Target{request}, tokens: 1, check: true}, stop, nil
 }
 
 // A writing is a request that sets something up.
 type writing struct {
 	path string
-	body map[string]any
+	body object
 }
+
+type object = map[string]any
 
 func (b *bench) writeAll(ctx context.Context, all []writing) error {
 	for _, w := range all {
@@ -160,7 +201,7 @@ func (b *bench) writeAll(ctx context.Context, all []writing) error {
 	return nil
 }
 
-func (b *bench) write(ctx context.Context, path string, body any) (devvault.Answer, error) {
+func (b *bench) write(ctx context.Context, path string, body object) (devvault.Answer, error) {
 	status, answer, err := b.vault.Call(ctx, b.vault.RootToken, http.MethodPost, path, body)
 	if err != nil {
 		return nil, err
@@ -169,94 +210,4 @@ func (b *bench) write(ctx context.Context, path string, body any) (devvault.Answ
 		return nil, fmt.Errorf("writing %s: %s", path, answer.Errors())
 	}
 	return answer, nil
-}
-
-// at returns the same path for every request.
-func (b *bench) at(path string) func(int64) string {
-	return func(int64) string { return b.vault.Addr + "/v1/" + path }
-}
-
-// addCreds adds the single reads of an engine.
-func (b *bench) addCreds(e engine) {
-	creds := &target{
-		name: e.target(targetCreds), method: http.MethodGet, charge: []string{"vault", e.plugin},
-		url: func(n int64) string {
-			return fmt.Sprintf("%s/v1/%s/creds/bench?room=%s", b.vault.Addr, e.mount, roomOf(n))
-		},
-		check: b.checkToken,
-	}
-	lean := *creds
-	lean.name, lean.token = e.target(targetLean), b.leanToken
-	b.targets = append(b.targets, creds, &lean)
-}
-
-func (b *bench) addBatch(e engine) {
-	b.targets = append(b.targets, &target{
-		name: e.target(targetBatch), method: http.MethodPost, charge: []string{"vault", e.plugin}, url: b.at(e.mount + "/creds/bench"),
-		body: batchBody, batch: batchSize, check: b.checkBatch,
-	})
-}
-
-func (b *bench) addPeers() {
-	sign := fmt.Sprintf(`"input":%q`, signingInput)
-	b.targets = append(b.targets, []*target{
-		{
-			name: targetTransit, method: http.MethodPost, charge: []string{"vault"}, url: b.at("transit/sign/bench/sha2-256"),
-			body: func(int64) string { return `{"signature_algorithm":"pkcs1v15",` + sign + `}` },
-		},
-		{name: targetOIDC, method: http.MethodGet, charge: []string{"vault"}, url: b.at("identity/oidc/token/bench")},
-		{name: targetEmpty, method: http.MethodGet, charge: []string{"vault", "vault-plugin-empty"}, url: b.at("empty/empty?room=room-1")},
-		{
-			name: targetFloor, method: http.MethodGet, charge: []string{"vault", "vault-plugin-empty"},
-			url: func(n int64) string { return fmt.Sprintf("%s/v1/empty/signature?room=%s", b.vault.Addr, roomOf(n)) },
-		},
-		{name: targetKV, method: http.MethodGet, charge: []string{"vault"}, url: b.at("kv1/bench")},
-		{
-			name: targetTBatch, method: http.MethodPost, charge: []string{"vault"}, url: b.at("transit/sign/bench/sha2-256"), batch: batchSize,
-			body: func(int64) string {
-				return `{"signature_algorithm":"pkcs1v15","batch_input":[` + repeat("{"+sign+"}", batchSize) + `]}`
-			},
-		},
-	}...)
-}
-
-// startVendor runs the vendor's snippet on a free port.
-func (b *bench) startVendor(ctx context.Context, modules string) (func(), error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, fmt.Errorf("looking for a free port: %w", err)
-	}
-	b.vendorAddr = l.Addr().String()
-	_, port, err := net.SplitHostPort(b.vendorAddr)
-	if err != nil {
-		return nil, fmt.Errorf("the port: %w", err)
-	}
-	if err := l.Close(); err != nil {
-		return nil, fmt.Errorf("the port: %w", err)
-	}
-	cmd := exec.CommandContext(ctx, "node", filepath.Join("scripts", "bench", "vendor.js"), b.keyFile, port)
-	cmd.Env = append(os.Environ(), "NODE_PATH="+modules)
-	cmd.Stderr = os.Stderr
-	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("starting node: %w", err)
-	}
-	b.vendorPID = cmd.Process.Pid
-	stop := func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	}
-	for range 100 {
-		if conn, err := net.Dial("tcp", b.vendorAddr); err == nil {
-			_ = conn.Close()
-			b.targets = append(b.targets, &target{
-				name: targetVendor, method: http.MethodGet, charge: []string{"node"},
-				url:   func(n int64) string { return fmt.Sprintf("http://%s/?room=%s", b.vendorAddr, roomOf(n)) },
-				check: b.checkToken,
-			})
-			return stop, nil
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
-	stop()
-	return nil, fmt.Errorf("node does not listen on %s", b.vendorAddr)
 }

@@ -1,19 +1,19 @@
 // Copyright (c) The vault-plugin-secrets-clanmeeting authors
 // SPDX-License-Identifier: MPL-2.0
 
-//go:build acceptance && kubernetes
-
-// examples/kubernetes in a real Kubernetes API with External Secrets, which "make
-// kubernetes-test" builds.
-
-package acceptance
+// Package kubernetes runs examples/kubernetes in a real Kubernetes API with External Secrets,
+// which "make kubernetes-test" builds. There is no kubelet, so no pod ever starts. It is a
+// module of its own, so that Kubernetes' modules stay out of the others.
+package kubernetes
 
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"crypto/rsa"
-	"encoding/base64"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"net/http"
 	"os"
@@ -25,44 +25,48 @@ import (
 	"testing"
 	"time"
 
+	"github.com/golang-jwt/jwt/v5"
 	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/envtest"
 
-	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/scripts/devkube"
 	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/scripts/devvault"
 )
 
-// secretRenewals is how many new tokens must follow the first one. That takes longer than
-// the life of a token.
-const secretRenewals = 6
+const (
+	// secretRenewals is how many new tokens must follow the first one. That takes longer
+	// than the life of a token.
+	secretRenewals = 6
+	// issuer is the issuer of the ServiceAccounts' tokens, as kubeadm sets it.
+	issuer = "https://kubernetes.default.svc.cluster.local"
+	// startTimeout is how long Kubernetes may take to start. It takes about 5 seconds.
+	startTimeout = 2 * time.Minute
+	version      = "v0.0.1-test"
+)
+
+type object = map[string]any
 
 // kubernetes follows examples/kubernetes/README.md in a copy of its folder. The copy has
 // the addresses of the test, and a fifth of all times.
 type kubernetes struct {
-	t        *testing.T
-	text     string
-	dir      string
-	vault    *devvault.Cluster // of one node
-	kube     *devkube.Cluster
-	replacer *strings.Replacer
-	key      *rsa.PublicKey // for the host tokens
+	t       *testing.T
+	text    string
+	dir     string
+	vault   *devvault.Cluster // of one node
+	api     client.Client
+	host    string         // the API server's URL
+	environ []string       // of an administrator of both
+	key     *rsa.PublicKey // for the host tokens
 }
 
 func newKubernetes(t *testing.T) *kubernetes {
 	t.Helper()
-	dirs := strings.Split(os.Getenv("KUBERNETES_DIRS"), "\n")
-	require.Len(t, dirs, 2, "run make kubernetes-test, which builds what KUBERNETES_DIRS names")
 	k := &kubernetes{t: t, dir: t.TempDir()}
 	k.startVault()
-	var err error
-	k.kube, err = devkube.Start(t.Context(), devkube.Options{APIServerDir: dirs[0], SecretsDir: dirs[1]}, t.TempDir())
-	require.NoError(t, err)
-	t.Cleanup(func() {
-		k.kube.Stop()
-		if t.Failed() {
-			t.Log(k.kube.Log())
-		}
-	})
-	require.NoError(t, k.kube.StartExternalSecrets(t.Context()))
+	k.startAPI()
 	k.copyExample()
 	return k
 }
@@ -73,33 +77,112 @@ func (k *kubernetes) startVault() {
 	k.t.Helper()
 	plugins := k.t.TempDir()
 	file := filepath.Join(plugins, devvault.PluginName)
-	require.NoError(k.t, buildPlugin(file, testVersion))
-	var err error
+	build := exec.CommandContext(k.t.Context(), "../build.sh", file)
+	build.Env = append(os.Environ(), "VERSION="+version)
+	out, err := build.CombinedOutput()
+	require.NoError(k.t, err, string(out))
 	k.vault, err = devvault.StartFirstNode(k.t.Context(), devvault.Options{VaultBin: os.Getenv("VAULT_BIN"), PluginDir: plugins}, k.t.TempDir())
 	require.NoError(k.t, err)
+	k.t.Cleanup(k.vault.Stop)
+	require.NoError(k.t, k.vault.Register(k.t.Context(), devvault.PluginName, version, file))
+	private := k.newKey("key.pem")
+	k.key = &private.PublicKey
+	k.environ = k.node().Command(k.t.Context(), k.vault.RootToken).Env
+	k.run("vault secrets enable -path=clanmeeting " + devvault.PluginName)
+	k.run("vault write clanmeeting/config consumer_id=acme private_key=@key.pem domain=meet.example.com")
+}
+
+// startAPI runs Kubernetes' API server, and External Secrets outside the cluster, with its
+// defaults and as the administrator.
+func (k *kubernetes) startAPI() {
+	k.t.Helper()
+	dirs := strings.Split(os.Getenv("KUBERNETES_DIRS"), "\n")
+	require.Len(k.t, dirs, 2, "run make kubernetes-test, which builds what KUBERNETES_DIRS names")
+	// Vault takes tokens with RS256, which kubeadm's keys sign; envtest's sign with ES256.
+	key := k.newKey("sa.key")
+	public, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
+	require.NoError(k.t, err)
+	k.writePEM("sa.pub", "PUBLIC KEY", public)
+	env := &envtest.Environment{
+		BinaryAssetsDirectory:    dirs[0],
+		CRDInstallOptions:        envtest.CRDInstallOptions{Paths: []string{filepath.Join(dirs[1], "crds")}, ErrorIfPathMissing: true, MaxTime: startTimeout},
+		ControlPlaneStartTimeout: startTimeout,
+	}
+	env.ControlPlane.GetAPIServer().Configure().
+		Set("service-account-issuer", issuer).
+		Set("service-account-key-file", filepath.Join(k.dir, "sa.pub")).
+		Set("service-account-signing-key-file", filepath.Join(k.dir, "sa.key")).
+		// Nobody reaches this API through a Service.
+		Set("endpoint-reconciler-type", "none")
+	k.t.Cleanup(func() { require.NoError(k.t, env.Stop()) })
+	config, err := env.Start()
+	require.NoError(k.t, err)
+	k.host = strings.TrimSuffix(config.Host, "/")
+	k.api, err = client.New(config, client.Options{})
+	require.NoError(k.t, err)
+	k.writeFile("kubeconfig", env.KubeConfig)
+	k.writeFile("ca.crt", config.CAData)
+	k.environ = append(k.environ, "KUBECONFIG="+filepath.Join(k.dir, "kubeconfig"))
+	k.start(exec.CommandContext(k.t.Context(), filepath.Join(dirs[1], "external-secrets"), "--metrics-addr=0"))
+}
+
+// start runs a program until the end of the test. It gets no settings for Vault, which
+// External Secrets would use.
+func (k *kubernetes) start(cmd *exec.Cmd) {
+	k.t.Helper()
+	said := &bytes.Buffer{}
+	cmd.Stdout, cmd.Stderr = said, said
+	for _, setting := range k.environ {
+		if !strings.HasPrefix(setting, "VAULT_") && !strings.HasPrefix(setting, "BAO_") {
+			cmd.Env = append(cmd.Env, setting)
+		}
+	}
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = 10 * time.Second
+	require.NoError(k.t, cmd.Start())
 	k.t.Cleanup(func() {
-		k.vault.Stop()
-		require.NotContains(k.t, k.node().Log(), "DATA RACE")
+		_ = cmd.Wait() // its output says how it ended
+		if k.t.Failed() {
+			k.t.Logf("--- the end of what %s said:\n%s", cmd.Path, said.Bytes()[max(0, said.Len()-8000):])
+		}
 	})
-	require.NoError(k.t, k.vault.Register(k.t.Context(), devvault.PluginName, testVersion, file))
-	key, private := newKey(k.t)
-	k.key = &key.PublicKey
-	k.root().write("sys/mounts/clanmeeting", map[string]any{"type": devvault.PluginName})
-	k.root().write("clanmeeting/config", map[string]any{"consumer_id": "acme", "private_key": private, "domain": "meet.example.com"})
 }
 
 func (k *kubernetes) node() *devvault.Node { return k.vault.Nodes[0] }
 
-func (k *kubernetes) root() client {
-	return client{k.t, k.node().Server, k.vault.RootToken}
+// call makes a request to Vault.
+func (k *kubernetes) call(token any, method, path string, body any) (int, devvault.Answer) {
+	k.t.Helper()
+	status, answer, err := k.node().Call(k.t.Context(), fmt.Sprint(token), method, path, body)
+	require.NoError(k.t, err)
+	return status, answer
 }
 
-// copyExample copies the folder, with the keys that its commands read.
+func (k *kubernetes) writeFile(name string, content []byte) {
+	k.t.Helper()
+	require.NoError(k.t, os.WriteFile(filepath.Join(k.dir, name), content, 0o600))
+}
+
+func (k *kubernetes) writePEM(name, kind string, der []byte) {
+	k.t.Helper()
+	k.writeFile(name, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
+}
+
+// newKey makes a key and writes it to a file.
+func (k *kubernetes) newKey(name string) *rsa.PrivateKey {
+	k.t.Helper()
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	require.NoError(k.t, err)
+	k.writePEM(name, "RSA PRIVATE KEY", x509.MarshalPKCS1PrivateKey(key))
+	return key
+}
+
+// copyExample copies the folder.
 func (k *kubernetes) copyExample() {
 	k.t.Helper()
-	k.replacer = strings.NewReplacer(
+	replacer := strings.NewReplacer(
 		"https://vault.example.com:8200", k.node().Addr,
-		"https://kubernetes.example.com:6443", k.kube.URL,
+		"https://kubernetes.example.com:6443", k.host,
 		"ttl=5m max_ttl=5m", "ttl=1m max_ttl=1m",
 		"refreshInterval: 1m", "refreshInterval: 12s",
 		"static-secret-render-interval: 1m", "static-secret-render-interval: 12s",
@@ -109,17 +192,15 @@ func (k *kubernetes) copyExample() {
 	for _, file := range files {
 		raw, err := os.ReadFile(file)
 		require.NoError(k.t, err)
-		text := k.replacer.Replace(string(raw))
+		text := replacer.Replace(string(raw))
 		if filepath.Base(file) == "README.md" {
 			k.text = text
 		}
-		require.NoError(k.t, os.WriteFile(filepath.Join(k.dir, filepath.Base(file)), []byte(text), 0o600))
+		k.writeFile(filepath.Base(file), []byte(text))
 	}
-	require.NoError(k.t, os.Symlink(k.kube.PublicKeyFile, filepath.Join(k.dir, "sa.pub")))
-	require.NoError(k.t, os.Symlink(k.kube.CAFile, filepath.Join(k.dir, "ca.crt")))
 }
 
-// blocks returns the blocks of commands in a section.
+// blocks returns the blocks of commands in a section: what is indented by four spaces.
 func (k *kubernetes) blocks(section string, want int) []string {
 	k.t.Helper()
 	_, text, found := strings.Cut(k.text, "\n## "+section+"\n")
@@ -127,8 +208,8 @@ func (k *kubernetes) blocks(section string, want int) []string {
 	text, _, _ = strings.Cut(text, "\n## ")
 	var blocks []string
 	for _, paragraph := range strings.Split(text, "\n\n") {
-		if commands := indented(paragraph + "\n"); commands != "" {
-			blocks = append(blocks, commands)
+		if strings.HasPrefix(paragraph, "    ") {
+			blocks = append(blocks, paragraph)
 		}
 	}
 	require.Len(k.t, blocks, want, section)
@@ -139,10 +220,10 @@ func (k *kubernetes) blocks(section string, want int) []string {
 // print.
 func (k *kubernetes) run(commands string) string {
 	k.t.Helper()
-	cli := k.node().Command(k.t.Context(), k.vault.RootToken)
-	kubectl := k.kube.Kubectl(k.t.Context())
-	shell := exec.CommandContext(k.t.Context(), "sh", "-ec", "kubectl() { '"+kubectl.Path+`' "$@"; }`+"\n"+withVault(cli, commands))
-	shell.Dir, shell.Env = k.dir, append(cli.Env, "KUBECONFIG="+k.kube.Kubeconfig)
+	kubectl, _, _ := strings.Cut(os.Getenv("KUBERNETES_DIRS"), "\n")
+	functions := fmt.Sprintf("vault() { '%s' \"$@\"; }; kubectl() { '%s/kubectl' \"$@\"; }\n", k.node().Command(k.t.Context(), "").Path, kubectl)
+	shell := exec.CommandContext(k.t.Context(), "sh", "-ec", functions+commands)
+	shell.Dir, shell.Env = k.dir, k.environ
 	out, err := shell.CombinedOutput()
 	require.NoError(k.t, err, "%s\n%s", commands, out)
 	return string(out)
@@ -155,36 +236,35 @@ type hostToken struct {
 	expiration time.Time
 }
 
+// hostToken verifies a token, which may have expired.
+func (k *kubernetes) hostToken(text string) (hostToken, error) {
+	claims := jwt.MapClaims{}
+	_, err := jwt.NewParser(jwt.WithValidMethods([]string{"RS256"}), jwt.WithoutClaimsValidation()).
+		ParseWithClaims(text, claims, func(*jwt.Token) (any, error) { return k.key, nil })
+	if err != nil {
+		return hostToken{}, fmt.Errorf("%q: %w", text, err)
+	}
+	expiration, err := claims.GetExpirationTime()
+	if err != nil || expiration == nil {
+		return hostToken{}, fmt.Errorf("%q: no expiration: %w", text, err)
+	}
+	return hostToken{text, claims["room"], expiration.Time}, nil
+}
+
 // secret reads and verifies the token of a Secret.
 func (k *kubernetes) secret(name string) (hostToken, error) {
-	status, answer, err := k.kube.Get(context.Background(), "/api/v1/namespaces/default/secrets/"+name)
-	if err != nil || status != http.StatusOK {
-		return hostToken{}, fmt.Errorf("reading the Secret %s: %d %w", name, status, err)
+	var secret corev1.Secret
+	if err := k.api.Get(context.Background(), client.ObjectKey{Namespace: "default", Name: name}, &secret); err != nil {
+		return hostToken{}, fmt.Errorf("reading the Secret %s: %w", name, err)
 	}
-	data := map[string]string{}
-	fields, _ := answer["data"].(map[string]any)
-	for field, value := range fields {
-		raw, err := base64.StdEncoding.DecodeString(fmt.Sprint(value))
-		if err != nil {
-			return hostToken{}, err
-		}
-		data[field] = string(raw)
-	}
-	if strings.Count(data["token"], ".") != 2 {
-		return hostToken{}, fmt.Errorf("the Secret %s holds no token: %q", name, data["token"])
-	}
-	claims, err := claimsOf(data["token"])
-	if err == nil {
-		err = verifySignature(data["token"], k.key)
-	}
-	if err == nil && data["expiration"] != fmt.Sprint(claims["exp"]) {
-		err = fmt.Errorf("the Secret %s has expiration %q, its token %v", name, data["expiration"], claims["exp"])
-	}
+	token, err := k.hostToken(string(secret.Data["token"]))
 	if err != nil {
-		return hostToken{}, err
+		return hostToken{}, fmt.Errorf("the Secret %s: %w", name, err)
 	}
-	exp, err := claims["exp"].(json.Number).Int64()
-	return hostToken{data["token"], claims["room"], time.Unix(exp, 0)}, err
+	if expiration := string(secret.Data["expiration"]); expiration != fmt.Sprint(token.expiration.Unix()) {
+		return hostToken{}, fmt.Errorf("the Secret %s has expiration %q, its token %d", name, expiration, token.expiration.Unix())
+	}
+	return token, nil
 }
 
 func (k *kubernetes) mustSecret(name string) hostToken {
@@ -308,9 +388,8 @@ func (k *kubernetes) onlyThisLogin() {
 	k.t.Helper()
 	k.run("kubectl create serviceaccount other --dry-run=client -o yaml | kubectl apply -f -")
 	login := func(arguments string) (int, devvault.Answer) {
-		return k.root().with("").post("auth/jwt/login", map[string]any{
-			"role": "desk", "jwt": strings.TrimSpace(k.run("kubectl create token " + arguments)),
-		})
+		token := strings.TrimSpace(k.run("kubectl create token " + arguments))
+		return k.call("", http.MethodPost, "auth/jwt/login", object{"role": "desk", "jwt": token})
 	}
 	for arguments, want := range map[string]string{
 		"other --audience=vault":      "invalid subject (sub) claim",
@@ -323,18 +402,21 @@ func (k *kubernetes) onlyThisLogin() {
 	}
 	status, answer := login("front-desk --audience=vault")
 	require.Equal(k.t, http.StatusOK, status, answer.Errors())
-	auth := answer["auth"].(map[string]any)
+	auth := answer["auth"].(object)
 	require.Equal(k.t, []any{"desk"}, auth["policies"])
-	pod := k.root().with(auth["client_token"])
-	require.Equal(k.t, "front-desk", pod.read("clanmeeting/creds/desk")["room"])
-	status, _ = pod.get("clanmeeting/config")
+	status, answer = k.call(auth["client_token"], http.MethodGet, "clanmeeting/creds/desk", nil)
+	require.Equal(k.t, http.StatusOK, status, answer.Errors())
+	require.Equal(k.t, "front-desk", answer.Data()["room"])
+	status, _ = k.call(auth["client_token"], http.MethodGet, "clanmeeting/config", nil)
 	require.Equal(k.t, http.StatusForbidden, status)
 }
 
 // accessors returns the accessors of all service tokens in Vault.
 func (k *kubernetes) accessors() any {
 	k.t.Helper()
-	return k.root().read("auth/token/accessors?list=true")["keys"]
+	status, answer := k.call(k.vault.RootToken, http.MethodGet, "auth/token/accessors?list=true", nil)
+	require.Equal(k.t, http.StatusOK, status, answer.Errors())
+	return answer.Data()["keys"]
 }
 
 // refused makes the manifest ask for a room that the role does not allow.
@@ -342,7 +424,7 @@ func (k *kubernetes) refused(events string) {
 	k.t.Helper()
 	before := k.mustSecret("meeting-room")
 	require.Equal(k.t, "meeting-room", before.room)
-	status, answer := k.root().post("clanmeeting/creds/desk", map[string]any{"room": "board-room"})
+	status, answer := k.call(k.vault.RootToken, http.MethodPost, "clanmeeting/creds/desk", object{"room": "board-room"})
 	require.Equal(k.t, http.StatusBadRequest, status)
 	k.patch("vaultdynamicsecret", `{"spec":{"parameters":{"room":"board-room"}}}`)
 	k.eventually("no Event with: "+answer.Errors(), func() bool {
@@ -363,12 +445,13 @@ func (k *kubernetes) patch(kind, patch string) {
 // synced reports whether External Secrets has processed an ExternalSecret as it is now.
 func (k *kubernetes) synced(name string) bool {
 	k.t.Helper()
-	status, answer, err := k.kube.Get(k.t.Context(), "/apis/external-secrets.io/v1/namespaces/default/externalsecrets/"+name)
+	var secret unstructured.Unstructured
+	secret.SetGroupVersionKind(schema.GroupVersionKind{Group: "external-secrets.io", Version: "v1", Kind: "ExternalSecret"})
+	require.NoError(k.t, k.api.Get(k.t.Context(), client.ObjectKey{Namespace: "default", Name: name}, &secret))
+	synced, _, err := unstructured.NestedString(secret.Object, "status", "syncedResourceVersion")
 	require.NoError(k.t, err)
-	require.Equal(k.t, http.StatusOK, status)
-	synced, _ := answer["status"].(map[string]any)["syncedResourceVersion"].(string)
 	generation, _, _ := strings.Cut(synced, "-")
-	return generation == fmt.Sprint(answer["metadata"].(map[string]any)["generation"])
+	return generation == fmt.Sprint(secret.GetGeneration())
 }
 
 // outage stops Vault until the token of one Secret has expired, and a renewal for the other
@@ -399,17 +482,17 @@ func (k *kubernetes) outage(w *watch, forceSync string) {
 
 // deployment lets the API server check a Deployment of the example, without storing it, and
 // returns it.
-func (k *kubernetes) deployment(file string) map[string]any {
+func (k *kubernetes) deployment(file string) object {
 	k.t.Helper()
 	raw, err := os.ReadFile(filepath.Join(k.dir, file))
 	require.NoError(k.t, err)
 	documents := strings.Split(string(raw), "\n---\n")
 	last := documents[len(documents)-1] // those before are custom resources, unknown here
 	require.Contains(k.t, last, "kind: Deployment")
-	deployment := map[string]any{}
+	deployment := object{}
 	out := k.run("kubectl apply --dry-run=server --validate=strict -o json -f - <<'END'\n" + last + "\nEND")
 	require.NoError(k.t, json.Unmarshal([]byte(out), &deployment))
-	return deployment["spec"].(map[string]any)["template"].(map[string]any)
+	return deployment["spec"].(object)["template"].(object)
 }
 
 // injectedAgent runs a real Vault Agent with the configuration that the Agent Injector makes
@@ -418,19 +501,18 @@ func (k *kubernetes) deployment(file string) map[string]any {
 func (k *kubernetes) injectedAgent() {
 	k.t.Helper()
 	pod := k.deployment("agent-injector.yaml")
-	annotations := pod["metadata"].(map[string]any)["annotations"].(map[string]any)
+	annotations := pod["metadata"].(object)["annotations"].(object)
 	annotation := func(name string) any {
 		value, found := annotations["vault.hashicorp.com/"+name]
 		require.True(k.t, found, name)
 		return value
 	}
-	volume := pod["spec"].(map[string]any)["volumes"].([]any)[0].(map[string]any)
+	volume := pod["spec"].(object)["volumes"].([]any)[0].(object)
 	require.Equal(k.t, annotation("agent-service-account-token-volume-name"), volume["name"])
-	projected := volume["projected"].(map[string]any)["sources"].([]any)[0].(map[string]any)["serviceAccountToken"].(map[string]any)
+	projected := volume["projected"].(object)["sources"].([]any)[0].(object)["serviceAccountToken"].(object)
 	login, file := filepath.Join(k.dir, "login"), filepath.Join(k.dir, "injected-token")
-	k.run(fmt.Sprintf("kubectl create token %s --audience=%s > %s", pod["spec"].(map[string]any)["serviceAccountName"], projected["audience"], login))
+	k.run(fmt.Sprintf("kubectl create token %s --audience=%s > %s", pod["spec"].(object)["serviceAccountName"], projected["audience"], login))
 
-	type object = map[string]any
 	config, err := json.Marshal(object{
 		"auto_auth": object{"method": []object{{
 			"type": "kubernetes", "mount_path": annotation("auth-path"), "max_backoff": annotation("auth-max-backoff"),
@@ -441,17 +523,7 @@ func (k *kubernetes) injectedAgent() {
 	})
 	require.NoError(k.t, err)
 	require.NoError(k.t, os.WriteFile(filepath.Join(k.dir, "agent.json"), config, 0o600))
-	agent := k.node().Command(k.t.Context(), "", "agent", "-config="+filepath.Join(k.dir, "agent.json"))
-	var said bytes.Buffer
-	agent.Stdout, agent.Stderr = &said, &said
-	require.NoError(k.t, agent.Start())
-	defer func() {
-		_ = agent.Process.Signal(syscall.SIGTERM)
-		_ = agent.Wait() // its output says how it ended
-		if k.t.Failed() {
-			k.t.Log(said.String())
-		}
-	}()
+	k.start(k.node().Command(k.t.Context(), "", "agent", "-config="+filepath.Join(k.dir, "agent.json")))
 
 	tokens := map[string]time.Time{}
 	k.eventually("the agent writes no second token", func() bool {
@@ -461,7 +533,10 @@ func (k *kubernetes) injectedAgent() {
 		}
 		require.NoError(k.t, err)
 		if _, seen := tokens[string(raw)]; !seen {
-			tokens[string(raw)] = expirationOf(k.t, string(raw), k.key)
+			token, err := k.hostToken(string(raw))
+			require.NoError(k.t, err)
+			require.Equal(k.t, "front-desk", token.room)
+			tokens[string(raw)] = token.expiration
 		}
 		require.Less(k.t, time.Now(), tokens[string(raw)])
 		return len(tokens) == 2
