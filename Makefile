@@ -153,7 +153,7 @@ kubernetes-test: cc ## Run examples/kubernetes with a real Kubernetes API and Ex
 
 .PHONY: test
 test: unit ## Run all tests, also those in a real server; lists at the end what was not run
-	cd scripts/vault-download && $(GOTEST) ./...
+	cd scripts/modules/vault-download && $(GOTEST) ./...
 	@mkdir -p .cache && : >$(NOT_RUN) && vault=$$(scripts/vault.sh) && cd scripts && VAULT_BIN="$$vault" NOT_RUN=$(NOT_RUN) $(ACCEPTANCE) $$(go list -tags acceptance ./... | grep -v /partition); \
 		status=$$?; cat $(NOT_RUN); exit $$status
 	@cd scripts && $(GOTEST) -short ./partition
@@ -161,7 +161,7 @@ test: unit ## Run all tests, also those in a real server; lists at the end what 
 .PHONY: tools
 tools: go
 	@mkdir -p $(TOOLS)
-	@cd scripts/tools && go build -o ../../$(TOOLS)/ tool
+	@cd scripts/modules/tools && go build -o ../../../$(TOOLS)/ tool
 
 .PHONY: hooks
 hooks: ## Install .githooks/pre-commit, which checks every commit
@@ -171,7 +171,7 @@ hooks: ## Install .githooks/pre-commit, which checks every commit
 lint: tools ## Run golangci-lint, with gofumpt
 	$(TOOLS)/golangci-lint run
 	$(if $(TAG),$(TOOLS)/golangci-lint run --build-tags $(TAG) ./backend/internal/rsakey)
-	cd scripts/vault-download && ../../$(TOOLS)/golangci-lint run
+	cd scripts/modules/vault-download && ../../../$(TOOLS)/golangci-lint run
 	cd scripts && ../$(TOOLS)/golangci-lint run
 
 .PHONY: fmt
@@ -182,7 +182,7 @@ fmt: tools ## Format the code with gofumpt
 vet: go ## Run go vet, and build the plugin for the other systems
 	go vet $(TAG:%=-tags %) ./...
 	cd scripts && go vet -tags acceptance,examples,kubernetes,monitoring ./...
-	cd scripts/vault-download && go vet ./...
+	cd scripts/modules/vault-download && go vet ./...
 	GOOS=darwin CGO_ENABLED=0 go build -o /dev/null ./cmd/...
 	GOOS=windows CGO_ENABLED=0 go build -o /dev/null ./cmd/...
 

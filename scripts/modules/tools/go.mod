@@ -1,4 +1,4 @@
-module github.com/clanmeeting/vault-plugin-secrets-clanmeeting/scripts/tools
+module github.com/clanmeeting/vault-plugin-secrets-clanmeeting/scripts/modules/tools
 
 go 1.26.0
 
