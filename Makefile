@@ -42,6 +42,9 @@ NOT_RUN := $(CURDIR)/.cache/not-run
 # need,COMMAND,WHY
 need = @command -v $(1) >/dev/null || { echo "error: $(1) is needed: $(2)" >&2; exit 1; }
 
+# first,FILE,WHAT,MINUTES: says so before a tool is built, because that is long and silent.
+first = @test -x $(TOOLS)/$(1) || echo "Building $(2), once: $(3) minutes on two cores." >&2
+
 need-openssl = @echo '\#include <openssl/evp.h>' | $$(go env CC) -E - >/dev/null 2>&1 || { echo "error: OpenSSL's headers are needed; in Debian and Ubuntu install libssl-dev" >&2; exit 1; }
 
 .PHONY: help
@@ -63,13 +66,19 @@ build: go ## Build the plugin into bin/plugins; with SIGNER=openssl it signs 1.7
 	@mkdir -p $(dir $(PLUGIN))
 	scripts/build.sh $(PLUGIN)
 
+.PHONY: goreleaser
+goreleaser: go
+	$(call first,goreleaser,goreleaser,3 to 10)
+	@cd scripts/modules/goreleaser && CGO_ENABLED=0 go build -trimpath -buildvcs=false -o ../../../$(TOOLS)/ tool
+
 .PHONY: release
-release: ## Build a release into dist: make release VERSION=v1.2.3; RELEASE_SIGNING_KEY signs it; SIGNER=go or openssl builds only these
-	@scripts/release.sh "$$GIVEN_VERSION" "$$SIGNER"
+release: goreleaser ## Build into dist what a release has: of the tag of this commit, or a snapshot
+	PATH="$(CURDIR)/$(TOOLS):$$PATH" goreleaser release --clean $$(git describe --tags --exact-match >/dev/null 2>&1 || echo --snapshot)
 
 .PHONY: release-test
-release-test: cc ## Build a release for all systems twice, the second time without a cache, and compare: 10 to 40 minutes
-	cd scripts && $(GOTEST) -count=1 -timeout 60m -v -run '^TestRelease$$' ./release -all
+release-test: goreleaser ## Build a release twice, the second time with nothing compiled before, and compare: 10 minutes
+	$(call need,unzip,in Debian and Ubuntu install the package unzip)
+	@PATH="$(CURDIR)/$(TOOLS):$$PATH" scripts/release-test.sh
 
 .PHONY: vault
 vault: go ## Find a Vault (VAULT_BIN, PATH), or download or build one, and print its path
