@@ -170,14 +170,15 @@ test: unit ## Run all tests, also those in a real server; lists at the end what 
 .PHONY: tools
 tools: go
 	@mkdir -p $(TOOLS)
-	@cd scripts/modules/tools && go build -o ../../../$(TOOLS)/ tool
+	@for module in tools actionlint; do (cd scripts/modules/$$module && go build -o ../../../$(TOOLS)/ tool) || exit; done
 
 .PHONY: hooks
 hooks: ## Install .githooks/pre-commit, which checks every commit
 	@hooks=$$(git rev-parse --git-path hooks) && mkdir -p "$$hooks" && install -m 0755 .githooks/pre-commit "$$hooks/pre-commit"
 
 .PHONY: lint
-lint: tools ## Run golangci-lint, with gofumpt
+lint: tools ## Run golangci-lint, with gofumpt, and actionlint
+	$(TOOLS)/actionlint
 	$(TOOLS)/golangci-lint run
 	$(if $(TAG),$(TOOLS)/golangci-lint run --build-tags $(TAG) ./backend/internal/rsakey)
 	cd scripts/modules/vault-download && ../../../$(TOOLS)/golangci-lint run
