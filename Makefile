@@ -1,4 +1,4 @@
-# The help lists the targets with "##".
+# The help lists the targets with "##", under the headings with "##@".
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 
@@ -42,11 +42,14 @@ NOT_RUN := $(CURDIR)/.cache/not-run
 # need,COMMAND,WHY
 need = @command -v $(1) >/dev/null || { echo "error: $(1) is needed: $(2)" >&2; exit 1; }
 
+# first,FILE,WHAT,MINUTES: says so before a tool is built, because that is long and silent.
+first = @test -x $(TOOLS)/$(1) || echo "Building $(2), once: $(3) minutes on two cores." >&2
+
 need-openssl = @echo '\#include <openssl/evp.h>' | $$(go env CC) -E - >/dev/null 2>&1 || { echo "error: OpenSSL's headers are needed; in Debian and Ubuntu install libssl-dev" >&2; exit 1; }
 
 .PHONY: help
 help: ## Print this help
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^##@/ { printf "\n%s\n", substr($$0, 5) } /^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: go
 go:
@@ -58,18 +61,13 @@ cc: go
 	$(call need,$$(go env CC),the race detector in the tests needs a C compiler; in Debian and Ubuntu install gcc and libc6-dev)
 	$(if $(TAG),$(need-openssl))
 
+##@ Use
+
 .PHONY: build
-build: go ## Build the plugin into bin/plugins; with SIGNER=openssl it signs 1.7 to 3 times as fast, and needs libssl-dev
+build: go ## Build the plugin into bin/plugins; SIGNER=openssl makes the faster one, which needs libssl-dev
+	@test -x $(PLUGIN) || echo "Building the plugin. The first time this takes 1 to 4 minutes on two cores, because Vault's SDK is large." >&2
 	@mkdir -p $(dir $(PLUGIN))
 	scripts/build.sh $(PLUGIN)
-
-.PHONY: release
-release: ## Build a release into dist: make release VERSION=v1.2.3; RELEASE_SIGNING_KEY signs it; SIGNER=go or openssl builds only these
-	@scripts/release.sh "$$GIVEN_VERSION" "$$SIGNER"
-
-.PHONY: release-test
-release-test: cc ## Build a release for all systems twice, the second time without a cache, and compare: 10 to 40 minutes
-	cd scripts && $(GOTEST) -count=1 -timeout 60m -v -run '^TestRelease$$' ./release -all
 
 .PHONY: vault
 vault: go ## Find a Vault (VAULT_BIN, PATH), or download or build one, and print its path
@@ -84,19 +82,7 @@ demo: build ## Show the way from a private key to a verified host token, in a Va
 dev: build ## Run a Vault in dev mode with the engine mounted, until Ctrl-C
 	@vault=$$(scripts/vault.sh) && (cd scripts && go build -o ../bin/demo ./demo) && exec bin/demo -stay -vault "$$vault" -plugin-dir $(dir $(PLUGIN))
 
-.PHONY: picture
-picture: build ## Draw .github/start.svg from the README's first minute
-	@vault=$$(scripts/vault.sh) && cd scripts && go run ./picture -vault "$$vault" -plugin-dir ../$(dir $(PLUGIN)) -out ../.github/start.svg
-
-.PHONY: unit
-unit: cc ## Run the unit tests: a minute, no Vault
-	$(GOTEST) ./...
-	$(if $(TAG),@$(MAKE) --no-print-directory leaks)
-
-.PHONY: leaks
-leaks: cc ## Whether OpenSSL's keys are freed, by LeakSanitizer; on Linux, with gcc or clang and libssl-dev
-	$(need-openssl)
-	CGO_ENABLED=1 go test -count=1 -asan -tags openssl -run '^TestKeys' ./backend/internal/rsakey
+##@ Measure
 
 .PHONY: microbench
 microbench: go ## Measure in one process what a token costs, compared with a bare signature, Go's or with SIGNER=openssl OpenSSL's
@@ -115,14 +101,22 @@ pairs: go ## Compare the speed of the engine's builds in the folder VARIANTS
 soak: go ## Run all kinds of requests on all cores for SOAK (default 10m); fails if the plugin grows
 	@scripts/bench.sh -soak $(or $(SOAK),10m)
 
+##@ Test
+
+.PHONY: unit
+unit: cc ## Run the unit tests: a minute, no Vault
+	$(GOTEST) ./...
+	$(if $(TAG),@$(MAKE) --no-print-directory leaks)
+
+# Whether OpenSSL's keys are freed, by LeakSanitizer; on Linux, with gcc or clang.
+.PHONY: leaks
+leaks: cc
+	$(need-openssl)
+	CGO_ENABLED=1 go test -count=1 -asan -tags openssl -run '^TestKeys' ./backend/internal/rsakey
+
 .PHONY: fuzz
 fuzz: go ## Run every fuzz target for FUZZTIME (default 30s)
 	@scripts/fuzz.sh
-
-.PHONY: fixture
-fixture: go ## For a release: store what VERSION writes to storage, for the tests of later versions
-	@test -n "$$GIVEN_VERSION" || { echo "error: name the release: make fixture VERSION=v1.2.3" >&2; exit 1; }
-	go test -count=1 ./backend -run '^TestStorageOfReleases$$' -write-storage="$$VERSION"
 
 .PHONY: cluster-test
 cluster-test: cc ## Kill a node and a plugin of a cluster, upgrade it, stop it; prints how long nobody got a token
@@ -149,43 +143,67 @@ kubernetes-test: go ## Run examples/kubernetes with a real Kubernetes API and Ex
 
 .PHONY: test
 test: unit ## Run all tests, also those in a real server; lists at the end what was not run
-	cd scripts/vault-download && $(GOTEST) ./...
+	cd scripts/modules/vault-download && $(GOTEST) ./...
 	@mkdir -p .cache && : >$(NOT_RUN) && vault=$$(scripts/vault.sh) && cd scripts && VAULT_BIN="$$vault" NOT_RUN=$(NOT_RUN) $(ACCEPTANCE) $$(go list -tags acceptance ./... | grep -v /partition); \
 		status=$$?; cat $(NOT_RUN); exit $$status
 	@cd scripts && $(GOTEST) -short ./partition
 
 .PHONY: tools
-tools: go
+tools: go ## Build the linters, in the versions that scripts/modules pins
+	$(call first,golangci-lint,the linters,8)
 	@mkdir -p $(TOOLS)
-	@cd scripts/tools && go build -o ../../$(TOOLS)/ tool
+	@for module in tools actionlint; do (cd scripts/modules/$$module && go build -o ../../../$(TOOLS)/ tool) || exit; done
 
 .PHONY: hooks
 hooks: ## Install .githooks/pre-commit, which checks every commit
 	@hooks=$$(git rev-parse --git-path hooks) && mkdir -p "$$hooks" && install -m 0755 .githooks/pre-commit "$$hooks/pre-commit"
+	@test -x $(TOOLS)/golangci-lint || echo "The first commit of Go code builds the linters, which takes 8 minutes on two cores. \"make tools\" does it now."
 
 .PHONY: lint
-lint: tools ## Run golangci-lint, with gofumpt
+lint: tools ## Run golangci-lint, with gofumpt, and actionlint
+	$(TOOLS)/actionlint
 	$(TOOLS)/golangci-lint run
 	$(if $(TAG),$(TOOLS)/golangci-lint run --build-tags $(TAG) ./backend/internal/rsakey)
-	cd scripts/vault-download && ../../$(TOOLS)/golangci-lint run
+	cd scripts/modules/vault-download && ../../../$(TOOLS)/golangci-lint run
 	cd scripts && ../$(TOOLS)/golangci-lint run
 	cd scripts/kubernetes && ../../$(TOOLS)/golangci-lint run
 
 .PHONY: fmt
 fmt: tools ## Format the code with gofumpt
-	$(TOOLS)/gofumpt -w backend cmd scripts
+	$(TOOLS)/golangci-lint fmt
 
 .PHONY: vet
 vet: go ## Run go vet, and build the plugin for the other systems
 	go vet $(TAG:%=-tags %) ./...
 	cd scripts && go vet -tags acceptance,examples,monitoring ./...
-	cd scripts/vault-download && go vet ./...
+	cd scripts/modules/vault-download && go vet ./...
 	GOOS=darwin CGO_ENABLED=0 go build -o /dev/null ./cmd/...
 	GOOS=windows CGO_ENABLED=0 go build -o /dev/null ./cmd/...
 
 .PHONY: vulncheck
-vulncheck: tools ## Look for known vulnerabilities that the code reaches; says "not checked" if the database can't be reached
+vulncheck: tools ## Look for known vulnerabilities that the code reaches
 	@scripts/vulncheck.sh $(TOOLS)/govulncheck
 
 .PHONY: ci
 ci: lint vet test ## Run everything that a change must pass
+
+##@ Release
+
+.PHONY: fixture
+fixture: go ## Store what VERSION writes to storage, for the tests of later versions
+	@test -n "$$GIVEN_VERSION" || { echo "error: name the release: make fixture VERSION=v1.2.3" >&2; exit 1; }
+	go test -count=1 ./backend -run '^TestStorageOfReleases$$' -write-storage="$$VERSION"
+
+.PHONY: goreleaser
+goreleaser: go
+	$(call first,goreleaser,goreleaser,3 to 10)
+	@cd scripts/modules/goreleaser && CGO_ENABLED=0 go build -trimpath -buildvcs=false -o ../../../$(TOOLS)/ tool
+
+.PHONY: release
+release: goreleaser ## Build into dist what a release has: of the tag of this commit, or a snapshot
+	PATH="$(CURDIR)/$(TOOLS):$$PATH" goreleaser release --clean $$(git describe --tags --exact-match >/dev/null 2>&1 || echo --snapshot)
+
+.PHONY: release-test
+release-test: goreleaser ## Build a release twice, the second time with nothing compiled before, and compare: 10 minutes
+	$(call need,unzip,in Debian and Ubuntu install the package unzip)
+	@PATH="$(CURDIR)/$(TOOLS):$$PATH" scripts/release-test.sh

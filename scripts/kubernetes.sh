@@ -1,7 +1,7 @@
 #!/bin/sh
 # Builds a Kubernetes API server (with etcd and kubectl) and External Secrets if they are
 # not in .cache yet, and prints their folders, one per line. They are built unmodified from
-# the Go modules that the go.mod files in scripts/kubernetes pin, and kept in .cache by
+# the Go modules that the go.mod files in scripts/modules pin, and kept in .cache by
 # version.
 set -eu
 
@@ -32,7 +32,7 @@ build() {
 	[ -x "$1" ] || fail "building $2 failed; the lines above say why"
 }
 
-cd "$top/scripts/kubernetes/apiserver"
+cd "$top/scripts/modules/kubernetes"
 kubernetes=$(pinned k8s.io/kubernetes)
 etcd=$(pinned go.etcd.io/etcd/server/v3)
 apiserver=$top/.cache/kubernetes-$kubernetes-etcd-$etcd-$system
@@ -56,7 +56,7 @@ if [ ! -d "$apiserver" ]; then
 fi
 say "Kubernetes' API server $kubernetes and etcd $etcd: $apiserver"
 
-cd "$top/scripts/kubernetes/external-secrets"
+cd "$top/scripts/modules/external-secrets"
 module=github.com/external-secrets/external-secrets
 version=$(pinned $module)
 secrets=$top/.cache/external-secrets-$version-$system

@@ -1,15 +1,15 @@
 #!/bin/sh
 # Finds or gets a server, Vault or OpenBao, and prints the path of its binary as the last
 # line. It takes the first of these: VAULT_BIN; vault on PATH; bao on PATH; the Vault that
-# scripts/vault/go.mod pins. VAULT in the environment overrides that: "newest" is the
-# pinned Vault, "oldest" the one that scripts/vault/oldest/go.mod pins, and "released" the
-# newest that HashiCorp has released.
+# scripts/modules/vault/go.mod pins. VAULT in the environment overrides that: "newest" is the
+# pinned Vault, "oldest" the one that scripts/modules/vault-oldest/go.mod pins, and
+# "released" the newest that HashiCorp has released.
 #
 # A pinned version is taken from .cache, else downloaded from HashiCorp. If the download
 # site can't be reached, it is built from source, unmodified. Upstream's build tag "minimal"
 # leaves out plugins that nothing here uses. VAULT_DOWNLOAD=off skips the download.
-# VAULT_DOWNLOAD_FLAGS are more flags for scripts/vault-download: "-url https://…" names a
-# mirror.
+# VAULT_DOWNLOAD_FLAGS are more flags for scripts/modules/vault-download: "-url
+# https://…" names a mirror.
 set -eu
 
 say() { echo "$*" >&2; }
@@ -19,8 +19,8 @@ runs() { "$1" version 2>/dev/null | grep -Eq '^(Vault|OpenBao) v'; }
 
 pinned=${VAULT:-}
 case $pinned in
-"" | newest | released) module=scripts/vault ;;
-oldest) module=scripts/vault/oldest ;;
+"" | newest | released) module=scripts/modules/vault ;;
+oldest) module=scripts/modules/vault-oldest ;;
 *) fail "VAULT is $pinned; it must be oldest, newest or released; VAULT_BIN can name your own Vault" ;;
 esac
 if [ -z "$pinned" ] && [ -n "${VAULT_BIN:-}" ]; then
@@ -53,7 +53,7 @@ trap 'exit 143' TERM
 download() {
 	if ! [ -x "$downloader" ]; then
 		mkdir -p "$top/.cache"
-		(cd "$top/scripts/vault-download" && go build -o "$downloader" .) || return 3
+		(cd "$top/scripts/modules/vault-download" && go build -o "$downloader" .) || return 3
 	fi
 	# shellcheck disable=SC2086 # several flags
 	"$downloader" "$@" ${VAULT_DOWNLOAD_FLAGS:-}

@@ -1,4 +1,4 @@
-module github.com/clanmeeting/vault-plugin-secrets-clanmeeting/scripts/kubernetes/external-secrets
+module github.com/clanmeeting/vault-plugin-secrets-clanmeeting/scripts/modules/external-secrets
 
 go 1.25.3
 

@@ -1,4 +1,4 @@
-module github.com/clanmeeting/vault-plugin-secrets-clanmeeting/scripts/kubernetes/apiserver
+module github.com/clanmeeting/vault-plugin-secrets-clanmeeting/scripts/modules/kubernetes
 
 go 1.25.3
 

@@ -39,11 +39,11 @@ func newCheckout(t *testing.T, key string) checkout {
 	t.Helper()
 	c := checkout{t: t, dir: t.TempDir()}
 	c.key = c.write("key.asc", key)
-	c.write("scripts/vault/go.mod", "module x\n\nrequire (\n\tgithub.com/hashicorp/vault v1.21.2\n)\n")
+	c.write("scripts/modules/vault/go.mod", "module x\n\nrequire (\n\tgithub.com/hashicorp/vault v1.21.2\n)\n")
 	c.write("bin/go", wrapper)
 	for from, to := range map[string]string{
-		"../vault.sh": "scripts/vault.sh", "go.mod": "scripts/vault-download/go.mod", "go.sum": "scripts/vault-download/go.sum",
-		"main.go": "scripts/vault-download/main.go", "site.go": "scripts/vault-download/site.go", "transport.go": "scripts/vault-download/transport.go",
+		"../../vault.sh": "scripts/vault.sh", "go.mod": "scripts/modules/vault-download/go.mod", "go.sum": "scripts/modules/vault-download/go.sum",
+		"main.go": "scripts/modules/vault-download/main.go", "site.go": "scripts/modules/vault-download/site.go", "transport.go": "scripts/modules/vault-download/transport.go",
 	} {
 		content, err := os.ReadFile(from)
 		require.NoError(t, err)

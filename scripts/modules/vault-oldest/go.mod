@@ -1,4 +1,4 @@
-module github.com/clanmeeting/vault-plugin-secrets-clanmeeting/scripts/vault/oldest
+module github.com/clanmeeting/vault-plugin-secrets-clanmeeting/scripts/modules/vault-oldest
 
 go 1.24.0
 

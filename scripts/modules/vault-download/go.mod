@@ -1,4 +1,4 @@
-module github.com/clanmeeting/vault-plugin-secrets-clanmeeting/scripts/vault-download
+module github.com/clanmeeting/vault-plugin-secrets-clanmeeting/scripts/modules/vault-download
 
 go 1.26.0
 

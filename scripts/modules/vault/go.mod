@@ -1,4 +1,4 @@
-module github.com/clanmeeting/vault-plugin-secrets-clanmeeting/scripts/vault
+module github.com/clanmeeting/vault-plugin-secrets-clanmeeting/scripts/modules/vault
 
 go 1.25.3
 

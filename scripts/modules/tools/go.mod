@@ -1,11 +1,10 @@
-module github.com/clanmeeting/vault-plugin-secrets-clanmeeting/scripts/tools
+module github.com/clanmeeting/vault-plugin-secrets-clanmeeting/scripts/modules/tools
 
 go 1.26.0
 
 tool (
 	github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 	golang.org/x/vuln/cmd/govulncheck
-	mvdan.cc/gofumpt
 )
 
 require (
