@@ -14,7 +14,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -51,6 +50,8 @@ type Options struct {
 
 	// StandbyReads lets standbys serve reads themselves, where the server can: OpenBao.
 	StandbyReads bool
+	// DisableCache turns off the server's cache of its storage.
+	DisableCache bool
 	// Multiplier is Raft's performance_multiplier; 0 is the server's default.
 	Multiplier int
 	// Advertise returns the address at which other nodes reach the cluster address of
@@ -114,11 +115,12 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 var errEnded = errors.New("the Vault ended before it answered")
 
 func start(ctx context.Context, kind Kind, o Options) (*Server, error) {
-	addr, err := freeAddr()
+	addrs, err := FreeAddrs(2)
 	if err != nil {
 		return nil, err
 	}
-	listen, config := addr, kind.devConfig(addr)
+	addr, listen := addrs[0], addrs[0]
+	config := kind.devConfig(addr)
 	args := []string{"server", "-dev", "-dev-no-store-token", "-dev-root-token-id=root", "-dev-plugin-dir=" + o.PluginDir}
 	if config != "" {
 		// All in one file: OpenBao loses some settings if it gets two.
@@ -130,9 +132,7 @@ func start(ctx context.Context, kind Kind, o Options) (*Server, error) {
 			return nil, err
 		}
 		defer os.Remove(o.Config) // a server that answers has read it
-		if listen, err = freeAddr(); err != nil {
-			return nil, err
-		}
+		listen = addrs[1]
 	}
 	if o.Config != "" {
 		args = append(args, "-config="+o.Config)
@@ -197,15 +197,6 @@ func (s *Server) run(ctx context.Context, args []string) error {
 	return nil
 }
 
-func freeAddr() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", fmt.Errorf("looking for a free port: %w", err)
-	}
-	defer l.Close()
-	return l.Addr().String(), nil
-}
-
 func (s *Server) waitUntilReady(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
@@ -260,9 +251,11 @@ func environ() []string {
 }
 
 // Command is the server's own command, vault or bao, with the given arguments and token.
+// Both read the VAULT_ variables. OpenBao's prefers its own, which therefore are not set: a
+// script that sets VAULT_TOKEN for one command must get that token.
 func (s *Server) Command(ctx context.Context, token string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, s.bin, args...)
-	cmd.Env = append(environ(), s.Kind.environment(s.Addr, token)...)
+	cmd.Env = append(environ(), "VAULT_ADDR="+s.Addr, "VAULT_TOKEN="+token)
 	return cmd
 }
 

@@ -1,0 +1,180 @@
+// Copyright (c) The vault-plugin-secrets-clanmeeting authors
+// SPDX-License-Identifier: MPL-2.0
+
+//go:build acceptance
+
+package acceptance
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/scripts/acceptance/history"
+)
+
+// A report has the results of a fault.
+type report struct {
+	h                   *history.History
+	node                int    // the node that was harmed
+	id                  string // its ID
+	began, ended, whole time.Time
+
+	newLeader time.Duration  // until another node won an election; 0 if none did
+	kept      int            // tokens that the node made since
+	last      time.Time      // when it sent the last of them
+	deposed   []history.Read // its answers after another node had led
+	outdated  int            // how many of them had an old value
+	late      []history.Read // tokens with a key whose deletion had been acknowledged
+	lateAsked int            // how many of them were requested after that
+	latest    time.Duration  // how long after the deletion the last of them came
+	sides     [2]side        // the node's clients, and the other clients
+}
+
+// A side is what the clients on one side of a cut saw, for requests sent during the fault.
+type side struct {
+	asked, tokens int
+	failed        map[string]int
+	gap, slowest  time.Duration // the longest times without a token, and until an answer
+}
+
+func newReport(h *history.History, node int, id string, began, ended, whole time.Time) *report {
+	r := &report{h: h, node: node, id: id, began: began, ended: ended, whole: whole}
+	for _, t := range h.Terms {
+		if t.Since.After(began) && t.Since.Before(ended) && t.Node != id && r.newLeader == 0 {
+			r.newLeader = t.Since.Sub(began)
+		}
+	}
+	_, r.deposed = h.Split()
+	for _, d := range r.deposed {
+		if slices.ContainsFunc(history.Registers, func(reg history.Register) bool { return len(h.Outdated([]history.Read{d}, reg, 0)) > 0 }) {
+			r.outdated++
+		}
+	}
+	r.keptSigning()
+	r.deletedKeys()
+	r.sides[0] = r.side(func(n int) bool { return n == node })
+	r.sides[1] = r.side(func(n int) bool { return n != node })
+	return r
+}
+
+// keptSigning finds the tokens that the node made after the fault began: in its old term if
+// another node was elected, otherwise until the end.
+func (r *report) keptSigning() {
+	term := r.h.LastTerm(r.id, r.began)
+	for _, t := range r.h.Reads {
+		old := r.h.LastTerm(r.id, t.Ret) == term && (r.newLeader > 0 || t.Ret.Before(r.ended))
+		if t.Token() && t.By == r.id && old && t.Ret.After(r.began) {
+			r.kept++
+			if t.Ret.After(r.last) {
+				r.last = t.Ret
+			}
+		}
+	}
+}
+
+func (r *report) deletedKeys() {
+	r.late, _ = r.h.DeletedKeys()
+	for _, w := range r.h.Writes {
+		if !w.Deletion || w.Result != history.Done {
+			continue
+		}
+		for _, t := range r.late {
+			if t.Values[history.Key] != w.Value {
+				continue
+			}
+			r.latest = max(r.latest, t.Ret.Sub(w.Ret))
+			if t.Call.After(w.Ret) {
+				r.lateAsked++
+			}
+		}
+	}
+}
+
+func (r *report) side(belongs func(int) bool) side {
+	s := side{failed: map[string]int{}}
+	var answered []time.Time
+	for _, t := range r.h.Reads {
+		if !belongs(t.Node) {
+			continue
+		}
+		if t.Token() && t.Ret.After(r.began) {
+			answered = append(answered, t.Ret)
+		}
+		if t.Call.Before(r.began) || t.Call.After(r.whole) {
+			continue
+		}
+		s.asked++
+		s.slowest = max(s.slowest, t.Ret.Sub(t.Call))
+		if t.Result == history.Done {
+			s.tokens++
+		} else {
+			s.failed[t.Text]++
+		}
+	}
+	slices.SortFunc(answered, time.Time.Compare)
+	last := r.began
+	for _, at := range answered {
+		s.gap = max(s.gap, at.Sub(last))
+		last = at
+	}
+	return s
+}
+
+func (r *report) print(t *testing.T) {
+	t.Helper()
+	t.Logf("%s for %s; another node was elected: %s; every node gave a token %s after its end",
+		r.id, seconds(r.ended.Sub(r.began)), orNever(r.newLeader), seconds(r.whole.Sub(r.ended)))
+	t.Logf("  tokens that it made since: %s", r.lastToken())
+	t.Logf("  as a deposed leader it gave %d answers, %d of them with an old setting", len(r.deposed), r.outdated)
+	t.Logf("  tokens of a deleted key after the deletion was acknowledged: %d, the last %s after it; %d were asked for after it",
+		len(r.late), seconds(r.latest), r.lateAsked)
+	for i, name := range []string{"its clients", "the others'"} {
+		s := r.sides[i]
+		t.Logf("  %s: %d requests, %d answered, no token for %s at the longest, slowest answer %s", name, s.asked, s.tokens, seconds(s.gap), seconds(s.slowest))
+		for _, text := range slices.Sorted(maps.Keys(s.failed)) {
+			t.Logf("    failed %d times: %s", s.failed[text], text)
+		}
+	}
+	count := r.writes()
+	t.Logf("  writes: %d acknowledged, %d refused, %d without a clear answer", count[history.Done], count[history.Refused], count[history.Unknown])
+}
+
+// writes counts the writes by result.
+func (r *report) writes() (count [3]int) {
+	for _, w := range r.h.Writes {
+		count[w.Result]++
+	}
+	return count
+}
+
+// lastToken says when the node sent its last token.
+func (r *report) lastToken() string {
+	switch {
+	case r.kept == 0:
+		return "none"
+	case r.last.Before(r.ended):
+		return fmt.Sprintf("%d, the last %s after the beginning", r.kept, seconds(r.last.Sub(r.began)))
+	}
+	return fmt.Sprintf("%d, the last %s after the end", r.kept, seconds(r.last.Sub(r.ended)))
+}
+
+func seconds(d time.Duration) string { return fmt.Sprintf("%.2f s", d.Seconds()) }
+
+func orNever(d time.Duration) string {
+	if d == 0 {
+		return "no"
+	}
+	return "after " + seconds(d)
+}
+
+const tableHead = `| fault | lasted | another node elected | tokens by that node since | old settings by a deposed leader | tokens of a deleted key (asked after) | last after | node's clients without a token | the others' | writes acknowledged | lost |
+|---|---|---|---|---|---|---|---|---|---|---|`
+
+// row is printed for a fault that passed, so no write was lost.
+func (r *report) row(name string) string {
+	return fmt.Sprintf("| %s | %s | %s | %s | %d | %d (%d) | %s | %s | %s | %d | 0 |", name, seconds(r.ended.Sub(r.began)), orNever(r.newLeader),
+		r.lastToken(), r.outdated, len(r.late), r.lateAsked, seconds(r.latest), seconds(r.sides[0].gap), seconds(r.sides[1].gap), r.writes()[history.Done])
+}
