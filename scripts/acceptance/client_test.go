@@ -6,15 +6,12 @@
 package acceptance
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/rsa"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
-	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -118,31 +115,12 @@ type reply struct {
 	answer devvault.Answer
 }
 
-// send makes one request with exactly this body. An empty body is not sent.
+// send makes one request with exactly this body.
 func (c client) send(method, path, contentType, body string) reply {
 	c.t.Helper()
-	req, err := http.NewRequestWithContext(c.t.Context(), method, c.vault.Addr+"/v1/"+path, strings.NewReader(body))
+	resp, err := c.vault.Do(c.t.Context(), http.DefaultClient, devvault.Request{Method: method, Path: path, Token: c.token, ContentType: contentType, Body: body})
 	require.NoError(c.t, err)
-	req.Header.Set("X-Vault-Token", c.token)
-	if contentType != "" {
-		req.Header.Set("Content-Type", contentType)
-	}
-	resp, err := http.DefaultClient.Do(req)
-	require.NoError(c.t, err)
-	defer resp.Body.Close()
-	raw, err := io.ReadAll(resp.Body)
-	require.NoError(c.t, err)
-	r := reply{status: resp.StatusCode, raw: string(raw), answer: devvault.Answer{}}
-	decoder := json.NewDecoder(bytes.NewReader(raw))
-	decoder.UseNumber()
-	_ = decoder.Decode(&r.answer) // some of Vault's answers are empty or plain text
-	return r
-}
-
-// sendJSON writes one field. Its value is given as JSON.
-func (c client) sendJSON(path, field, value string) reply {
-	c.t.Helper()
-	return c.send(http.MethodPost, path, asJSONBody, `{"`+field+`":`+value+`}`)
+	return reply{resp.Status, string(resp.Raw), resp.Answer}
 }
 
 // refused checks that an answer is a short 400 that contains the text.

@@ -6,13 +6,10 @@
 package acceptance
 
 import (
-	"bytes"
 	"context"
 	"crypto/rsa"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"strconv"
@@ -116,52 +113,29 @@ func (c *clients) ask(token, method string, node int, path string, body any, tim
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	a := answer{Request: history.Request{Node: node, Call: time.Now()}}
-	status, header, decoded, err := c.roundTrip(ctx, token, method, c.nodes[node].Addr+"/v1/"+clusterMount+"/"+path, body)
-	a.Ret, a.By, a.data = time.Now(), header.Get("X-Vault-Raft-Node-ID"), decoded.Data()
-	switch {
-	case errors.Is(err, context.DeadlineExceeded):
-		a.Result, a.Text = history.Unknown, "no answer"
-	case err != nil:
+	resp, err := c.nodes[node].Do(ctx, c.http, devvault.Request{Method: method, Path: clusterMount + "/" + path, Token: token, Body: body})
+	a.Ret = time.Now()
+	if err != nil {
 		a.Result, a.Text = history.Unknown, "no connection"
 		if op := new(net.OpError); errors.As(err, &op) && op.Op == "dial" {
 			a.Result = history.Refused
 		}
-	case status >= http.StatusBadRequest:
-		a.Result, a.Text = history.Unknown, fmt.Sprintf("%d %s", status, strings.Join(strings.Fields(decoded.Errors()), " "))
-		if status < http.StatusInternalServerError {
+		if errors.Is(err, context.DeadlineExceeded) {
+			a.Result, a.Text = history.Unknown, "no answer"
+		}
+		return a
+	}
+	a.By, a.data = resp.Header.Get("X-Vault-Raft-Node-ID"), resp.Answer.Data()
+	switch {
+	case resp.Status >= http.StatusBadRequest:
+		a.Result, a.Text = history.Unknown, fmt.Sprintf("%d %s", resp.Status, strings.Join(strings.Fields(resp.Answer.Errors()), " "))
+		if resp.Status < http.StatusInternalServerError {
 			a.Result = history.Refused
 		}
-	case status >= http.StatusMultipleChoices:
+	case resp.Status >= http.StatusMultipleChoices:
 		a.Result, a.Text = history.Unknown, "redirected to another node"
 	}
 	return a
-}
-
-func (c *clients) roundTrip(ctx context.Context, token, method, url string, body any) (int, http.Header, devvault.Answer, error) {
-	raw, err := json.Marshal(body)
-	if err != nil {
-		return 0, nil, nil, err
-	}
-	req, err := http.NewRequestWithContext(ctx, method, url, bytes.NewReader(raw))
-	if err != nil {
-		return 0, nil, nil, err
-	}
-	if body == nil {
-		req.Body, req.ContentLength = http.NoBody, 0
-	}
-	req.Header.Set("X-Vault-Token", token)
-	resp, err := c.http.Do(req)
-	if err != nil {
-		return 0, nil, nil, err
-	}
-	defer resp.Body.Close()
-	decoded := devvault.Answer{}
-	decoder := json.NewDecoder(resp.Body)
-	decoder.UseNumber()
-	if err := decoder.Decode(&decoded); err != nil && !errors.Is(err, io.EOF) && resp.StatusCode < http.StatusMultipleChoices {
-		return 0, resp.Header, nil, err
-	}
-	return resp.StatusCode, resp.Header, decoded, nil
 }
 
 // number returns the last part of a text like seq-12.

@@ -204,7 +204,7 @@ func (c *testCluster) suffer(t *testing.T, f fault) *report {
 	h.Terms, h.Starts = c.terms(), c.starts
 
 	rep := newReport(h, node, id, began, ended, whole)
-	rep.print(t)
+	t.Logf("%s\n%s%s", id, rep.failures(), rep.row(f.name))
 	require.Empty(t, load.faults, "wrong signatures or answers")
 	if f.seamless && !c.options.StandbyReads {
 		began = whole

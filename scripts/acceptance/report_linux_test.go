@@ -9,13 +9,12 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"testing"
 	"time"
 
 	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/scripts/acceptance/history"
 )
 
-// A report has the results of a fault.
+// A report is a row of the table that docs/reliability.md shows.
 type report struct {
 	h                   *history.History
 	node                int    // the node that was harmed
@@ -25,8 +24,7 @@ type report struct {
 	newLeader time.Duration  // until another node won an election; 0 if none did
 	kept      int            // tokens that the node made since
 	last      time.Time      // when it sent the last of them
-	deposed   []history.Read // its answers after another node had led
-	outdated  int            // how many of them had an old value
+	outdated  int            // answers of a deposed leader with an old value
 	late      []history.Read // tokens with a key whose deletion had been acknowledged
 	lateAsked int            // how many of them were requested after that
 	latest    time.Duration  // how long after the deletion the last of them came
@@ -35,9 +33,9 @@ type report struct {
 
 // A side is what the clients on one side of a cut saw, for requests sent during the fault.
 type side struct {
-	asked, tokens int
-	failed        map[string]int
-	gap, slowest  time.Duration // the longest times without a token, and until an answer
+	asked, answered int
+	failed          map[string]int
+	gap, slowest    time.Duration // the longest times without a token, and until an answer
 }
 
 func newReport(h *history.History, node int, id string, began, ended, whole time.Time) *report {
@@ -47,8 +45,8 @@ func newReport(h *history.History, node int, id string, began, ended, whole time
 			r.newLeader = t.Since.Sub(began)
 		}
 	}
-	_, r.deposed = h.Split()
-	for _, d := range r.deposed {
+	_, deposed := h.Split()
+	for _, d := range deposed {
 		if slices.ContainsFunc(history.Registers, func(reg history.Register) bool { return len(h.Outdated([]history.Read{d}, reg, 0)) > 0 }) {
 			r.outdated++
 		}
@@ -109,7 +107,7 @@ func (r *report) side(belongs func(int) bool) side {
 		s.asked++
 		s.slowest = max(s.slowest, t.Ret.Sub(t.Call))
 		if t.Result == history.Done {
-			s.tokens++
+			s.answered++
 		} else {
 			s.failed[t.Text]++
 		}
@@ -123,31 +121,17 @@ func (r *report) side(belongs func(int) bool) side {
 	return s
 }
 
-func (r *report) print(t *testing.T) {
-	t.Helper()
-	t.Logf("%s for %s; another node was elected: %s; every node gave a token %s after its end",
-		r.id, seconds(r.ended.Sub(r.began)), orNever(r.newLeader), seconds(r.whole.Sub(r.ended)))
-	t.Logf("  tokens that it made since: %s", r.lastToken())
-	t.Logf("  as a deposed leader it gave %d answers, %d of them with an old setting", len(r.deposed), r.outdated)
-	t.Logf("  tokens of a deleted key after the deletion was acknowledged: %d, the last %s after it; %d were asked for after it",
-		len(r.late), seconds(r.latest), r.lateAsked)
-	for i, name := range []string{"its clients", "the others'"} {
+// failures lists how requests failed, and how often.
+func (r *report) failures() string {
+	text := ""
+	for i, name := range []string{"its clients", "the others"} {
 		s := r.sides[i]
-		t.Logf("  %s: %d requests, %d answered, no token for %s at the longest, slowest answer %s", name, s.asked, s.tokens, seconds(s.gap), seconds(s.slowest))
-		for _, text := range slices.Sorted(maps.Keys(s.failed)) {
-			t.Logf("    failed %d times: %s", s.failed[text], text)
+		text += fmt.Sprintf("%s: %d requests, %d answered, the slowest after %s\n", name, s.asked, s.answered, seconds(s.slowest))
+		for _, failure := range slices.Sorted(maps.Keys(s.failed)) {
+			text += fmt.Sprintf("  failed %d times: %s\n", s.failed[failure], failure)
 		}
 	}
-	count := r.writes()
-	t.Logf("  writes: %d acknowledged, %d refused, %d without a clear answer", count[history.Done], count[history.Refused], count[history.Unknown])
-}
-
-// writes counts the writes by result.
-func (r *report) writes() (count [3]int) {
-	for _, w := range r.h.Writes {
-		count[w.Result]++
-	}
-	return count
+	return text
 }
 
 // lastToken says when the node sent its last token.
@@ -170,11 +154,16 @@ func orNever(d time.Duration) string {
 	return "after " + seconds(d)
 }
 
-const tableHead = `| fault | lasted | another node elected | tokens by that node since | old settings by a deposed leader | tokens of a deleted key (asked after) | last after | node's clients without a token | the others' | writes acknowledged | lost |
+const tableHead = `| fault | lasted | whole again | another node elected | tokens by that node since | old settings by a deposed leader | tokens of a deleted key (asked after) | last after | node's clients without a token | the others' | writes acknowledged |
 |---|---|---|---|---|---|---|---|---|---|---|`
 
-// row is printed for a fault that passed, so no write was lost.
 func (r *report) row(name string) string {
-	return fmt.Sprintf("| %s | %s | %s | %s | %d | %d (%d) | %s | %s | %s | %d | 0 |", name, seconds(r.ended.Sub(r.began)), orNever(r.newLeader),
-		r.lastToken(), r.outdated, len(r.late), r.lateAsked, seconds(r.latest), seconds(r.sides[0].gap), seconds(r.sides[1].gap), r.writes()[history.Done])
+	acknowledged := 0
+	for _, w := range r.h.Writes {
+		if w.Result == history.Done {
+			acknowledged++
+		}
+	}
+	return fmt.Sprintf("| %s | %s | after %s | %s | %s | %d | %d (%d) | %s | %s | %s | %d |", name, seconds(r.ended.Sub(r.began)), seconds(r.whole.Sub(r.ended)),
+		orNever(r.newLeader), r.lastToken(), r.outdated, len(r.late), r.lateAsked, seconds(r.latest), seconds(r.sides[0].gap), seconds(r.sides[1].gap), acknowledged)
 }

@@ -283,38 +283,72 @@ func join(list any) string {
 	return strings.Join(texts, "\n")
 }
 
-// Call makes one request to Vault's HTTP API, at a path below /v1/, with its query.
-// A string is sent as the body unchanged, anything else as JSON, and nil as no body.
-func (s *Server) Call(ctx context.Context, token, method, path string, body any) (int, Answer, error) {
-	var reader io.Reader
-	switch b := body.(type) {
+// A Request is one to the HTTP API.
+type Request struct {
+	Method, Path string // the path is below /v1/, and has the query
+	Token        string
+	ContentType  string // empty is none
+	Body         any    // a string is sent unchanged, anything else as JSON, and nil as no body
+}
+
+// A Response is what the HTTP API answered.
+type Response struct {
+	Status int
+	Header http.Header
+	Raw    []byte
+	Answer Answer // empty if the body is not JSON
+}
+
+// Do makes one request.
+func (s *Server) Do(ctx context.Context, client *http.Client, r Request) (*Response, error) {
+	var body io.Reader
+	switch b := r.Body.(type) {
 	case nil:
 	case string:
-		reader = strings.NewReader(b)
+		body = strings.NewReader(b)
 	default:
 		raw, err := json.Marshal(b)
 		if err != nil {
-			return 0, nil, fmt.Errorf("encoding the request: %w", err)
+			return nil, fmt.Errorf("encoding the request: %w", err)
 		}
-		reader = bytes.NewReader(raw)
+		body = bytes.NewReader(raw)
 	}
-	req, err := http.NewRequestWithContext(ctx, method, s.Addr+"/v1/"+path, reader)
+	req, err := http.NewRequestWithContext(ctx, r.Method, s.Addr+"/v1/"+r.Path, body)
 	if err != nil {
-		return 0, nil, fmt.Errorf("making the request: %w", err)
+		return nil, fmt.Errorf("making the request: %w", err)
 	}
-	req.Header.Set("X-Vault-Token", token)
-	resp, err := http.DefaultClient.Do(req)
+	req.Header.Set("X-Vault-Token", r.Token)
+	if r.ContentType != "" {
+		req.Header.Set("Content-Type", r.ContentType)
+	}
+	resp, err := client.Do(req)
 	if err != nil {
-		return 0, nil, fmt.Errorf("calling Vault: %w", err)
+		return nil, fmt.Errorf("calling Vault: %w", err)
 	}
 	defer resp.Body.Close()
-	answer := Answer{}
-	decoder := json.NewDecoder(resp.Body)
-	decoder.UseNumber()
-	if err := decoder.Decode(&answer); err != nil && !errors.Is(err, io.EOF) {
-		return 0, nil, fmt.Errorf("decoding the answer to %s %s: %w", method, path, err)
+	raw, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return nil, fmt.Errorf("reading the answer to %s %s: %w", r.Method, r.Path, err)
 	}
-	return resp.StatusCode, answer, nil
+	answer := Answer{}
+	decoder := json.NewDecoder(bytes.NewReader(raw))
+	decoder.UseNumber()
+	if decoder.Decode(&answer) != nil {
+		answer = Answer{}
+	}
+	return &Response{resp.StatusCode, resp.Header, raw, answer}, nil
+}
+
+// Call makes one request, whose answer must be JSON or empty.
+func (s *Server) Call(ctx context.Context, token, method, path string, body any) (int, Answer, error) {
+	resp, err := s.Do(ctx, http.DefaultClient, Request{Method: method, Path: path, Token: token, Body: body})
+	if err != nil {
+		return 0, nil, err
+	}
+	if len(resp.Raw) > 0 && !json.Valid(resp.Raw) {
+		return 0, nil, fmt.Errorf("the answer to %s %s is not JSON: %.100q", method, path, resp.Raw)
+	}
+	return resp.Status, resp.Answer, nil
 }
 
 // Query returns a path with the parameters of a read.
