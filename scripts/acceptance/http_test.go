@@ -82,25 +82,6 @@ func TestFromKeyToToken(t *testing.T) {
 	}
 }
 
-func TestBeforeConfiguration(t *testing.T) {
-	t.Parallel()
-	mount := enable(t)
-	status, _ := root(t).get(mount + "/config")
-	require.Equal(t, http.StatusNotFound, status)
-	status, _ = root(t).get(mount + "/roles?list=true")
-	require.Equal(t, http.StatusNotFound, status)
-	status, _ = root(t).get(mount + "/roles/none")
-	require.Equal(t, http.StatusNotFound, status)
-	status, answer := root(t).get(mount + "/creds/none")
-	require.Equal(t, http.StatusBadRequest, status)
-	require.Equal(t, `role "none" not found`, answer.Errors())
-
-	root(t).write(mount+"/roles/any", map[string]any{"allowed_rooms": "*"})
-	status, answer = root(t).get(mount+"/creds/any", "room", "x")
-	require.Equal(t, http.StatusBadRequest, status)
-	require.Contains(t, answer.Errors(), "write consumer_id and private_key to "+mount+"/config")
-}
-
 func TestStatusCodes(t *testing.T) {
 	t.Parallel()
 	mount, _ := configured(t)
@@ -118,10 +99,13 @@ func TestStatusCodes(t *testing.T) {
 		{http.MethodDelete, "/roles/a", nil, http.StatusNoContent},
 		{http.MethodDelete, "/creds/support", nil, http.StatusMethodNotAllowed},
 		{http.MethodGet, "/nothing", nil, http.StatusNotFound},
+		{http.MethodGet, "/roles/none", nil, http.StatusNotFound},
+		{http.MethodGet, "/creds/none", nil, http.StatusBadRequest},
 		{http.MethodGet, "/keys/0x1", nil, http.StatusNotFound},
 		{http.MethodDelete, "/config", nil, http.StatusNoContent},
 		{http.MethodDelete, "/config", nil, http.StatusNoContent},
 		{http.MethodGet, "/config", nil, http.StatusNotFound},
+		{http.MethodGet, "/creds/support?room=support-1", nil, http.StatusBadRequest},
 	} {
 		status, answer := root(t).call(test.method, mount+test.path, test.body)
 		require.Equal(t, test.want, status, "%s %s %v: %s", test.method, test.path, test.body, answer.Errors())
@@ -264,43 +248,6 @@ func TestHelpAndOpenAPI(t *testing.T) {
 			require.Contains(t, documented, operation, path)
 		}
 	}
-}
-
-func TestVerifyOverHTTP(t *testing.T) {
-	t.Parallel()
-	mount, _ := configured(t)
-	support := root(t).as(`path "` + mount + `/verify" { capabilities = ["update"] }`)
-	token := root(t).read(mount+"/creds/support", "room", "support-1")["token"].(string)
-	status, answer := support.post(mount+"/verify", map[string]any{"token": token, "room": "support-1"})
-	require.Equal(t, http.StatusOK, status, answer.Errors())
-	require.Equal(t, true, answer.Data()["valid"])
-	require.Equal(t, json.Number("1"), answer.Data()["key_version"])
-	require.Equal(t, "support-1", answer.Data()["claims"].(map[string]any)["room"])
-	for reason, body := range map[string]map[string]any{
-		`for room "support-1", not "support-2"`: {"token": token, "room": "support-2"},
-		"signed by another key":                 {"token": token[:len(token)-3] + "AAA"},
-		"malformed":                             {"token": "x"},
-	} {
-		_, answer := support.post(mount+"/verify", body)
-		require.Equal(t, false, answer.Data()["valid"])
-		require.Contains(t, answer.Data()["reason"], reason)
-	}
-}
-
-func TestCheckOverHTTP(t *testing.T) {
-	t.Parallel()
-	mount, _ := configured(t)
-	app := root(t).as(`path "` + mount + `/check/support" { capabilities = ["read"] }`)
-	data := app.read(mount+"/check/support", "room", "support-1")
-	require.Equal(t, true, data["allowed"])
-	require.Equal(t, "support-*", data["matched_rule"])
-	require.Equal(t, "support-1", data["claims"].(map[string]any)["room"])
-	data = app.read(mount+"/check/support", "room", "billing")
-	require.Equal(t, map[string]any{
-		"allowed": false, "reason": `room "billing" is not allowed by this role; ask for one that matches its allowed_rooms`,
-	}, data)
-	status, _ := app.get(mount+"/creds/support", "room", "support-1")
-	require.Equal(t, http.StatusForbidden, status)
 }
 
 // The CLI's ways to send a key: a file, standard input, and UTF-16, whose bytes the CLI
