@@ -58,7 +58,16 @@ func children(t testing.TB, parent int) []int {
 
 // running reports whether a process exists and is not a zombie.
 func running(pid int) bool {
+	s := state(pid)
+	return s != "" && !strings.HasPrefix(s, "Z")
+}
+
+// state returns the state of a process as ps shows it, such as T for stopped; empty if it
+// has ended.
+func state(pid int) string {
 	out, err := exec.Command("ps", "-o", "stat=", "-p", strconv.Itoa(pid)).Output()
-	stat := strings.TrimSpace(string(out))
-	return err == nil && stat != "" && !strings.HasPrefix(stat, "Z")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(out))
 }

@@ -174,12 +174,17 @@ func (c *testCluster) readMeanwhile(leader client, w abandonedWrite) (end func()
 	}
 }
 
-// signalOthers sends a signal to all servers but the active one.
+// signalOthers sends a signal to all servers but the active one, and waits until they have
+// stopped if it is SIGSTOP.
 func (c *testCluster) signalOthers(active int, s syscall.Signal) {
 	c.t.Helper()
 	for node, n := range c.Nodes {
-		if node != active {
-			require.NoError(c.t, syscall.Kill(n.PID(), s))
+		if node == active {
+			continue
+		}
+		require.NoError(c.t, syscall.Kill(n.PID(), s))
+		if s == syscall.SIGSTOP {
+			waitUntil(c.t, "it stops", func() bool { return strings.HasPrefix(state(n.PID()), "T") })
 		}
 	}
 }
