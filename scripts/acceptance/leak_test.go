@@ -124,10 +124,12 @@ func TestKeyAsAForm(t *testing.T) {
 	audit, _ := auditLog(t)
 	mount, _ := configured(t)
 	key, private := newKey(t)
+	bare := strings.Join(strings.Split(private, "\n")[1:26], "") // without BEGIN and END
 	var answers strings.Builder
 	for _, path := range []string{"config", "keys/import", "keys/1", "roles/support", "roles/new", "creds/support", "check/support", "verify"} {
 		for _, r := range []reply{
 			root(t).send(http.MethodPost, mount+"/"+path, asForm, private),
+			root(t).send(http.MethodPost, mount+"/"+path, asForm, url.QueryEscape(bare)),
 			root(t).send(http.MethodPut, mount+"/"+path, asForm, "consumer_id=acme&"+url.QueryEscape(private)),
 			root(t).send(http.MethodPost, mount+"/"+path, asJSONBody, "{"+asJSON(t, private)+":1}"),
 			root(t).send(http.MethodDelete, mount+"/"+path+"?"+url.QueryEscape(private), "", ""),
