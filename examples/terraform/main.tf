@@ -41,6 +41,8 @@ resource "vault_generic_endpoint" "config" {
     audience    = "clanmeeting"
     issuer      = "production"
     domain      = var.domain
+
+    delete_ended_roles_after = 0
   })
 
   # A read also returns which key is active, and its public half.

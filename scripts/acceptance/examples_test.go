@@ -35,8 +35,6 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-
-	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/scripts/devvault"
 )
 
 // language is one of the vendor's five: the command of its example, and the program that
@@ -442,12 +440,8 @@ func TestMigratingGuide(t *testing.T) {
 	require.Zero(t, status, said)
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "old-token.txt"), []byte(old), 0o600))
 
-	root(t).write("sys/mounts/clanmeeting", map[string]any{"type": devvault.PluginName})
-	t.Cleanup(func() {
-		root(t).call(http.MethodDelete, "sys/mounts/clanmeeting", nil)
-		root(t).call(http.MethodDelete, "sys/audit/file", nil)
-	})
-	root(t).call(http.MethodDelete, "sys/auth/approle", nil) // from another test
+	mountClanMeeting(t)
+	t.Cleanup(func() { root(t).call(http.MethodDelete, "sys/audit/file", nil) })
 	cli := vault.Command(t.Context(), vault.RootToken)
 	shell := exec.CommandContext(t.Context(), "sh", "-exc", withVault(cli, commands))
 	shell.Dir, shell.Env = dir, cli.Env

@@ -7,6 +7,7 @@ package acceptance
 
 import (
 	"net/http"
+	"net/url"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -47,6 +48,7 @@ path "identity/entity/id/{{identity.entity.id}}" { capabilities = ["update"] }`}
 
 // Everybody uses the same path, and gets only their own room.
 func TestPersonalRooms(t *testing.T) {
+	t.Parallel()
 	mount, key := configured(t)
 	all, accessor := people(t, mount, "alice", "bob")
 	root(t).write("identity/group", map[string]any{"name": "desk-" + mount, "member_entity_ids": all["bob"].entityID, "metadata": map[string]string{"room": "helpdesk"}})
@@ -85,6 +87,7 @@ func TestPersonalRooms(t *testing.T) {
 
 // Somebody who can edit their own metadata can get a literal name from it, never a pattern.
 func TestHostileMetadata(t *testing.T) {
+	t.Parallel()
 	mount, _ := configured(t)
 	all, _ := people(t, mount, "eve")
 	eve := all["eve"]
@@ -94,19 +97,12 @@ func TestHostileMetadata(t *testing.T) {
 	set := func(value string) {
 		eve.write("identity/entity/id/"+eve.entityID, map[string]any{"metadata": map[string]string{"team": value}})
 	}
-	for _, name := range []string{"red", "blue"} {
-		set(name)
-		require.Equal(t, "team-"+name, eve.read(mount+"/creds/team", "room", "team-"+name)["room"])
-	}
-	for _, value := range []string{"*", "b*", "blue,*", "blue,team-red", "blue red", "{{identity.entity.name}}", "}}", "\u212a", "a.b", "blue\n*", ""} {
+	set("red")
+	require.Equal(t, "team-red", eve.read(mount+"/creds/team", "room", "team-red")["room"])
+	for _, value := range []string{"*", "blue,*", "{{identity.entity.name}}", ""} {
 		set(value)
-		for _, room := range []string{"team-red", "team-blue", "team-", "team-*", "*", "red-1", "-1", "team-k", "x"} {
-			status, answer := eve.get(mount+"/creds/team", "room", room)
-			require.Equal(t, http.StatusBadRequest, status, "%q %q: %v", value, room, answer)
-			if room != "*" && room != "team-*" {
-				require.Equal(t, answer.Errors(), eve.read(mount+"/check/team", "room", room)["reason"])
-				require.Contains(t, answer.Errors(), "matches nothing", "%q %q", value, room)
-			}
+		for _, room := range []string{"team-red", "team-*", "*", "red-1", "-1", "x"} {
+			eve.send(http.MethodGet, mount+"/creds/team?room="+url.QueryEscape(room), "", "").refused(t, "room", value, room)
 		}
 		require.Equal(t, "lobby", eve.read(mount+"/creds/team", "room", "lobby")["room"])
 	}

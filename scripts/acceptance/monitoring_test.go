@@ -13,7 +13,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -82,7 +81,9 @@ func newMonitored(t *testing.T) *monitored {
 		require.NoError(t, err, "%s is needed; Debian and Ubuntu have it in the packages prometheus and prometheus-process-exporter", tool)
 	}
 	m := &monitored{dir: t.TempDir()}
-	metrics, processes, prometheus := freeAddress(t), freeAddress(t), freeAddress(t)
+	free, err := devvault.FreeAddrs(3)
+	require.NoError(t, err)
+	metrics, processes, prometheus := free[0], free[1], free[2]
 	m.prometheus = "http://" + prometheus
 	plugins := filepath.Join(m.dir, "plugins")
 	m.copyExample(t, "vault.hcl", func(text string) string {
@@ -114,8 +115,7 @@ func newMonitored(t *testing.T) *monitored {
 // detector, which makes it slow and large.
 func startMonitored(t *testing.T, plugins, config string) client {
 	t.Helper()
-	out, err := exec.Command("go", "build", "-o", filepath.Join(plugins, devvault.PluginName), ".").CombinedOutput()
-	require.NoError(t, err, "%s", out)
+	buildRelease(t, filepath.Join(plugins, devvault.PluginName))
 	server, err := devvault.Start(t.Context(), devvault.Options{VaultBin: os.Getenv("VAULT_BIN"), PluginDir: plugins, Config: config})
 	require.NoError(t, err)
 	t.Cleanup(server.Stop)
@@ -126,14 +126,6 @@ func startMonitored(t *testing.T, plugins, config string) client {
 	c.write("clanmeeting/roles/support", map[string]any{"allowed_rooms": "support-*"})
 	c.write("clanmeeting/roles/leased", map[string]any{"allowed_rooms": "*", "generate_lease": true})
 	return c
-}
-
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer l.Close()
-	return l.Addr().String()
 }
 
 func replaceOnce(t testing.TB, text, from, to string) string {
@@ -341,7 +333,7 @@ func (m *monitored) stopPlugin() {
 // has seen it.
 func (m *monitored) killPlugin() {
 	killed := m.plugin()
-	kill(m.t, killed)
+	require.NoError(m.t, syscall.Kill(killed, syscall.SIGKILL))
 	m.becomesTrue("another plugin runs", func() bool {
 		plugins := children(m.t, m.vault.PID())
 		return len(plugins) == 1 && plugins[0] != killed && running(plugins[0])

@@ -109,9 +109,7 @@ func (g *guide) run(commands string) string {
 // The operator's guide works as written: from a release to a running mount, to the next
 // version and back, and from a snapshot to a new cluster with the same key.
 func TestOperationsGuide(t *testing.T) {
-	if testing.Short() {
-		t.Skip("two clusters take a minute")
-	}
+	t.Parallel()
 	g := newGuide(t)
 	require.Regexp(t, `running_plugin_version +v0\.1\.0`, g.follow("Install"))
 	key, private := newKey(t)

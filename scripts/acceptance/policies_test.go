@@ -43,6 +43,7 @@ func (a attempt) try(t *testing.T, holders map[string]client) {
 // The policies of examples/policies, unchanged: what each allows, and that no other allows
 // it.
 func TestPolicies(t *testing.T) {
+	t.Parallel()
 	mount, _ := configured(t)
 	holders := map[string]client{}
 	files, err := filepath.Glob("../../examples/policies/*.hcl")
@@ -118,6 +119,7 @@ func TestPolicies(t *testing.T) {
 
 // The traps of policy parameters that docs/security.md names.
 func TestPolicyParameters(t *testing.T) {
+	t.Parallel()
 	mount, _ := configured(t)
 	root(t).write(mount+"/roles/any", map[string]any{"allowed_rooms": "*", "default_room": "lobby"})
 	path := `path "` + mount + `/creds/any" { capabilities = ["update"] `

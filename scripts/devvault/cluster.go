@@ -9,10 +9,10 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 )
 
@@ -82,17 +82,35 @@ func (c *Cluster) begin(ctx context.Context, running []*Node) error {
 	}
 	c.unsealKey = join(answer["keys_base64"]) // there is one
 	c.RootToken, _ = answer["root_token"].(string)
-	for _, n := range running {
+	for i, n := range running {
 		n.RootToken = c.RootToken
 		if err := n.unseal(ctx); err != nil {
 			return err
+		}
+		if i == 0 {
+			if err := c.letVoteSoon(ctx); err != nil {
+				return err
+			}
 		}
 	}
 	return c.waitForVoters(ctx, len(running))
 }
 
-// waitForVoters waits until every node may vote. Vault lets a new node vote after some
-// seconds; before that, the cluster can't lose a node.
+// letVoteSoon lets a new node vote after a second. By default that takes ten seconds or
+// more for each.
+func (c *Cluster) letVoteSoon(ctx context.Context) error {
+	active, err := c.Active(ctx)
+	if err != nil {
+		return err
+	}
+	status, answer, err := active.Call(ctx, c.RootToken, http.MethodPost, "sys/storage/raft/autopilot/configuration", map[string]any{"server_stabilization_time": "1s"})
+	if err == nil && status >= http.StatusBadRequest {
+		err = fmt.Errorf("configuring the autopilot: %s", answer.Errors())
+	}
+	return err
+}
+
+// waitForVoters waits until every node may vote. Before that, the cluster can't lose a node.
 func (c *Cluster) waitForVoters(ctx context.Context, want int) error {
 	return c.Nodes[0].wait(ctx, fmt.Sprintf("its cluster does not have %d voters", want), func() bool {
 		_, answer, err := c.Nodes[0].Call(ctx, c.RootToken, http.MethodGet, "sys/storage/raft/configuration", nil)
@@ -130,7 +148,7 @@ func (c *Cluster) configure(o Options, dir string) error {
 	if err != nil {
 		return fmt.Errorf("the plugin directory: %w", err)
 	}
-	ports, err := freePorts(2 * nodes)
+	ports, err := FreeAddrs(2 * nodes)
 	if err != nil {
 		return err
 	}
@@ -145,7 +163,7 @@ func (c *Cluster) configure(o Options, dir string) error {
 	for i := range nodes {
 		n := nodeConfig{
 			id: fmt.Sprintf("n%d", i), addr: ports[2*i], clusterAddr: ports[2*i+1], advertised: ports[2*i+1],
-			peers: peers, plugins: plugins, logLevel: level, multiplier: o.Multiplier, standbyReads: o.StandbyReads,
+			peers: peers, plugins: plugins, logLevel: level, multiplier: o.Multiplier, standbyReads: o.StandbyReads, disableCache: o.DisableCache,
 		}
 		n.dir = filepath.Join(dir, n.id)
 		if err := os.MkdirAll(n.dir, 0o700); err != nil {
@@ -163,27 +181,6 @@ func (c *Cluster) configure(o Options, dir string) error {
 		c.Nodes = append(c.Nodes, &Node{Server: &Server{Addr: "http://" + n.addr, Kind: c.Kind, bin: o.VaultBin}, ID: n.id, cluster: c, config: file})
 	}
 	return nil
-}
-
-// freePorts returns addresses on which nobody listened a moment ago. Their ports are below
-// those of outgoing connections, so that they are still free when a node is restarted.
-func freePorts(n int) ([]string, error) {
-	const lowest, highest = 20_000, 32_000
-	addrs := make([]string, 0, n)
-	for port := lowest + os.Getpid()%(highest-lowest)/2; port < highest && len(addrs) < n; port++ {
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-		if err != nil {
-			continue // in use
-		}
-		addrs = append(addrs, l.Addr().String())
-		if err := l.Close(); err != nil {
-			return nil, fmt.Errorf("looking for a free port: %w", err)
-		}
-	}
-	if len(addrs) < n {
-		return nil, errors.New("there are not enough free ports")
-	}
-	return addrs, nil
 }
 
 // launch starts the process and waits until it answers, sealed.
@@ -299,11 +296,13 @@ func (c *Cluster) Register(ctx context.Context, name, version, file string) erro
 	return err
 }
 
-// Stop ends all running nodes.
+// Stop ends all running nodes at the same time.
 func (c *Cluster) Stop() {
+	var wg sync.WaitGroup
 	for _, n := range c.Nodes {
 		if n.cmd != nil {
-			n.Stop()
+			wg.Go(n.Stop)
 		}
 	}
+	wg.Wait()
 }

@@ -14,7 +14,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -51,6 +50,8 @@ type Options struct {
 
 	// StandbyReads lets standbys serve reads themselves, where the server can: OpenBao.
 	StandbyReads bool
+	// DisableCache turns off the server's cache of its storage.
+	DisableCache bool
 	// Multiplier is Raft's performance_multiplier; 0 is the server's default.
 	Multiplier int
 	// Advertise returns the address at which other nodes reach the cluster address of
@@ -114,11 +115,12 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 var errEnded = errors.New("the Vault ended before it answered")
 
 func start(ctx context.Context, kind Kind, o Options) (*Server, error) {
-	addr, err := freeAddr()
+	addrs, err := FreeAddrs(2)
 	if err != nil {
 		return nil, err
 	}
-	listen, config := addr, kind.devConfig(addr)
+	addr, listen := addrs[0], addrs[0]
+	config := kind.devConfig(addr)
 	args := []string{"server", "-dev", "-dev-no-store-token", "-dev-root-token-id=root", "-dev-plugin-dir=" + o.PluginDir}
 	if config != "" {
 		// All in one file: OpenBao loses some settings if it gets two.
@@ -130,9 +132,7 @@ func start(ctx context.Context, kind Kind, o Options) (*Server, error) {
 			return nil, err
 		}
 		defer os.Remove(o.Config) // a server that answers has read it
-		if listen, err = freeAddr(); err != nil {
-			return nil, err
-		}
+		listen = addrs[1]
 	}
 	if o.Config != "" {
 		args = append(args, "-config="+o.Config)
@@ -197,15 +197,6 @@ func (s *Server) run(ctx context.Context, args []string) error {
 	return nil
 }
 
-func freeAddr() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", fmt.Errorf("looking for a free port: %w", err)
-	}
-	defer l.Close()
-	return l.Addr().String(), nil
-}
-
 func (s *Server) waitUntilReady(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
@@ -260,9 +251,11 @@ func environ() []string {
 }
 
 // Command is the server's own command, vault or bao, with the given arguments and token.
+// Both read the VAULT_ variables. OpenBao's prefers its own, which therefore are not set: a
+// script that sets VAULT_TOKEN for one command must get that token.
 func (s *Server) Command(ctx context.Context, token string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, s.bin, args...)
-	cmd.Env = append(environ(), s.Kind.environment(s.Addr, token)...)
+	cmd.Env = append(environ(), "VAULT_ADDR="+s.Addr, "VAULT_TOKEN="+token)
 	return cmd
 }
 
@@ -290,38 +283,72 @@ func join(list any) string {
 	return strings.Join(texts, "\n")
 }
 
-// Call makes one request to Vault's HTTP API, at a path below /v1/, with its query.
-// A string is sent as the body unchanged, anything else as JSON, and nil as no body.
-func (s *Server) Call(ctx context.Context, token, method, path string, body any) (int, Answer, error) {
-	var reader io.Reader
-	switch b := body.(type) {
+// A Request is one to the HTTP API.
+type Request struct {
+	Method, Path string // the path is below /v1/, and has the query
+	Token        string
+	ContentType  string // empty is none
+	Body         any    // a string is sent unchanged, anything else as JSON, and nil as no body
+}
+
+// A Response is what the HTTP API answered.
+type Response struct {
+	Status int
+	Header http.Header
+	Raw    []byte
+	Answer Answer // empty if the body is not JSON
+}
+
+// Do makes one request.
+func (s *Server) Do(ctx context.Context, client *http.Client, r Request) (*Response, error) {
+	var body io.Reader
+	switch b := r.Body.(type) {
 	case nil:
 	case string:
-		reader = strings.NewReader(b)
+		body = strings.NewReader(b)
 	default:
 		raw, err := json.Marshal(b)
 		if err != nil {
-			return 0, nil, fmt.Errorf("encoding the request: %w", err)
+			return nil, fmt.Errorf("encoding the request: %w", err)
 		}
-		reader = bytes.NewReader(raw)
+		body = bytes.NewReader(raw)
 	}
-	req, err := http.NewRequestWithContext(ctx, method, s.Addr+"/v1/"+path, reader)
+	req, err := http.NewRequestWithContext(ctx, r.Method, s.Addr+"/v1/"+r.Path, body)
 	if err != nil {
-		return 0, nil, fmt.Errorf("making the request: %w", err)
+		return nil, fmt.Errorf("making the request: %w", err)
 	}
-	req.Header.Set("X-Vault-Token", token)
-	resp, err := http.DefaultClient.Do(req)
+	req.Header.Set("X-Vault-Token", r.Token)
+	if r.ContentType != "" {
+		req.Header.Set("Content-Type", r.ContentType)
+	}
+	resp, err := client.Do(req)
 	if err != nil {
-		return 0, nil, fmt.Errorf("calling Vault: %w", err)
+		return nil, fmt.Errorf("calling Vault: %w", err)
 	}
 	defer resp.Body.Close()
-	answer := Answer{}
-	decoder := json.NewDecoder(resp.Body)
-	decoder.UseNumber()
-	if err := decoder.Decode(&answer); err != nil && !errors.Is(err, io.EOF) {
-		return 0, nil, fmt.Errorf("decoding the answer to %s %s: %w", method, path, err)
+	raw, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return nil, fmt.Errorf("reading the answer to %s %s: %w", r.Method, r.Path, err)
 	}
-	return resp.StatusCode, answer, nil
+	answer := Answer{}
+	decoder := json.NewDecoder(bytes.NewReader(raw))
+	decoder.UseNumber()
+	if decoder.Decode(&answer) != nil {
+		answer = Answer{}
+	}
+	return &Response{resp.StatusCode, resp.Header, raw, answer}, nil
+}
+
+// Call makes one request, whose answer must be JSON or empty.
+func (s *Server) Call(ctx context.Context, token, method, path string, body any) (int, Answer, error) {
+	resp, err := s.Do(ctx, http.DefaultClient, Request{Method: method, Path: path, Token: token, Body: body})
+	if err != nil {
+		return 0, nil, err
+	}
+	if len(resp.Raw) > 0 && !json.Valid(resp.Raw) {
+		return 0, nil, fmt.Errorf("the answer to %s %s is not JSON: %.100q", method, path, resp.Raw)
+	}
+	return resp.Status, resp.Answer, nil
 }
 
 // Query returns a path with the parameters of a read.

@@ -42,16 +42,6 @@ func kindOf(version string) (Kind, error) {
 	return "", fmt.Errorf("neither Vault nor OpenBao: its version is %.100q", version)
 }
 
-// environment sets the server and the token for a command. The commands of both servers,
-// and scripts, read the VAULT_ variables. OpenBao's command prefers its own.
-func (k Kind) environment(addr, token string) []string {
-	env := []string{"VAULT_ADDR=" + addr, "VAULT_TOKEN=" + token}
-	if k == OpenBao {
-		env = append(env, "BAO_ADDR="+addr, "BAO_TOKEN="+token)
-	}
-	return env
-}
-
 // devConfig is the configuration file of a server in dev mode; empty if it needs none.
 // The listener of dev mode has the default limit of strings, so this file adds a second
 // one, which everybody uses.
@@ -102,6 +92,7 @@ type nodeConfig struct {
 	logLevel          string
 	multiplier        int // 0 is the server's default
 	standbyReads      bool
+	disableCache      bool
 }
 
 // text is the whole configuration, for one file: with two files, OpenBao loses
@@ -118,6 +109,9 @@ func (n nodeConfig) text(k Kind) string {
 	b.WriteString("}\n" + k.listener(n.addr, n.clusterAddr))
 	fmt.Fprintf(&b, "api_addr = \"http://%s\"\ncluster_addr = \"https://%s\"\n", n.addr, n.advertised)
 	fmt.Fprintf(&b, "plugin_directory = %q\nlog_level = %q\n", n.plugins, n.logLevel)
+	if n.disableCache {
+		b.WriteString("disable_cache = true\n")
+	}
 	b.WriteString("enable_response_header_raft_node_id = true\n" + k.settings(n.standbyReads))
 	return b.String()
 }

@@ -6,6 +6,7 @@ package devvault
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -41,11 +42,6 @@ func TestKindOfABinary(t *testing.T) {
 	require.Error(t, err)
 }
 
-func TestEnvironment(t *testing.T) {
-	require.Equal(t, []string{"VAULT_ADDR=http://a", "VAULT_TOKEN=t"}, Vault.environment("http://a", "t"))
-	require.Equal(t, []string{"VAULT_ADDR=http://a", "VAULT_TOKEN=t", "BAO_ADDR=http://a", "BAO_TOKEN=t"}, OpenBao.environment("http://a", "t"))
-}
-
 // OpenBao loses settings if it gets two files, so it gets one.
 func TestOneConfiguration(t *testing.T) {
 	dir := t.TempDir()
@@ -64,15 +60,18 @@ done >'` + seen + "'\n"
 	require.Regexp(t, `(?s)^file\nlistener "tcp" \{.*\}\nunsafe_allow_api_audit_creation = true\nraw_storage_endpoint = true\n$`, string(text))
 }
 
-// A command must not see settings for another server.
+// A command must not see settings for another server, and a script that sets VAULT_TOKEN for
+// one command must get that token: OpenBao's command prefers BAO_TOKEN.
 func TestCommandEnvironment(t *testing.T) {
 	t.Setenv("VAULT_NAMESPACE", "other")
 	t.Setenv("BAO_ADDR", "http://other")
-	bao := &Server{Addr: "http://a", bin: "bao", Kind: OpenBao}
-	env := bao.Command(t.Context(), "t", "status").Env
-	require.Contains(t, env, "BAO_ADDR=http://a")
-	require.NotContains(t, env, "BAO_ADDR=http://other")
-	require.NotContains(t, env, "VAULT_NAMESPACE=other")
+	for _, kind := range []Kind{Vault, OpenBao} {
+		server := &Server{Addr: "http://a", bin: "bao", Kind: kind}
+		env := strings.Join(server.Command(t.Context(), "t", "status").Env, "\n") + "\n"
+		require.Contains(t, env, "VAULT_ADDR=http://a\nVAULT_TOKEN=t\n")
+		require.NotContains(t, env, "BAO_")
+		require.NotContains(t, env, "VAULT_NAMESPACE")
+	}
 }
 
 func TestDevConfig(t *testing.T) {
@@ -115,7 +114,9 @@ disable_mlock = true
 	require.Contains(t, bao, "\n  max_request_json_strings = 20000\n}\n")
 	require.Contains(t, bao, "\nunsafe_allow_api_audit_creation = true\ndisable_standby_reads = true\n")
 
-	node.standbyReads, node.multiplier = true, 1
+	node.standbyReads, node.multiplier, node.disableCache = true, 1, true
 	require.NotContains(t, node.text(OpenBao), "disable_standby_reads")
 	require.Contains(t, node.text(OpenBao), "\n  performance_multiplier = 1\n")
+	require.Contains(t, node.text(Vault), "\ndisable_cache = true\n")
+	require.NotContains(t, bao, "disable_cache")
 }

@@ -1,7 +1,9 @@
 // Copyright (c) The vault-plugin-secrets-clanmeeting authors
 // SPDX-License-Identifier: MPL-2.0
 
-package partition
+//go:build acceptance
+
+package acceptance
 
 import (
 	"context"
@@ -14,7 +16,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"sync/atomic"
+	"testing"
 
 	toxiproxy "github.com/Shopify/toxiproxy/v2"
 	"github.com/rs/zerolog"
@@ -22,22 +24,25 @@ import (
 
 const nodes = 3
 
-// A network connects the nodes. All nodes know a node by the same address. That address is
-// an entrance: it finds out which node is calling, and passes the connection to the proxy
-// for this pair of nodes.
+// A network connects the nodes of a cluster through toxiproxy, which can drop what one sends
+// to the other. All nodes know a node by the same address. That address is an entrance: it
+// finds out which node is calling, and passes the connection to the proxy for this pair of
+// nodes.
 type network struct {
 	dir       string // the nodes' configuration files; their names identify the processes
 	server    *toxiproxy.ApiServer
 	links     [nodes][nodes]*toxiproxy.Proxy // from, to
 	entrances []net.Listener
-	strangers atomic.Int64 // connections with an unknown caller
 
 	mu      sync.Mutex
 	removed []func() error // called to heal
 }
 
-func newNetwork(dir string) *network {
-	return &network{dir: dir, server: toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop())}
+func newNetwork(t *testing.T, dir string) *network {
+	t.Helper()
+	n := &network{dir: dir, server: toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop())}
+	t.Cleanup(n.close)
+	return n
 }
 
 // advertise opens the entrance of a node and returns its address.
@@ -73,7 +78,6 @@ func (n *network) pass(conn net.Conn, to int) {
 	defer conn.Close()
 	from, err := n.caller(conn)
 	if err != nil {
-		n.strangers.Add(1)
 		return
 	}
 	next, err := net.Dial("tcp", n.links[from][to].Listen)
@@ -148,6 +152,23 @@ func inodeOf(local, remote string) (string, error) {
 		}
 	}
 	return "", errStranger
+}
+
+// cutOff cuts a node off from both others: what it sends, what it receives, or both.
+func (n *network) cutOff(node int, sends, hears bool) error {
+	var errs []error
+	for other := range nodes {
+		if other == node {
+			continue
+		}
+		if sends {
+			errs = append(errs, n.cut(node, other))
+		}
+		if hears {
+			errs = append(errs, n.cut(other, node))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // cut drops everything that one node sends to the other, on the connections of both.

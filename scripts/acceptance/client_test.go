@@ -1,0 +1,159 @@
+// Copyright (c) The vault-plugin-secrets-clanmeeting authors
+// SPDX-License-Identifier: MPL-2.0
+
+//go:build acceptance
+
+package acceptance
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/rsa"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/scripts/devvault"
+)
+
+// client calls a Vault as the holder of a token.
+type client struct {
+	t     testing.TB
+	vault *devvault.Server
+	token string
+}
+
+func root(t testing.TB) client { return client{t, vault, vault.RootToken} }
+
+// with is a client with another token.
+func (c client) with(token any) client {
+	c.token = token.(string)
+	return c
+}
+
+func (c client) call(method, path string, body any) (int, devvault.Answer) {
+	c.t.Helper()
+	status, answer, err := c.vault.Call(context.Background(), c.token, method, path, body)
+	require.NoError(c.t, err)
+	return status, answer
+}
+
+func (c client) get(path string, pairs ...string) (int, devvault.Answer) {
+	c.t.Helper()
+	if len(pairs) > 0 {
+		path = devvault.Query(path, pairs...)
+	}
+	return c.call(http.MethodGet, path, nil)
+}
+
+func (c client) post(path string, body any) (int, devvault.Answer) {
+	c.t.Helper()
+	return c.call(http.MethodPost, path, body)
+}
+
+// write is a post that must be answered by 204, or by 200 with warnings.
+func (c client) write(path string, body any) devvault.Answer {
+	c.t.Helper()
+	status, answer := c.post(path, body)
+	if status != http.StatusNoContent {
+		require.Equal(c.t, http.StatusOK, status, "%s: %s", path, answer.Errors())
+	}
+	return answer
+}
+
+// read is a get that must succeed.
+func (c client) read(path string, pairs ...string) map[string]any {
+	c.t.Helper()
+	status, answer := c.get(path, pairs...)
+	require.Equal(c.t, http.StatusOK, status, "%s: %s", path, answer.Errors())
+	return answer.Data()
+}
+
+// as is a client with a new token that has the policy.
+func (c client) as(policy string) client {
+	c.t.Helper()
+	name := "policy-" + unique(c.t)
+	c.write("sys/policies/acl/"+name, map[string]any{"policy": policy})
+	status, answer := c.post("auth/token/create", map[string]any{"policies": []string{name}})
+	require.Equal(c.t, http.StatusOK, status)
+	return c.with(answer["auth"].(map[string]any)["client_token"])
+}
+
+// unique is a name that no other test uses.
+func unique(t testing.TB) string {
+	t.Helper()
+	raw := make([]byte, 4)
+	_, err := rand.Read(raw)
+	require.NoError(t, err)
+	return fmt.Sprintf("m%x", raw)
+}
+
+// enable mounts the engine at a new path.
+func enable(t testing.TB) string {
+	t.Helper()
+	mount := unique(t)
+	root(t).write("sys/mounts/"+mount, map[string]any{"type": devvault.PluginName})
+	t.Cleanup(func() { root(t).call(http.MethodDelete, "sys/mounts/"+mount, nil) })
+	return mount
+}
+
+const (
+	asJSONBody = "application/json"
+	asForm     = "application/x-www-form-urlencoded"
+
+	// maxRefusal is the maximum size of an answer that refuses something.
+	maxRefusal = 64 << 10
+)
+
+// A reply is an answer with the bytes that arrived.
+type reply struct {
+	status int
+	raw    string
+	answer devvault.Answer
+}
+
+// send makes one request with exactly this body.
+func (c client) send(method, path, contentType, body string) reply {
+	c.t.Helper()
+	resp, err := c.vault.Do(c.t.Context(), http.DefaultClient, devvault.Request{Method: method, Path: path, Token: c.token, ContentType: contentType, Body: body})
+	require.NoError(c.t, err)
+	return reply{resp.Status, string(resp.Raw), resp.Answer}
+}
+
+// refused checks that an answer is a short 400 that contains the text.
+func (r reply) refused(t testing.TB, text string, about ...any) {
+	t.Helper()
+	require.Equal(t, http.StatusBadRequest, r.status, "%v: %.300s", about, r.raw)
+	require.Contains(t, r.answer.Errors(), text, about...)
+	require.Less(t, len(r.raw), maxRefusal, about...)
+}
+
+func asJSON(t testing.TB, v any) string {
+	t.Helper()
+	text, err := json.Marshal(v)
+	require.NoError(t, err)
+	return string(text)
+}
+
+// configured returns a mount with a key and a role, and the public key that the mount
+// shows.
+func configured(t testing.TB) (string, *rsa.PublicKey) {
+	t.Helper()
+	mount := enable(t)
+	_, private := newKey(t)
+	root(t).write(mount+"/config", map[string]any{"consumer_id": "acme", "private_key": private, "domain": "meet.example.com"})
+	root(t).write(mount+"/roles/support", map[string]any{"allowed_rooms": "support-*", "ttl": "5m", "max_ttl": "15m"})
+	return mount, publicKey(t, mount)
+}
+
+// twoKeys is a configured mount with a second key version, which is not active.
+func twoKeys(t testing.TB) string {
+	t.Helper()
+	mount, _ := configured(t)
+	status, answer := root(t).post(mount+"/keys/generate", nil)
+	require.Equal(t, http.StatusOK, status, answer.Errors())
+	return mount
+}

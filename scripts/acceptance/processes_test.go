@@ -1,0 +1,73 @@
+// Copyright (c) The vault-plugin-secrets-clanmeeting authors
+// SPDX-License-Identifier: MPL-2.0
+
+//go:build acceptance
+
+package acceptance
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/scripts/devvault"
+)
+
+// A Vault that is killed leaves its plugins running. Ours must end, because it has the key
+// in memory.
+func TestPluginEndsWithItsVault(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	require.NoError(t, buildPlugin(filepath.Join(dir, devvault.PluginName), testVersion))
+	idle, err := devvault.Start(t.Context(), devvault.Options{VaultBin: os.Getenv("VAULT_BIN"), PluginDir: dir, LogLevel: "error"})
+	require.NoError(t, err)
+	t.Cleanup(idle.Stop)
+	client{t, idle, idle.RootToken}.write("sys/mounts/clanmeeting", map[string]any{"type": devvault.PluginName})
+	plugins := children(t, idle.PID())
+	require.Len(t, plugins, 1)
+	time.Sleep(time.Second)
+	require.True(t, running(plugins[0]), "it must not end while its Vault is there")
+	idle.Kill()
+	killed := time.Now()
+	require.Eventually(t, func() bool { return !running(plugins[0]) }, 10*time.Second, 10*time.Millisecond, "the plugin outlives its Vault")
+	t.Logf("the plugin ended %s after its Vault", time.Since(killed).Round(10*time.Millisecond))
+}
+
+// children returns the plugin's processes that a process has started.
+func children(t testing.TB, parent int) []int {
+	t.Helper()
+	out, err := exec.Command("ps", "-A", "-o", "pid=,ppid=,args=").Output()
+	require.NoError(t, err)
+	var found []int
+	for line := range strings.Lines(string(out)) {
+		fields := strings.Fields(line)
+		if len(fields) > 2 && fields[1] == strconv.Itoa(parent) && strings.Contains(fields[2], devvault.PluginName) {
+			pid, err := strconv.Atoi(fields[0])
+			require.NoError(t, err)
+			found = append(found, pid)
+		}
+	}
+	return found
+}
+
+// running reports whether a process exists and is not a zombie.
+func running(pid int) bool {
+	s := state(pid)
+	return s != "" && !strings.HasPrefix(s, "Z")
+}
+
+// state returns the state of a process as ps shows it, such as T for stopped; empty if it
+// has ended.
+func state(pid int) string {
+	out, err := exec.Command("ps", "-o", "stat=", "-p", strconv.Itoa(pid)).Output()
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(out))
+}
