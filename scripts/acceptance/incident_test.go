@@ -82,10 +82,7 @@ func (n night) may(app client) bool {
 // step returns the blocks of commands of a numbered step.
 func (n night) step(section, number string) []string {
 	n.t.Helper()
-	_, text, found := strings.Cut(n.text, "\n## "+section+"\n")
-	require.True(n.t, found, section)
-	text, _, _ = strings.Cut(text, "\n## ")
-	_, text, found = strings.Cut(text, "\n**"+number+". ")
+	_, text, found := strings.Cut(n.section(section), "\n**"+number+". ")
 	require.True(n.t, found, "%s: step %s", section, number)
 	text, _, _ = strings.Cut(text, "\n**")
 	var all []string
@@ -235,10 +232,7 @@ func (n night) keyInLog() {
 	n.write("cm-api-key.pem", private)
 	n.run(`curl -s -H "X-Vault-Token: $VAULT_TOKEN" --data-binary @cm-api-key.pem "$VAULT_ADDR/v1/clanmeeting/config"`)
 
-	_, section, found := strings.Cut(n.text, "\n## A key reached the audit log\n")
-	require.True(n.t, found)
-	section, _, _ = strings.Cut(section, "\n## ")
-	section = strings.ReplaceAll(section, "/var/log/vault/", n.dir+"/")
+	section := strings.ReplaceAll(n.section("A key reached the audit log"), "/var/log/vault/", n.dir+"/")
 	fenced := regexp.MustCompile("(?ms)^```sh\n(.*?)^```").FindAllStringSubmatch(section, -1)
 	require.Len(n.t, fenced, 3)
 	right, find, remove := fenced[0][1], fenced[1][1], fenced[2][1]
@@ -266,8 +260,7 @@ func (n night) keyInLog() {
 
 // The policy allows each way out of a corrupt entry. (Unit tests make entries corrupt.)
 func (n night) corrupt() {
-	_, section, found := strings.Cut(n.text, "\n## An entry is corrupt\n")
-	require.True(n.t, found)
+	section := n.section("An entry is corrupt")
 	for _, command := range []string{
 		"vault delete clanmeeting/roles/<name>", "vault write clanmeeting/config private_key=@cm-api-key.pem",
 		"vault delete clanmeeting/keys/<version>", "vault delete clanmeeting/config",
