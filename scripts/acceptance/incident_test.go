@@ -119,7 +119,7 @@ func (n night) tokenStolen() {
 	require.Regexp(n.t, `(?s)"valid": true,.*"room": "support-4711",\n +"until": "20`, n.run(one[0]))
 
 	found := n.search()
-	require.Equal(n.t, "support-app", found.AppRole)
+	require.Equal(n.t, "support-app", found.Metadata["role_name"])
 	require.Equal(n.t, "127.0.0.1", found.Address)
 	require.NotEmpty(n.t, found.EntityID)
 
@@ -156,15 +156,17 @@ func (n night) tokenStolen() {
 
 // asker is what the search in the audit log prints.
 type asker struct {
-	Address, AppRole, Accessor string
-	EntityID                   string `json:"entity_id"`
+	Address, Accessor string
+	EntityID          string `json:"entity_id"`
+	Metadata          map[string]string
+	Policies          []string
 }
 
 // search follows step 2, from stolen.txt to who asked last.
 func (n night) search() asker {
 	n.t.Helper()
 	one, two := n.step("A token is stolen", "1"), n.step("A token is stolen", "2")
-	require.Len(n.t, two, 2)
+	require.Len(n.t, two, 3)
 	n.run(one[0])
 	out := n.run(two[0] + two[1])
 	_, out, found := strings.Cut(out, "\n")
@@ -185,6 +187,16 @@ func (n night) noEntity() {
 	n.write("stolen.txt", strings.SplitN(link, "jwt=", 2)[1])
 	found := n.search()
 	require.Empty(n.t, found.EntityID)
+
+	// The same caller, by a wrapped answer.
+	n.token, thief.token = thief.token, n.token
+	n.write("wrapping", n.run("vault read -wrap-ttl=1m -field=wrapping_token clanmeeting/creds/support room=support-1"))
+	n.token, thief.token = thief.token, n.token
+	n.write("stolen.txt", n.run("export VAULT_TOKEN=\"$(cat wrapping)\"\nvault unwrap -field=token"))
+	unwrapped := n.search()
+	require.Equal(n.t, []string{"response-wrapping"}, unwrapped.Policies)
+	wrapped := strings.Replace(n.step("A token is stolen", "2")[2], "<accessor>", unwrapped.Accessor, 1)
+	require.Contains(n.t, n.run(wrapped), `"accessor": "`+found.Accessor+`"`)
 	require.Contains(n.t, n.run(strings.Replace(five[0], "<accessor>", found.Accessor, 1)), "Success!")
 	require.False(n.t, n.may(thief))
 
@@ -220,7 +232,7 @@ func (n night) keyStolen() {
 
 	// After a 403 the file is empty. The check notices.
 	one := n.step(section, "1")
-	require.Len(n.t, one, 1)
+	require.Len(n.t, one, 2)
 	check := strings.TrimSpace(regexp.MustCompile(`(?m)^openssl.*$`).FindString(one[0]))
 	n.write("cm-public-key.pem", "")
 	require.NotContains(n.t, n.run(check), data["public_key_sha256"])
