@@ -96,7 +96,7 @@ unit: cc ## Run the unit tests: a minute, no Vault
 .PHONY: leaks
 leaks: cc ## Whether OpenSSL's keys are freed, by LeakSanitizer; on Linux, with gcc or clang and libssl-dev
 	$(need-openssl)
-	CGO_ENABLED=1 go test -count=1 -asan -tags openssl -run '^TestSigners' ./backend/internal/rsakey
+	CGO_ENABLED=1 go test -count=1 -asan -tags openssl -run '^TestKeys' ./backend/internal/rsakey
 
 .PHONY: microbench
 microbench: go ## Measure in one process what a token costs, compared with a bare signature

@@ -572,10 +572,9 @@ func TestTurns(t *testing.T) {
 
 // Generating a key takes a turn, and no other key is generated meanwhile.
 func TestGeneratingTakesATurn(t *testing.T) {
-	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error)
 	go func() {
-		_, err := generateKey(ctx, 16384) // which takes minutes
+		_, err := generateKey(t.Context(), 4096)
 		ended <- err
 	}()
 	free := func() (one, all bool) {
@@ -588,8 +587,7 @@ func TestGeneratingTakesATurn(t *testing.T) {
 		return one, all
 	}
 	assert.Eventually(t, func() bool { one, all := free(); return !one && !all }, 10*time.Second, time.Millisecond)
-	cancel()
-	require.ErrorIs(t, <-ended, context.Canceled)
+	require.NoError(t, <-ended)
 	one, all := free()
 	require.True(t, one && all, "given back")
 }

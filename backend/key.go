@@ -105,7 +105,7 @@ func generateKey(ctx context.Context, bits int) (*rsakey.PrivateKey, error) {
 	defer generating.Release(1)
 	var k *rsakey.PrivateKey
 	err := takeTurn(ctx, func() (err error) {
-		k, err = rsakey.Generate(ctx, bits)
+		k, err = rsakey.Generate(bits)
 		return err
 	})
 	return k, err

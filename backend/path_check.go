@@ -77,7 +77,7 @@ func (b *backend) pathCheckRead(ctx context.Context, req *logical.Request, d *fr
 		Data: map[string]any{
 			fieldAllowed:     true,
 			fieldMatchedRule: g.rule,
-			fieldClaims:      i.signer.consumer.Claims(g.room, g.notBefore, g.expiration).Map(),
+			fieldClaims:      i.signer.consumer.Claims(g.room, g.notBefore, g.expiration),
 		},
 		Warnings: g.warnings,
 	}, nil

@@ -8,7 +8,9 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"strings"
+	"unicode"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -58,14 +60,14 @@ Default: none; the room is then not compared.`,
 }
 
 func (b *backend) pathVerifyWrite(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	token := strings.TrimSpace(d.Get(fieldToken).(string)) // a file's last line end
+	token := presentedToken(d.Get(fieldToken).(string))
 	if token == "" {
-		return refuse(invalid("%s is required: the token that was presented, as in %s=@token.txt", fieldToken, fieldToken))
+		return refuse(invalid("%s is required: the JWT that was presented, or the link that has it after jwt=; from a file as %s=@token.txt", fieldToken, fieldToken))
 	}
 	var wanted room.Name
-	if name := d.Get(fieldRoom).(string); name != "" {
+	if name, ok := d.GetOk(fieldRoom); ok {
 		var err error
-		if wanted, err = room.ParseName(name); err != nil {
+		if wanted, err = room.ParseName(name.(string)); err != nil {
 			return refuse(errNoRoomName(fieldRoom))
 		}
 	}
@@ -84,6 +86,20 @@ func (b *backend) pathVerifyWrite(ctx context.Context, req *logical.Request, d *
 	return resp, err
 }
 
+// presentedToken returns the token of a request, empty if there is none. Around it may be
+// white space and a byte-order mark, which come from a file, and the link of a meeting. A
+// token has no "?", so what follows one is the query of a link.
+func presentedToken(text string) string {
+	text = strings.TrimFunc(text, func(r rune) bool { return unicode.IsSpace(r) || r == '\ufeff' })
+	_, query, isLink := strings.Cut(text, "?")
+	if !isLink {
+		return text
+	}
+	query, _, _ = strings.Cut(query, "#")
+	parameters, _ := url.ParseQuery(query) // what else is in the link may be wrong
+	return parameters.Get("jwt")
+}
+
 // verify judges a token. Its error is that of the context.
 func (b *backend) verify(ctx context.Context, token string, wanted room.Name, cfg *config, ring keyring) (*logical.Response, error) {
 	presented, err := hosttoken.Decode(token)
@@ -91,7 +107,7 @@ func (b *backend) verify(ctx context.Context, token string, wanted room.Name, cf
 		return &logical.Response{Data: map[string]any{fieldValid: false, fieldReason: err.Error()}}, nil
 	}
 	data := map[string]any{fieldClaims: sendable(presented.Claims)}
-	resp := &logical.Response{Data: data, Warnings: presented.Remarks()}
+	resp := &logical.Response{Data: data, Warnings: presented.Remarks(cfg.consumer())}
 	version := 0
 	refused := presented.CheckHeader(cfg.consumer())
 	if refused == nil {

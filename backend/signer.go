@@ -24,7 +24,7 @@ type signer struct {
 	consumer   hosttoken.Consumer
 	domain     string
 	keyVersion int
-	creator    *hosttoken.Creator
+	key        *rsakey.PrivateKey
 
 	// fence is raised when the configuration or the key has been replaced.
 	fence fence
@@ -70,7 +70,7 @@ func loadSigner(ctx context.Context, s logical.Storage, mount string) (*signer, 
 	if err != nil {
 		return nil, err
 	}
-	return newSigner(cfg, active.private)
+	return &signer{consumer: cfg.consumer(), domain: cfg.Domain, keyVersion: cfg.ActiveKey, key: active.private}, nil
 }
 
 func errNotConfigured(mount string) error {
@@ -87,23 +87,6 @@ func loadActiveKey(ctx context.Context, s logical.Storage, cfg *config) (*key, e
 	return active, err
 }
 
-func newSigner(cfg *config, private *rsakey.PrivateKey) (*signer, error) {
-	key, err := private.Signer()
-	if err != nil {
-		return nil, fmt.Errorf("loading key version %d: %w", cfg.ActiveKey, err)
-	}
-	creator, err := hosttoken.NewCreator(cfg.consumer(), key)
-	if err != nil {
-		return nil, err
-	}
-	return &signer{
-		consumer:   cfg.consumer(),
-		domain:     cfg.Domain,
-		keyVersion: cfg.ActiveKey,
-		creator:    creator,
-	}, nil
-}
-
 // token returns a token for what the role granted, unless the signer has been replaced.
 // After replacing it was acknowledged, no token is signed with its key.
 func (s *signer) token(ctx context.Context, g *grant) (token string, err error) {
@@ -113,7 +96,7 @@ func (s *signer) token(ctx context.Context, g *grant) (token string, err error) 
 	}
 	defer signing().Release(1)
 	err = s.fence.pass(func() error {
-		token, err = s.creator.Create(g.room, g.notBefore, g.expiration)
+		token, err = s.consumer.Sign(s.key, g.room, g.notBefore, g.expiration)
 		return err
 	})
 	if err != nil && !errors.Is(err, errChanged) {

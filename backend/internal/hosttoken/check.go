@@ -5,129 +5,111 @@ package hosttoken
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"time"
-
-	"github.com/golang-jwt/jwt/v5"
 
 	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/backend/internal/room"
 )
 
-// A Problem is a reason why the server would refuse a token.
-type Problem int
-
-// The problems that a token can have.
-const (
-	Malformed      Problem = iota + 1 // not a JWT
-	WrongAlgorithm                    // any but RS256
-	WrongType                         // any but JWT
-	WrongKeyID                        // not the consumer's ID
-	Expired
-	NotYetValid
-	WrongTime // not a whole number of seconds
-	WrongAudience
-	WrongIssuer
-	WrongSubject
-	WrongRoom
-	WrongContext // not an object
-)
-
-// A RefusalError says why the server would refuse a token. It may repeat parts of the
-// token, shortened.
-type RefusalError struct {
-	Problem Problem
-
-	text string
-}
-
-func (e *RefusalError) Error() string { return e.text }
-
-func refusal(p Problem, format string, args ...any) error {
-	return &RefusalError{p, fmt.Sprintf(format, args...)}
-}
-
-func malformed(format string, args ...any) error {
-	return refusal(Malformed, "malformed: "+format, args...)
-}
-
 // CheckHeader returns an error if the server would refuse the token before it checks the
-// signature. The error is a [*RefusalError].
+// signature. Errors of this and of CheckClaims may repeat parts of the token, shortened.
 func (t *Token) CheckHeader(c Consumer) error {
 	switch {
-	case t.header["alg"] != jwt.SigningMethodRS256.Alg():
-		return refusal(WrongAlgorithm, "signed with alg %s, not RS256", shown(t.header, "alg"))
+	case t.header["alg"] != rs256{}.Alg():
+		return fmt.Errorf("signed with alg %s, not RS256", shown(t.header, "alg"))
 	case t.header["typ"] != "JWT":
-		return refusal(WrongType, `typ is %s, not "JWT"`, shown(t.header, "typ"))
+		return fmt.Errorf(`typ is %s, not "JWT"`, shown(t.header, "typ"))
 	case t.header["kid"] != c.ID:
-		return refusal(WrongKeyID, "kid is %s, not the consumer ID %q", shown(t.header, "kid"), c.ID)
+		return fmt.Errorf("kid is %s, not the consumer ID %q", shown(t.header, "kid"), c.ID)
 	}
 	return nil
 }
 
 // CheckClaims returns every reason why the server would refuse the claims at the time now.
-// If wanted is empty, the room is not checked. The errors are [*RefusalError]s.
+// If wanted is empty, the room is not checked.
 func (t *Token) CheckClaims(c Consumer, wanted room.Name, now time.Time) []error {
-	var problems []error
+	var reasons []error
 	for _, err := range []error{
-		t.checkTimes(now.Unix()),
-		t.checkText(WrongAudience, "aud", "audience", c.Audience),
-		t.checkText(WrongIssuer, "iss", "issuer", c.Issuer),
-		t.checkText(WrongSubject, "sub", "consumer", c.ID),
+		t.checkTimes(float64(now.Unix())),
+		t.checkText("aud", "audience", c.Audience),
+		t.checkText("iss", "issuer", c.Issuer),
+		t.checkConsumer(c.ID),
 		t.checkRoom(wanted),
 		t.checkContext(),
 	} {
 		if err != nil {
-			problems = append(problems, err)
+			reasons = append(reasons, err)
 		}
 	}
-	return problems
+	return reasons
 }
 
 // checkTimes allows no leeway, like the server: a token is not valid if now >= exp or
-// now < nbf. Like the server, it accepts a token without exp or nbf.
-func (t *Token) checkTimes(now int64) error {
-	for _, name := range []string{"exp", "nbf"} {
-		value, ok := t.Claims[name]
-		if !ok {
-			continue
-		}
-		at, err := numericDate(value)
+// now < nbf.
+func (t *Token) checkTimes(now float64) error {
+	for _, claim := range []string{"exp", "nbf"} {
+		at, given, err := t.seconds(claim)
 		switch {
 		case err != nil:
-			return refusal(WrongTime, "%s is %s, not a whole number of seconds", name, shown(t.Claims, name))
-		case name == "exp" && now >= at:
-			return refusal(Expired, "expired %s ago", distance(at, now))
-		case name == "nbf" && now < at:
-			return refusal(NotYetValid, "not valid for another %s", distance(now, at))
+			return err
+		case !given:
+		case claim == "exp" && now >= at:
+			return fmt.Errorf("expired %s ago", distance(at, now))
+		case claim == "nbf" && now < at:
+			return fmt.Errorf("not valid for another %s", distance(now, at))
 		}
 	}
 	return nil
 }
 
-// distance returns the time between two times, in words. It may be more than an int64 or a
-// time.Duration can hold.
-func distance(from, to int64) string {
+// seconds returns exp or nbf as the server takes it: in whole seconds, rounded up, and not
+// given if it is false. A number may be beyond the range of a float64; it is then infinite,
+// as on the server.
+func (t *Token) seconds(claim string) (at float64, given bool, err error) {
+	value, ok := t.Claims[claim]
+	if !ok || value == false {
+		return 0, false, nil
+	}
+	number, ok := value.(json.Number)
+	if !ok {
+		return 0, false, fmt.Errorf("%s is %s, not a number of seconds", claim, shown(t.Claims, claim))
+	}
+	at, _ = number.Float64()
+	return math.Ceil(at), true, nil
+}
+
+// distance returns the time between two times in seconds, in words.
+func distance(from, to float64) string {
 	const century = 100 * 365 * 24 * 60 * 60
-	if to-century > from || to-century > to {
+	if to-from > century {
 		return "100 years or more"
 	}
 	return (time.Duration(to-from) * time.Second).String()
 }
 
-func (t *Token) checkText(p Problem, claim, what, want string) error {
+func (t *Token) checkText(claim, what, want string) error {
 	if t.Claims[claim] == want {
 		return nil
 	}
-	return refusal(p, "wrong %s: %s is %s, not %q", what, claim, shown(t.Claims, claim), want)
+	return fmt.Errorf("wrong %s: %s is %s, not %q", what, claim, shown(t.Claims, claim), want)
+}
+
+// checkConsumer ignores the case of ASCII letters, like the server. Other letters that fold
+// to one of ASCII have more bytes.
+func (t *Token) checkConsumer(id string) error {
+	if sub, _ := t.Claims["sub"].(string); len(sub) == len(id) && strings.EqualFold(sub, id) {
+		return nil
+	}
+	return t.checkText("sub", "consumer", id)
 }
 
 func (t *Token) checkRoom(wanted room.Name) error {
 	name, ok := t.Claims["room"].(string)
 	switch {
 	case !ok:
-		return refusal(WrongRoom, "room is %s, not a name", shown(t.Claims, "room"))
+		return fmt.Errorf("room is %s, not a name", shown(t.Claims, "room"))
 	case wanted == "" || name == string(room.Every):
 		return nil
 	}
@@ -135,62 +117,35 @@ func (t *Token) checkRoom(wanted room.Name) error {
 	if claimed, err := room.ParseName(name); err == nil && claimed == wanted {
 		return nil
 	}
-	return refusal(WrongRoom, "for room %q, not %q", shorten(name), shorten(string(wanted)))
+	return fmt.Errorf("for room %q, not %q", room.Shorten(name), room.Shorten(string(wanted)))
 }
 
+// checkContext refuses what crashes the server's session: a null, also for what it looks up
+// in an object, and a number or a boolean. It looks nothing up in a text or a list.
 func (t *Token) checkContext() error {
-	context, ok := t.Claims["context"]
-	if _, isObject := context.(map[string]any); ok && !isObject {
-		return refusal(WrongContext, "context is %s, not an object", shown(t.Claims, "context"))
+	value, given := t.Claims["context"]
+	switch context := value.(type) {
+	case string, []any:
+	case map[string]any:
+		for _, name := range []string{"tenant", "room"} {
+			if member, ok := context[name]; ok && member == nil {
+				return fmt.Errorf("%s in context is null, which ends the server's session", name)
+			}
+		}
+	default:
+		if given {
+			return fmt.Errorf("context is %s, not an object, which ends the server's session", shown(t.Claims, "context"))
+		}
 	}
 	return nil
 }
 
-// manyDigits is a time in milliseconds: in seconds it would lie in the year 5138.
-const manyDigits = 100_000_000_000
-
-// Remarks returns what the server accepts but a support engineer should know.
-func (t *Token) Remarks() []string {
-	var remarks []string
-	if _, ok := t.Claims["exp"]; !ok {
-		remarks = append(remarks, "the token has no exp: it never expires")
-	}
-	for _, name := range []string{"exp", "nbf"} {
-		if at, err := numericDate(t.Claims[name]); err == nil && at >= manyDigits {
-			remarks = append(remarks, name+" seems to be in milliseconds; it must be in seconds")
-		}
-	}
-	return remarks
-}
-
-var errNoNumber = errors.New("not a number")
-
-func numericDate(value any) (int64, error) {
-	number, ok := value.(json.Number)
-	if !ok {
-		return 0, errNoNumber
-	}
-	return number.Int64()
-}
-
-// shown returns a member of an object as JSON, shortened for an error.
+// shown returns a member of an object as JSON, shortened for a message.
 func shown(object map[string]any, name string) string {
 	value, ok := object[name]
 	if !ok {
 		return "missing"
 	}
-	raw, err := json.Marshal(value)
-	if err != nil {
-		return "unreadable"
-	}
-	return shorten(string(raw))
-}
-
-const shownLength = 80
-
-func shorten(s string) string {
-	if len(s) <= shownLength {
-		return s
-	}
-	return strings.ToValidUTF8(s[:shownLength], "") + "…"
+	raw, _ := json.Marshal(value) // it was decoded from JSON
+	return room.Shorten(string(raw))
 }

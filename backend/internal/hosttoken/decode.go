@@ -5,24 +5,27 @@ package hosttoken
 
 import (
 	"bytes"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
-	"io"
-	"regexp"
+	"fmt"
 	"strings"
+
+	"github.com/golang-jwt/jwt/v5"
 
 	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/backend/internal/rsakey"
 )
 
-// maxLength is ten times the length of a token with the largest key.
-const maxLength = 32 << 10
+// maxLength is about where the server stops: a token is in the head of a request, for which
+// it allows 10 KiB.
+const maxLength = 10 << 10
 
-// maxNesting is far more than claims need, and far less than JSON decoders allow.
+// maxNesting is far more than claims need, and less than the JSON decoders of many clients
+// allow.
 const maxNesting = 100
 
-// RFC 7515, section 7.1. The decoder of the standard library skips line breaks.
-var compactPattern = regexp.MustCompile(`^[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+$`)
+// parser is strict, because otherwise the last character of a part could be changed without
+// changing a byte. It allows padding because the server does.
+var parser = jwt.NewParser(jwt.WithJSONNumber(), jwt.WithStrictDecoding(), jwt.WithPaddingAllowed())
 
 // A Token is a decoded token. Nothing in it is verified. It is immutable.
 type Token struct {
@@ -30,51 +33,46 @@ type Token struct {
 	Claims map[string]any
 
 	header    map[string]any
-	signed    []byte
+	signed    string
 	signature []byte
+	padded    bool
 }
 
-// Decode parses a token. The error is a [*RefusalError].
-func Decode(token string) (*Token, error) {
-	if len(token) > maxLength || !compactPattern.MatchString(token) {
-		return nil, malformed("it must be three parts of base64url with dots between, like what follows jwt= in a meeting's link")
+// Decode parses a token. Its error says why the server can't read the token.
+func Decode(text string) (*Token, error) {
+	if len(text) > maxLength {
+		return nil, fmt.Errorf("too long: it has %d characters, and the meeting server gives no answer to more than about %d", len(text), maxLength)
 	}
-	parts := strings.Split(token, ".")
-	t := &Token{signed: []byte(parts[0] + "." + parts[1])}
-	var err error
-	if t.header, err = decodeSegment(parts[0]); err != nil {
-		return nil, malformed("its header is not a JSON object")
+	claims := jwt.MapClaims{}
+	parsed, parts, err := parser.ParseUnverified(text, claims)
+	switch {
+	// A decoder of base64 skips line breaks.
+	case parts == nil, strings.ContainsAny(text, "\r\n"):
+		return nil, errors.New("malformed: it must be three parts of base64url with dots between, like what follows jwt= in a meeting's link")
+	case parsed.Header == nil, parsed.Claims == nil:
+		return nil, errors.New("malformed: its header is not a JSON object")
+	case !isObject(parts[1]):
+		return nil, errors.New("malformed: its claims are not a JSON object")
+	case nesting(map[string]any(claims)) > maxNesting:
+		return nil, fmt.Errorf("malformed: its claims are nested more than %d deep, which verify does not read", maxNesting)
+	// Else it is the algorithm, of which CheckHeader says more.
+	case errors.Is(err, jwt.ErrTokenMalformed):
+		return nil, errors.New("malformed: its signature is not base64url")
 	}
-	if t.Claims, err = decodeSegment(parts[1]); err != nil {
-		return nil, malformed("its claims are not a JSON object")
-	}
-	if nesting(t.Claims) > maxNesting {
-		return nil, malformed("its claims are nested more than %d deep", maxNesting)
-	}
-	// Strict: otherwise the last character could be changed without changing a byte.
-	if t.signature, err = base64.RawURLEncoding.Strict().DecodeString(parts[2]); err != nil {
-		return nil, malformed("its signature is not base64url")
-	}
-	return t, nil
+	return &Token{
+		Claims:    claims,
+		header:    parsed.Header,
+		signed:    parts[0] + "." + parts[1],
+		signature: parsed.Signature,
+		padded:    strings.Contains(text, "="),
+	}, nil
 }
 
-var errNoObject = errors.New("not one JSON object")
-
-func decodeSegment(segment string) (map[string]any, error) {
-	raw, err := base64.RawURLEncoding.Strict().DecodeString(segment)
-	if err != nil {
-		return nil, err
-	}
-	decoder := json.NewDecoder(bytes.NewReader(raw))
-	decoder.UseNumber()
-	var object map[string]any
-	if err := decoder.Decode(&object); err != nil {
-		return nil, err
-	}
-	if _, err := decoder.Token(); !errors.Is(err, io.EOF) || object == nil {
-		return nil, errNoObject
-	}
-	return object, nil
+// isObject reports whether a part of a token is one JSON object. The parser also accepts
+// null, and text after an object.
+func isObject(part string) bool {
+	raw, err := parser.DecodeSegment(part)
+	return err == nil && json.Valid(raw) && bytes.HasPrefix(bytes.TrimSpace(raw), []byte("{"))
 }
 
 // nesting returns how deep the objects and lists of decoded JSON are nested.
@@ -98,5 +96,5 @@ func nesting(value any) int {
 // SignedBy reports whether the token has an RS256 signature by the key. No other
 // algorithm is tried, whatever the header says.
 func (t *Token) SignedBy(key *rsakey.PublicKey) bool {
-	return key.Verify(t.signed, t.signature) == nil
+	return rs256{}.Verify(t.signed, t.signature, key) == nil
 }

@@ -4,7 +4,6 @@
 package hosttoken_test
 
 import (
-	"context"
 	"fmt"
 	"time"
 
@@ -13,21 +12,13 @@ import (
 )
 
 func Example() {
-	key, err := rsakey.Generate(context.Background(), 2048)
-	if err != nil {
-		panic(err)
-	}
-	signer, err := key.Signer()
+	key, err := rsakey.Generate(2048)
 	if err != nil {
 		panic(err)
 	}
 	consumer := hosttoken.Consumer{ID: "acme", Audience: "clanmeeting", Issuer: "production"}
-	creator, err := hosttoken.NewCreator(consumer, signer)
-	if err != nil {
-		panic(err)
-	}
 	start := time.Date(2030, 1, 31, 9, 0, 0, 0, time.UTC)
-	text, err := creator.Create("support-4711", start.Unix(), start.Add(5*time.Minute).Unix())
+	text, err := consumer.Sign(key, "support-4711", start.Unix(), start.Add(5*time.Minute).Unix())
 	if err != nil {
 		panic(err)
 	}

@@ -20,20 +20,14 @@ func ExampleParse() {
 	if err != nil {
 		panic(err)
 	}
-	signer, err := key.Signer()
-	if err != nil {
-		panic(err)
-	}
 	message := []byte("header.claims")
-	signature, err := signer.Sign(message)
+	signature, err := key.Sign(message)
 	fmt.Println(key.Public().Bits, len(signature), err, key.Public().Verify(message, signature))
 
 	_, err = rsakey.Parse("-----BEGIN PUBLIC KEY-----\n-----END PUBLIC KEY-----\n")
 	mistake := new(rsakey.InputError)
-	fmt.Println(errors.As(err, &mistake), mistake.Problem == rsakey.Public)
-	fmt.Println("private_key", err)
+	fmt.Println("private_key", err, errors.As(err, &mistake))
 	// Output:
 	// 2048 256 <nil> <nil>
-	// true true
-	// private_key is a public key or a certificate; give the private key, cm-api-key.pem
+	// private_key is a public key or a certificate; give the private key, cm-api-key.pem true
 }

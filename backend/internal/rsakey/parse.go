@@ -35,9 +35,6 @@ func Parse(input string) (*PrivateKey, error) {
 		return nil, err
 	}
 	k, err := newPrivateKey(key)
-	if err == nil {
-		err = k.try()
-	}
 	switch mistake, fault := new(InputError), new(SignError); {
 	case err == nil:
 		return k, nil
@@ -229,7 +226,7 @@ func parseOpenSSH(block []byte) (*rsa.PrivateKey, error) {
 		return nil, errEncrypted("ssh-keygen -p -N '' -f copy.pem")
 	}
 	if err != nil {
-		return nil, openSSHProblem(err.Error())
+		return nil, openSSHError(err.Error())
 	}
 	key, ok := parsed.(*rsa.PrivateKey)
 	if !ok {
@@ -238,13 +235,13 @@ func parseOpenSSH(block []byte) (*rsa.PrivateKey, error) {
 	return key, nil
 }
 
-// openSSHProblem looks at the text of the library's error, because the error has no type.
-func openSSHProblem(text string) error {
+// openSSHError looks at the text of the library's error, because the error has no type.
+func openSSHError(text string) error {
 	switch {
 	case strings.Contains(text, "exponent too large"):
 		return errBigE
 	case strings.Contains(text, "modulus too large"), strings.Contains(text, "prime too large"):
-		return problem(WrongSize, "has more than %d bits; an RSA key of %d to %d bits is needed", MaxBits, MinBits, MaxBits)
+		return inputError("has more than %d bits; an RSA key of %d to %d bits is needed", MaxBits, MinBits, MaxBits)
 	case strings.Contains(text, "unhandled key type"):
 		return errNotRSA
 	case strings.Contains(text, "too small"):

@@ -5,8 +5,11 @@ package rsakey
 
 import (
 	"bytes"
-	"context"
 	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/fips140"
+	"crypto/rand"
 	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
@@ -16,6 +19,7 @@ import (
 	"encoding/pem"
 	"math/big"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -35,9 +39,7 @@ func readFile(t testing.TB, name string) string {
 func requireSigns(t testing.TB, k *PrivateKey, name string) {
 	t.Helper()
 	message := []byte("header.claims")
-	signer, err := k.Signer()
-	require.NoError(t, err, name)
-	signature, err := signer.Sign(message)
+	signature, err := k.Sign(message)
 	require.NoError(t, err, name)
 	block, _ := pem.Decode([]byte(k.Public().PEM))
 	public, err := x509.ParsePKIXPublicKey(block.Bytes)
@@ -71,6 +73,10 @@ func TestAcceptedFiles(t *testing.T) {
 		require.NoError(t, err, file.Name())
 		requireSigns(t, decoded, file.Name())
 		require.True(t, k.Public().Equal(decoded.Public()), file.Name())
+
+		public, err := ParsePublic(k.Public().DER)
+		require.NoError(t, err, file.Name())
+		require.Equal(t, k.Public(), public, file.Name())
 	}
 }
 
@@ -143,39 +149,36 @@ func TestRepairedForms(t *testing.T) {
 }
 
 // What a refusal says of each file: of its kind, and what would be right.
-var refusedFiles = map[string]struct {
-	problem Problem
-	text    string
-}{
-	"base64-of-der.txt":          {Base64, "without its -----BEGIN and -----END lines"},
-	"base64-of-pem-one-line.txt": {Base64, "decode it first: base64 -d"},
-	"base64-of-pem.txt":          {Base64, "decode it first: base64 -d"},
-	"bits-1024.pem":              {WrongSize, "has 1024 bits; an RSA key of 2048 to 8192 bits is needed"},
-	"bits-2047-openssh.pem":      {WrongSize, "has 2047 bits"},
-	"bits-2047.pem":              {WrongSize, "has 2047 bits"},
-	"bits-512.pem":               {WrongSize, "has 512 bits"},
-	"bits-8200.pem":              {WrongSize, "has 8200 bits"},
-	"certificate.pem":            {Public, "is a public key or a certificate; give the private key"},
-	"close-primes.pem":           {Weak, "is easy to break"},
-	"composite-factor.pem":       {Damaged, "do not make an RSA key"},
-	"dsa.pem":                    {NotRSA, "is not an RSA key"},
-	"ec-pkcs8.pem":               {NotRSA, "is not an RSA key"},
-	"ec-sec1.pem":                {NotRSA, "is not an RSA key"},
-	"ed25519-openssh.pem":        {NotRSA, "is not an RSA key"},
-	"ed25519-pkcs8.pem":          {NotRSA, "is not an RSA key"},
-	"encrypted-openssh.pem":      {Encrypted, "is encrypted; give a copy without passphrase, by ssh-keygen -p"},
-	"encrypted-pkcs1.pem":        {Encrypted, "is encrypted; give a copy without passphrase, by openssl rsa -in"},
-	"encrypted-pkcs8.pem":        {Encrypted, "is encrypted; give a copy without passphrase, by openssl rsa -in"},
-	"exponent-33-bits.pem":       {BigExponent, "has a public exponent of more than 31 bits, which Go does not support"},
-	"inconsistent.pem":           {Damaged, "is damaged: its parts are inconsistent"},
-	"no-primes.pem":              {Damaged, "is damaged: its parts are inconsistent"},
-	"pss.pem":                    {PSSOnly, "is an RSA key for PSS signatures only"},
-	"public-openssh.txt":         {Public, "is a public key or a certificate"},
-	"public-pkcs1.pem":           {Public, "is a public key or a certificate"},
-	"public-spki.pem":            {Public, "is a public key or a certificate"},
-	"public-ssh2.txt":            {Public, "is a public key or a certificate"},
-	"putty-3.ppk":                {PuTTY, "is in PuTTY's format; convert it: puttygen"},
-	"trusted-certificate.pem":    {Public, "is a public key or a certificate"},
+var refusedFiles = map[string]string{
+	"base64-of-der.txt":          "without its -----BEGIN and -----END lines",
+	"base64-of-pem-one-line.txt": "decode it first: base64 -d",
+	"base64-of-pem.txt":          "decode it first: base64 -d",
+	"bits-1024.pem":              "has 1024 bits; an RSA key of 2048 to 8192 bits is needed",
+	"bits-2047-openssh.pem":      "has 2047 bits",
+	"bits-2047.pem":              "has 2047 bits",
+	"bits-512.pem":               "has 512 bits",
+	"bits-8200.pem":              "has 8200 bits",
+	"certificate.pem":            "is a public key or a certificate; give the private key",
+	"close-primes.pem":           "is easy to break",
+	"composite-factor.pem":       "do not make an RSA key",
+	"dsa.pem":                    "is not an RSA key",
+	"ec-pkcs8.pem":               "is not an RSA key",
+	"ec-sec1.pem":                "is not an RSA key",
+	"ed25519-openssh.pem":        "is not an RSA key",
+	"ed25519-pkcs8.pem":          "is not an RSA key",
+	"encrypted-openssh.pem":      "is encrypted; give a copy without passphrase, by ssh-keygen -p",
+	"encrypted-pkcs1.pem":        "is encrypted; give a copy without passphrase, by openssl rsa -in",
+	"encrypted-pkcs8.pem":        "is encrypted; give a copy without passphrase, by openssl rsa -in",
+	"exponent-33-bits.pem":       "has a public exponent of more than 31 bits, which Go does not support",
+	"inconsistent.pem":           "is damaged: its parts are inconsistent",
+	"no-primes.pem":              "is damaged: its parts are inconsistent",
+	"pss.pem":                    "is an RSA key for PSS signatures only",
+	"public-openssh.txt":         "is a public key or a certificate",
+	"public-pkcs1.pem":           "is a public key or a certificate",
+	"public-spki.pem":            "is a public key or a certificate",
+	"public-ssh2.txt":            "is a public key or a certificate",
+	"putty-3.ppk":                "is in PuTTY's format; convert it: puttygen",
+	"trusted-certificate.pem":    "is a public key or a certificate",
 }
 
 func TestRefusedFiles(t *testing.T) {
@@ -186,20 +189,19 @@ func TestRefusedFiles(t *testing.T) {
 	for _, file := range files {
 		input := readFile(t, "refused/"+file.Name())
 		want := refusedFiles[file.Name()]
-		requireRefused(t, file.Name(), input, want.problem, want.text)
-		if want.problem == Base64 {
-			continue // in quotes it is nothing that anybody has
+		requireRefused(t, file.Name(), input, want)
+		if strings.HasPrefix(file.Name(), "base64") {
+			continue // nobody has that in UTF-16
 		}
-		requireRefused(t, file.Name()+" in UTF-16", byJSON(t, inUTF16(input, false)), want.problem, want.text)
+		requireRefused(t, file.Name()+" in UTF-16", byJSON(t, inUTF16(input, false)), want)
 	}
 }
 
-func requireRefused(t testing.TB, name, input string, problem Problem, text string) {
+func requireRefused(t testing.TB, name, input, text string) {
 	t.Helper()
 	_, err := Parse(input)
 	mistake := new(InputError)
 	require.ErrorAs(t, err, &mistake, name)
-	require.Equal(t, problem, mistake.Problem, "%s: %s", name, mistake)
 	require.Contains(t, mistake.Error(), text, name)
 	requireNothingOf(t, input, mistake.Error())
 }
@@ -230,43 +232,39 @@ func TestRefusedTexts(t *testing.T) {
 	long := append([]byte{0x30, 0x83, 0x00}, block.Bytes[2:]...)
 	// And with a version of two bytes where one is enough.
 	padded := append([]byte{0x30, 0x82, block.Bytes[2], block.Bytes[3] + 1, 2, 2, 0, 0}, block.Bytes[7:]...)
-	for name, test := range map[string]struct {
-		input   string
-		problem Problem
-		text    string
-	}{
-		"empty":                  {"", Empty, "is empty"},
-		"white space":            {" \r\n\t", Empty, "is empty"},
-		"an empty pair":          {`""`, Empty, "is empty"},
-		"only line ends":         {`\n\n`, Empty, "is empty"},
-		"one quote":              {`"` + pkcs1, NotPEM, "is not a PEM"},
-		"a text on JWKs":         {`with "kty" and so on`, NotPEM, "is not a PEM"},
-		"one byte too long":      {pkcs1 + strings.Repeat("\n", maxLength+1-len(pkcs1)), TooLong, "give the key's file alone"},
-		"not PEM":                {"hunter2-not-a-pem", NotPEM, "is not a PEM"},
-		"a path":                 {"/etc/keys/cm-api-key.pem", NotPEM, "is not a PEM"},
-		"the path alone":         {"cm-api-key.pem", NotPEM, "as in private_key=@cm-api-key.pem"},
-		"cut short":              {pkcs1[:len(pkcs1)/2], NotPEM, "to its -----END line"},
-		"in one line":            {strings.ReplaceAll(pkcs1, "\n", " "), NotPEM, "with its line breaks"},
-		"two blocks":             {pkcs1 + pkcs1, SeveralParts, "has more than one PEM block, or text after it; leave only"},
-		"text after it":          {pkcs1 + "trailing", SeveralParts, "one PEM block"},
-		"a certificate before":   {certificate + pkcs1, SeveralParts, "one PEM block"},
-		"a broken one before":    {"-----BEGIN X-----\n!\n" + pkcs1, SeveralParts, "one PEM block"},
-		"damaged DER":            {pemOf("RSA PRIVATE KEY", block.Bytes[:200]), Damaged, "is damaged"},
-		"damaged PKCS#8":         {pemOf("PRIVATE KEY", []byte{0x30, 0x03, 2, 1, 0}), Damaged, "is damaged"},
-		"damaged OpenSSH":        {pemOf("OPENSSH PRIVATE KEY", block.Bytes), Damaged, "is damaged"},
-		"BER":                    {pemOf("RSA PRIVATE KEY", indefinite), Unusual, "have OpenSSL write it anew"},
-		"BER, long length":       {pemOf("RSA PRIVATE KEY", long), Unusual, "have OpenSSL write it anew"},
-		"BER, long number":       {pemOf("RSA PRIVATE KEY", padded), Unusual, "have OpenSSL write it anew"},
-		"DSA":                    {pemOf("DSA PRIVATE KEY", block.Bytes), NotRSA, "is not an RSA key"},
-		"public, as private":     {pemOf("PRIVATE KEY", publicDER(t, pkcs1)), Public, "is a public key"},
-		"EC, as PKCS#8":          {strings.ReplaceAll(readFile(t, "refused/ec-sec1.pem"), "EC PRIVATE", "PRIVATE"), NotRSA, "is not an RSA key"},
-		"another kind":           {pemOf("PGP PRIVATE KEY BLOCK", block.Bytes), OtherPEM, "another kind"},
-		"a JWK":                  {`{"kty":"RSA","n":"AQAB","e":"AQAB","d":"AQAB"}`, JWK, "is a JSON Web Key (JWK)"},
-		"a set of JWKs":          {"{\n \"keys\": [{\"kty\": \"RSA\"}]}", JWK, "is a JSON Web Key (JWK)"},
-		"endless":                {strings.Repeat("A", maxLength+1), TooLong, "give the key's file alone"},
-		"a modulus beyond sense": {pemOf("RSA PRIVATE KEY", hugeKey(t)), WrongSize, "has 160000 bits"},
+	for name, test := range map[string]struct{ input, text string }{
+		"empty":                  {"", "is empty"},
+		"white space":            {" \r\n\t", "is empty"},
+		"an empty pair":          {`""`, "is empty"},
+		"only line ends":         {`\n\n`, "is empty"},
+		"one quote":              {`"` + pkcs1, "is not a PEM"},
+		"a text on JWKs":         {`with "kty" and so on`, "is not a PEM"},
+		"one byte too long":      {pkcs1 + strings.Repeat("\n", maxLength+1-len(pkcs1)), "give the key's file alone"},
+		"not PEM":                {"hunter2-not-a-pem", "is not a PEM"},
+		"a path":                 {"/etc/keys/cm-api-key.pem", "is not a PEM"},
+		"the path alone":         {"cm-api-key.pem", "as in private_key=@cm-api-key.pem"},
+		"cut short":              {pkcs1[:len(pkcs1)/2], "to its -----END line"},
+		"in one line":            {strings.ReplaceAll(pkcs1, "\n", " "), "with its line breaks"},
+		"two blocks":             {pkcs1 + pkcs1, "has more than one PEM block, or text after it; leave only"},
+		"text after it":          {pkcs1 + "trailing", "one PEM block"},
+		"a certificate before":   {certificate + pkcs1, "one PEM block"},
+		"a broken one before":    {"-----BEGIN X-----\n!\n" + pkcs1, "one PEM block"},
+		"damaged DER":            {pemOf("RSA PRIVATE KEY", block.Bytes[:200]), "is damaged"},
+		"damaged PKCS#8":         {pemOf("PRIVATE KEY", []byte{0x30, 0x03, 2, 1, 0}), "is damaged"},
+		"damaged OpenSSH":        {pemOf("OPENSSH PRIVATE KEY", block.Bytes), "is damaged"},
+		"BER":                    {pemOf("RSA PRIVATE KEY", indefinite), "have OpenSSL write it anew"},
+		"BER, long length":       {pemOf("RSA PRIVATE KEY", long), "have OpenSSL write it anew"},
+		"BER, long number":       {pemOf("RSA PRIVATE KEY", padded), "have OpenSSL write it anew"},
+		"DSA":                    {pemOf("DSA PRIVATE KEY", block.Bytes), "is not an RSA key"},
+		"public, as private":     {pemOf("PRIVATE KEY", publicDER(t, pkcs1)), "is a public key"},
+		"EC, as PKCS#8":          {strings.ReplaceAll(readFile(t, "refused/ec-sec1.pem"), "EC PRIVATE", "PRIVATE"), "is not an RSA key"},
+		"another kind":           {pemOf("PGP PRIVATE KEY BLOCK", block.Bytes), "another kind"},
+		"a JWK":                  {`{"kty":"RSA","n":"AQAB","e":"AQAB","d":"AQAB"}`, "is a JSON Web Key (JWK)"},
+		"a set of JWKs":          {"{\n \"keys\": [{\"kty\": \"RSA\"}]}", "is a JSON Web Key (JWK)"},
+		"endless":                {strings.Repeat("A", maxLength+1), "give the key's file alone"},
+		"a modulus beyond sense": {pemOf("RSA PRIVATE KEY", hugeKey(t)), "has 160000 bits"},
 	} {
-		requireRefused(t, name, test.input, test.problem, test.text)
+		requireRefused(t, name, test.input, test.text)
 	}
 }
 
@@ -281,16 +279,16 @@ func TestBase64IsNamed(t *testing.T) {
 	for name, encoding := range map[string]*base64.Encoding{
 		"standard": base64.StdEncoding, "standard, raw": base64.RawStdEncoding, "URL": base64.URLEncoding, "URL, raw": base64.RawURLEncoding,
 	} {
-		requireRefused(t, name, encoding.EncodeToString([]byte(plain)), Base64, "decode it first")
-		requireRefused(t, name, encoding.EncodeToString(inUTF16(plain, false)), Base64, "decode it first")
+		requireRefused(t, name, encoding.EncodeToString([]byte(plain)), "decode it first")
+		requireRefused(t, name, encoding.EncodeToString(inUTF16(plain, false)), "decode it first")
 		// Bytes of which all four forms differ; what follows a key is ignored.
 		der := append(append([]byte{}, block.Bytes...), bytes.Repeat([]byte{0xff}, 3)...)
 		der = append(der, make([]byte, 1+(3-len(der)%3)%3)...)
-		requireRefused(t, name, encoding.EncodeToString(der), Base64, "without its -----BEGIN")
+		requireRefused(t, name, encoding.EncodeToString(der), "without its -----BEGIN")
 	}
-	requireRefused(t, "of another key", base64.StdEncoding.EncodeToString(ec.Bytes), Base64, "without its -----BEGIN")
+	requireRefused(t, "of another key", base64.StdEncoding.EncodeToString(ec.Bytes), "without its -----BEGIN")
 	spaced := strings.Join(strings.SplitAfter(base64.StdEncoding.EncodeToString([]byte(plain)), "M"), " ")
-	requireRefused(t, "with blanks", spaced, Base64, "decode it first")
+	requireRefused(t, "with blanks", spaced, "decode it first")
 }
 
 // keyWith is a key of the primes of an accepted file, with the public exponent given.
@@ -320,7 +318,7 @@ func TestPublicExponents(t *testing.T) {
 	k, err := Parse(inPKCS1(1<<31 - 1))
 	require.NoError(t, err)
 	requireSigns(t, k, "31 bits")
-	requireRefused(t, "32 bits", inPKCS1(1<<31+11), BigExponent, "of more than 31 bits")
+	requireRefused(t, "32 bits", inPKCS1(1<<31+11), "of more than 31 bits")
 }
 
 // What OpenSSH's form holds is refused for the same reasons as in the other forms.
@@ -332,22 +330,22 @@ func TestRefusedOpenSSH(t *testing.T) {
 		require.NoError(t, err)
 		return string(pem.EncodeToMemory(block))
 	}
-	requireRefused(t, "exponent", inOpenSSH(keyWith(t, 1<<31+11)), BigExponent, "of more than 31 bits")
+	requireRefused(t, "exponent", inOpenSSH(keyWith(t, 1<<31+11)), "of more than 31 bits")
 
 	one := big.NewInt(1)
 	huge := new(big.Int).SetBit(one, 17_000-1, 1)
 	requireRefused(t, "modulus", inOpenSSH(&rsa.PrivateKey{PublicKey: rsa.PublicKey{N: huge, E: 3}, D: one, Primes: []*big.Int{one, one}}),
-		WrongSize, "has more than 8192 bits")
+		"has more than 8192 bits")
 
 	block, _ := pem.Decode([]byte(readFile(t, "refused/close-primes.pem")))
 	weak, err := unwrap(block.Bytes)
 	require.NoError(t, err)
 	requireRefused(t, "weak", inOpenSSH(&rsa.PrivateKey{PublicKey: rsa.PublicKey{N: weak.N, E: int(weak.E.Int64())}, D: weak.D, Primes: []*big.Int{weak.P, weak.Q}}),
-		Weak, "is easy to break")
+		"is easy to break")
 
 	block, _ = pem.Decode([]byte(readFile(t, "refused/ed25519-openssh.pem")))
 	block.Bytes = bytes.ReplaceAll(block.Bytes, []byte("ssh-ed25519"), []byte("ssh-unknown"))
-	requireRefused(t, "type", string(pem.EncodeToMemory(block)), NotRSA, "is not an RSA key")
+	requireRefused(t, "type", string(pem.EncodeToMemory(block)), "is not an RSA key")
 }
 
 func publicDER(t testing.TB, private string) []byte {
@@ -379,73 +377,101 @@ func TestTrailingBytesAreIgnored(t *testing.T) {
 
 func TestGenerate(t *testing.T) {
 	t.Parallel()
-	a, err := Generate(t.Context(), 2048)
+	k, err := Generate(3072)
 	require.NoError(t, err)
-	requireSigns(t, a, "generated")
-	require.Equal(t, 2048, a.Public().Bits)
-	b, err := Generate(t.Context(), 2048)
-	require.NoError(t, err)
-	require.False(t, a.Public().Equal(b.Public()))
-	// What the standard library thinks of it when it reads it again.
-	der, err := a.Encode()
-	require.NoError(t, err)
-	parsed, err := x509.ParsePKCS8PrivateKey(der)
-	require.NoError(t, err)
-	require.NoError(t, parsed.(*rsa.PrivateKey).Validate())
-	require.Equal(t, 65537, parsed.(*rsa.PrivateKey).E)
-	for _, p := range parsed.(*rsa.PrivateKey).Primes {
-		require.Equal(t, 1024, p.BitLen())
-		require.True(t, p.ProbablyPrime(64))
+	requireSigns(t, k, "generated")
+	require.Equal(t, 3072, k.Public().Bits)
+	_, err = Generate(1)
+	require.ErrorContains(t, err, "generating a key: ")
+	_, err = Generate(1024)
+	require.EqualError(t, err, "generating a key: has 1024 bits; an RSA key of 2048 to 8192 bits is needed")
+}
+
+// inGo reads a file with the standard library alone, whatever its size.
+func inGo(t testing.TB, name string) *rsa.PrivateKey {
+	t.Helper()
+	block, _ := pem.Decode([]byte(readFile(t, name)))
+	if key, err := x509.ParsePKCS1PrivateKey(block.Bytes); err == nil {
+		return key
 	}
+	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	require.NoError(t, err, name)
+	return key.(*rsa.PrivateKey)
 }
 
-// The product of two primes has twice their bits, because both are at least three
-// quarters of what their bits can hold.
-func TestPrimesAreLarge(t *testing.T) {
-	t.Parallel()
-	for range 30 {
-		p, err := prime(t.Context(), 64)
-		require.NoError(t, err)
-		require.Equal(t, 64, p.BitLen())
-		require.EqualValues(t, 1, p.Bit(62))
-		require.True(t, p.ProbablyPrime(64))
-	}
+// halves returns the DER of a private key and of its public half.
+func halves(t testing.TB, private crypto.Signer) (pkcs8, spki []byte) {
+	t.Helper()
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(private)
+	require.NoError(t, err)
+	spki, err = x509.MarshalPKIXPublicKey(private.Public())
+	require.NoError(t, err)
+	return pkcs8, spki
 }
 
-// A generation ends with its context, however long it would take: these bits take
-// minutes.
-func TestGenerateEndsWithItsContext(t *testing.T) {
+// What was stored is refused if it is not a key that Parse would accept.
+func TestRefusedDER(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error)
-	go func() {
-		_, err := Generate(ctx, 16384)
-		ended <- err
-	}()
-	cancel()
-	require.ErrorIs(t, <-ended, context.Canceled)
-}
-
-func TestDecodeRefuses(t *testing.T) {
-	t.Parallel()
-	for name, want := range map[string]string{
-		"refused/ec-pkcs8.pem":  "not an RSA key",
-		"refused/bits-1024.pem": "has 1024 bits",
-		"refused/bits-8200.pem": "has 8200 bits",
+	ec, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	for want, key := range map[string]crypto.Signer{
+		"is not an RSA key": ec,
+		"has 1024 bits; an RSA key of 2048 to 8192 bits is needed": inGo(t, "refused/bits-1024.pem"),
+		"has 8200 bits; an RSA key of 2048 to 8192 bits is needed": inGo(t, "refused/bits-8200.pem"),
 	} {
-		block, _ := pem.Decode([]byte(readFile(t, name)))
-		der := block.Bytes
-		if block.Type == "RSA PRIVATE KEY" {
-			key, err := x509.ParsePKCS1PrivateKey(der)
-			require.NoError(t, err)
-			der, err = x509.MarshalPKCS8PrivateKey(key)
-			require.NoError(t, err)
-		}
-		_, err := Decode(der)
-		require.ErrorContains(t, err, want, name)
+		pkcs8, spki := halves(t, key)
+		_, err := Decode(pkcs8)
+		require.EqualError(t, err, "its private key "+want)
+		_, err = ParsePublic(spki)
+		require.EqualError(t, err, "its public key "+want)
 	}
-	_, err := Decode([]byte("no key"))
-	require.ErrorContains(t, err, "can't be parsed")
+	_, err = Decode([]byte("no key"))
+	require.EqualError(t, err, "its private key can't be parsed")
+	_, err = ParsePublic([]byte("no key"))
+	require.EqualError(t, err, "its public key can't be parsed")
+}
+
+// Go's FIPS 140-3 modes are chosen when a process starts, so this test runs itself again
+// in each of them. The mode "on" changes nothing for a user. The mode "only" refuses keys
+// of unusual forms, and the refusal names it.
+func TestFIPSModes(t *testing.T) {
+	if !fips140.Enabled() {
+		for _, mode := range []string{"on", "only"} {
+			again := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestFIPSModes$")
+			again.Env = append(os.Environ(), "GODEBUG=fips140="+mode)
+			output, err := again.CombinedOutput()
+			require.NoError(t, err, "%s: %s", mode, output)
+		}
+		return
+	}
+	generated, err := Generate(MinBits)
+	require.NoError(t, err)
+	requireSigns(t, generated, "generated")
+	for file, reason := range map[string]string{
+		"pkcs1.pem": "", "pkcs8.pem": "", "openssh.pem": "", "rsa8192.pem": "",
+		"exponent-3.pem":   "use of public exponent <= 2¹⁶ is not allowed in FIPS 140-only mode",
+		"three-primes.pem": "use of multi-prime keys is not allowed in FIPS 140-only mode",
+	} {
+		input := readFile(t, "accepted/"+file)
+		if reason == "" || !fips140.Enforced() {
+			k, err := Parse(input)
+			require.NoError(t, err, file)
+			requireSigns(t, k, file)
+			continue
+		}
+		refusal := "can't be used while the plugin runs with GODEBUG=fips140=only: " + reason
+		requireRefused(t, file, input, refusal)
+
+		// The same for a key that was stored before the mode was chosen.
+		pkcs8, spki := halves(t, inGo(t, "accepted/"+file))
+		_, err := Decode(pkcs8)
+		require.EqualError(t, err, "its private key "+refusal)
+		if _, err = ParsePublic(spki); file == "exponent-3.pem" {
+			require.EqualError(t, err, "its public key "+refusal)
+		} else {
+			require.NoError(t, err, "a public half does not tell the number of primes")
+		}
+	}
 }
 
 // A key is refused with a message that repeats nothing of it, or it is one that signs

@@ -14,4 +14,4 @@ import (
 // Library names what signs, with its version.
 func Library() string { return "Go " + strings.TrimPrefix(runtime.Version(), "go") }
 
-func loadSigner(key *rsa.PrivateKey) (digestSigner, error) { return goSigner{key}, nil }
+func newSignFunc(key *rsa.PrivateKey, _ []byte) (signFunc, error) { return signInGo(key), nil }

@@ -74,6 +74,7 @@ static unsigned long sign(const EVP_PKEY_CTX *loaded, const unsigned char *diges
 import "C"
 
 import (
+	"bytes"
 	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
@@ -93,9 +94,11 @@ var started = sync.OnceValue(func() error {
 	return nil
 })
 
-// slots limits how many threads are in OpenSSL. Go starts another thread for each call
-// into C that takes long, and ends the process at 10,000.
-var slots = sync.OnceValue(func() chan struct{} { return make(chan struct{}, runtime.GOMAXPROCS(0)) })
+// slots keeps the process alive if thousands of calls are in OpenSSL at once: Go starts
+// another thread for each call into C that takes long, and ends the process at 10,000. It
+// is far above the number of cores, so a call waits here only in a flood, and no mount
+// waits for another. 64 stacks of 512 KiB are 32 MiB.
+var slots = make(chan struct{}, 64)
 
 // opensslError returns an error of OpenSSL's as a Go error; nil for 0.
 func opensslError(code C.ulong) error {
@@ -111,36 +114,49 @@ func opensslError(code C.ulong) error {
 // has more.
 const maxPrimes = 5
 
-// An opensslSigner has the key in memory that OpenSSL allocated.
-type opensslSigner struct {
+// An opensslKey has the key in memory that OpenSSL allocated.
+type opensslKey struct {
 	ctx  *C.EVP_PKEY_CTX
 	size int // bytes of a signature
 }
 
-func loadSigner(key *rsa.PrivateKey) (digestSigner, error) {
+// newSignFunc loads a key into OpenSSL, and makes sure that it signs the sample as Go did.
+// An RS256 signature has no random part: there is one for each message and key.
+func newSignFunc(key *rsa.PrivateKey, sampleSignature []byte) (signFunc, error) {
 	if err := started(); err != nil {
 		return nil, err
 	}
 	if len(key.Primes) > maxPrimes {
-		return goSigner{key}, nil
+		return signInGo(key), nil
 	}
-	der := x509.MarshalPKCS1PrivateKey(key)
-	defer clear(der)
-	s := &opensslSigner{size: key.Size()}
-	if err := opensslError(C.load(&s.ctx, (*C.uchar)(&der[0]), C.long(len(der)))); err != nil {
+	k := &opensslKey{size: key.Size()}
+	if err := k.load(key); err != nil {
 		return nil, err
 	}
-	runtime.AddCleanup(s, func(ctx *C.EVP_PKEY_CTX) { C.EVP_PKEY_CTX_free(ctx) }, s.ctx)
-	return s, compare(s, key)
+	signature, err := k.sign(sample)
+	if err == nil && !bytes.Equal(signature, sampleSignature) {
+		err = errors.New("its signature is not the one that Go makes")
+	}
+	return k.sign, err
 }
 
-func (s *opensslSigner) sign(digest [sha256.Size]byte) ([]byte, error) {
-	slots() <- struct{}{}
-	defer func() { <-slots() }()
-	signature := make([]byte, s.size)
+func (k *opensslKey) load(key *rsa.PrivateKey) error {
+	der := x509.MarshalPKCS1PrivateKey(key)
+	defer clear(der)
+	if err := opensslError(C.load(&k.ctx, (*C.uchar)(&der[0]), C.long(len(der)))); err != nil {
+		return err
+	}
+	runtime.AddCleanup(k, func(ctx *C.EVP_PKEY_CTX) { C.EVP_PKEY_CTX_free(ctx) }, k.ctx)
+	return nil
+}
+
+func (k *opensslKey) sign(digest [sha256.Size]byte) ([]byte, error) {
+	slots <- struct{}{}
+	defer func() { <-slots }()
+	signature := make([]byte, k.size)
 	length := C.size_t(len(signature))
-	err := opensslError(C.sign(s.ctx, (*C.uchar)(&digest[0]), sha256.Size, (*C.uchar)(&signature[0]), &length))
-	runtime.KeepAlive(s) // or its key could be freed during the call
+	err := opensslError(C.sign(k.ctx, (*C.uchar)(&digest[0]), sha256.Size, (*C.uchar)(&signature[0]), &length))
+	runtime.KeepAlive(k) // or its memory could be freed during the call
 	if err != nil {
 		return nil, err
 	}
