@@ -5,9 +5,10 @@
 // private key, and signs short-lived RS256 tokens with it, within the limits of a role.
 // A token makes its holder the host of a room.
 //
-// A read of creds/<role> goes straight down: path_creds.go loads the role and the
-// [signer], which make an [issuance]. The issuance decides the request, which yields a
-// [grant]; the signer makes a token of it.
+// A read of creds/<role> goes straight down: path_creds.go asks for an [issuance], which is
+// the role, the [snapshot] of configuration and key, and the caller; the role's [terms]
+// decide the request, which yields a [grant]; the snapshot's key signs a token for it.
+// state.go says what is cached, and what waits for what.
 //
 // What does not need Vault is in packages of its own: rsakey has the private key and its
 // signatures, hosttoken the token, and room the names of rooms and the rules for them.
@@ -20,15 +21,13 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
-	"golang.org/x/sync/semaphore"
 
 	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/backend/internal/room"
+	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/backend/internal/rsakey"
 )
 
 // operationPrefix begins the OpenAPI operation IDs of this engine.
@@ -38,50 +37,35 @@ const operationPrefix = "clan-meeting"
 type backend struct {
 	*framework.Backend
 
-	// now is the clock. Tests set it.
-	now func() time.Time
+	now     func() time.Time // the clock, which tests set
+	system  *systemView
+	process *process
+	state   *state
 
-	// watch notices that the process was suspended. All mounts share it.
-	watch *watch
-
-	// vault is Vault's own system view. System returns one that caches.
-	vault logical.SystemView
-
-	// configLock is held for writing while the configuration or a key changes,
-	// and for reading while a signer is loaded from them. So a signer that was
-	// loaded before a change is never kept after it.
-	configLock sync.RWMutex
-
-	// cached is the signer in use, and ring the public halves of all keys; nil when they
-	// must be loaded. They are set under configLock; reading them needs no lock.
-	cached atomic.Pointer[signer]
-	ring   atomic.Pointer[keyring]
-
-	// loading is held by the one request that loads the signer.
-	loading *semaphore.Weighted
-
-	roles *roleCache
+	// swept is how many roles periodic has looked at in this round.
+	swept int
 }
+
+// SignatureLibrary names the library that makes the signatures, with its version.
+func SignatureLibrary() string { return rsakey.Library() }
 
 // Factory returns the constructor that Vault calls for every mount. The engine reports
-// the version as its own. It must be a semantic version with a leading "v". Call
-// it once in a process: it starts a goroutine that never ends.
+// the version as its own. It must be a semantic version with a leading "v". Call it once
+// in a process: the mounts share what it makes.
 func Factory(version string) logical.Factory {
-	clock := time.Now //nolint:forbidigo // the one place that names the real clock
-	w := newWatch(clock)
-	go w.run()
-	return factory(version, clock, w)
+	return factory(version, time.Now) //nolint:forbidigo // the one place that names the real clock
 }
 
-func factory(version string, now func() time.Time, w *watch) logical.Factory {
+func factory(version string, now func() time.Time) logical.Factory {
+	shared := newProcess()
 	return func(ctx context.Context, conf *logical.BackendConfig) (logical.Backend, error) {
 		if conf == nil {
 			return nil, errors.New("the backend's configuration is nil")
 		}
-		b := newBackend(version, now, w)
-		b.vault = conf.System
+		b := &backend{now: now, system: newSystemView(conf.System, now), process: shared, state: newState()}
+		b.Backend = b.framework(version)
 		viewed := *conf
-		viewed.System = newSystemView(conf.System, now)
+		viewed.System = b.system
 		if err := b.Setup(ctx, &viewed); err != nil {
 			return nil, fmt.Errorf("setting up the backend: %w", err)
 		}
@@ -89,13 +73,14 @@ func factory(version string, now func() time.Time, w *watch) logical.Factory {
 	}
 }
 
-func newBackend(version string, now func() time.Time, w *watch) *backend {
-	b := &backend{now: now, watch: w, roles: newRoleCache(), loading: semaphore.NewWeighted(1)}
-	b.Backend = &framework.Backend{
+func (b *backend) framework(version string) *framework.Backend {
+	return &framework.Backend{
 		BackendType:    logical.TypeLogical,
 		Help:           strings.TrimSpace(backendHelp),
 		RunningVersion: version,
 		Invalidate:     b.invalidate,
+		PeriodicFunc:   b.periodic,
+		Clean:          func(context.Context) { b.process.roles.dropMount(b) },
 		Paths: framework.PathAppend(
 			[]*framework.Path{b.pathConfig()},
 			b.pathKeys(),
@@ -109,7 +94,6 @@ func newBackend(version string, now func() time.Time, w *watch) *backend {
 		},
 		Secrets: []*framework.Secret{b.secretToken()},
 	}
-	return b
 }
 
 // HandleRequest implements logical.Backend. In addition to the framework, it refuses
@@ -117,19 +101,17 @@ func newBackend(version string, now func() time.Time, w *watch) *backend {
 // fault of one request.
 func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (resp *logical.Response, err error) {
 	defer func() {
-		if isFault(err) {
-			b.Logger().Error("request failed", append([]any{"operation", req.Operation, "path", room.Shorten(req.Path), "error", err}, detail(err)...)...)
-		}
+		b.logFault(ctx, "request failed", err, "operation", req.Operation, "path", room.Shorten(req.Path))
 	}()
 	defer recovered(b.Logger(), &err)
 	if err := b.checkRequest(req); err != nil {
-		return refuse(err)
+		return refusal(err), nil
 	}
-	if err := b.takeRequest(req); err != nil {
-		if strings.HasPrefix(req.Path, checkPrefix) {
-			return b.refuseCheck(ctx, req, err)
+	if path := b.requested(req); path != nil {
+		if err := takeValues(req.Data, path.Fields); err != nil {
+			// The handler answers. The framework must not see the values.
+			ctx, req.Data = context.WithValue(ctx, mistakeKey{}, err), nil
 		}
-		return refuse(err)
 	}
 	resp, err = b.Backend.HandleRequest(ctx, req)
 	if errors.Is(err, logical.ErrUnsupportedOperation) && b.Route(req.Path) != nil {
@@ -159,14 +141,6 @@ func (b *backend) checkRequest(req *logical.Request) error {
 	return nil
 }
 
-// takeRequest converts the values to their fields' types, or refuses the request.
-func (b *backend) takeRequest(req *logical.Request) error {
-	if path := b.requested(req); path != nil {
-		return takeValues(req.Data, path.Fields)
-	}
-	return nil
-}
-
 // requested returns the path whose fields describe the data of the request; nil if there
 // is none. Vault's own requests, such as revoking a lease, carry other data.
 func (b *backend) requested(req *logical.Request) *framework.Path {
@@ -191,9 +165,7 @@ func (b *backend) HandleExistenceCheck(ctx context.Context, req *logical.Request
 	bare := *req
 	bare.Data = nil
 	checkFound, exists, err = b.Backend.HandleExistenceCheck(ctx, &bare)
-	if isFault(err) {
-		b.Logger().Error("existence check failed", "path", room.Shorten(req.Path), "error", err)
-	}
+	b.logFault(ctx, "existence check failed", err, "path", room.Shorten(req.Path))
 	return checkFound, exists, err
 }
 
@@ -202,28 +174,6 @@ var hugeVersion = regexp.MustCompile(`^` + keyPrefix + `[1-9][0-9]{9,}$`)
 
 // hasRelativePath reports a path that Vault's storage would reject.
 func hasRelativePath(req *logical.Request) bool { return strings.Contains(req.Path, "..") }
-
-// invalidate is called when another node has changed a storage entry; key is the path of
-// the entry in the mount.
-func (b *backend) invalidate(_ context.Context, key string) {
-	if key == configStoragePath || strings.HasPrefix(key, keyPrefix) {
-		b.configLock.Lock()
-		defer b.configLock.Unlock()
-		b.forget()
-	}
-	if name, ok := strings.CutPrefix(key, rolePrefix); ok {
-		b.roles.forget(name)
-	}
-}
-
-// forget drops the cached configuration and keys, and waits for the signatures under
-// way. The caller holds configLock for writing.
-func (b *backend) forget() {
-	if replaced := b.cached.Swap(nil); replaced != nil {
-		replaced.fence.raise()
-	}
-	b.ring.Store(nil)
-}
 
 // unsupported says which operations the path of a request has.
 func (b *backend) unsupported(req *logical.Request) string {

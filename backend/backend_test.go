@@ -53,8 +53,6 @@ type testMount struct {
 	system  *logical.StaticSystemView
 	log     *lockedBuffer
 	events  *testEvents
-	watch   *watch
-	wall    atomic.Int64 // the watch's clock, which stands still unless a test moves it
 
 	entityID string // of the caller
 
@@ -73,9 +71,7 @@ func newTestMount(t testing.TB) *testMount {
 		now:     testNow,
 	}
 	logger := hclog.New(&hclog.LoggerOptions{Level: hclog.Trace, Output: m.log})
-	m.wall.Store(testNow.UnixNano())
-	m.watch = newWatch(func() time.Time { return time.Unix(0, m.wall.Load()) })
-	build := factory(testVersion, m.clock, m.watch)
+	build := factory(testVersion, m.clock)
 	client, _ := goplugin.TestPluginGRPCConn(t, false, map[string]goplugin.Plugin{
 		plugin.BackendPluginName: &plugin.GRPCBackendPlugin{
 			Factory: func(ctx context.Context, conf *logical.BackendConfig) (logical.Backend, error) {

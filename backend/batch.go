@@ -10,6 +10,7 @@ import (
 	"maps"
 	"slices"
 	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -27,97 +28,195 @@ const (
 	maxBatch = 1000
 	// maxRefusals is how many refused items a message names.
 	maxRefusals = 20
-	// itemsPerTurn is how many items are decided in one turn. With the slowest possible
-	// rules, an item takes about a millisecond.
-	itemsPerTurn = 8
+	// maxBatches is how many batches of a mount can wait.
+	maxBatches = 200
+	// slotTime is how long a batch computes before the batches of other mounts have a turn.
+	// It is in the order of the slowest signature, so that a mount with a large key gets
+	// little more than its share.
+	slotTime = 100 * time.Millisecond
 )
 
-// A batchItem is one of the tokens that a batch asks for.
-type batchItem struct {
-	grant     *grant
-	reference any // a string; nil if the item has none
-}
+// Vault ends a request after 90 s, unless the operator sets another time. A batch ends
+// before, so that its answer says why.
+const (
+	vaultTimeout = 90 * time.Second
+	batchMargin  = 2 * time.Second
+)
 
-func batchItemFields() map[string]*framework.FieldSchema {
-	fields := requestFields()
-	fields[fieldReference] = &framework.FieldSchema{Type: framework.TypeString, Description: "A text that is returned with the item's result."}
+var (
+	errBatchesWait = unavailable("other batches of this mount are in work, and more wait than can be done in time; try again later, or send fewer batches at once")
+	errBatchSlow   = unavailable("this batch would not end within the time that Vault gives a request; send fewer items, or try again later")
+)
+
+// withBatch adds the field of a batch to those of one token.
+func withBatch(fields map[string]*framework.FieldSchema) map[string]*framework.FieldSchema {
+	fields[fieldBatchInput] = &framework.FieldSchema{
+		Type: framework.TypeSlice,
+		Description: `On a write, instead of room, ttl and not_before: a list of 1 to 1,000
+objects. Each may have these fields, and a reference, a text that is
+returned with its result. Either all get a token or none does. Not for a
+role with generate_lease. Default: none, for a single token.`,
+	}
 	return fields
 }
 
-// A batch is a request for many tokens: either every item gets one, or none does.
-type batch struct {
-	*issuance
+var batchItemSchema = func() map[string]*framework.FieldSchema {
+	fields := requestFields()
+	fields[fieldReference] = &framework.FieldSchema{Type: framework.TypeString, Description: "A text that is returned with the item's result."}
+	return fields
+}()
 
-	// unchanged returns errChanged if the role has been replaced, and errSuspended after a
-	// suspension.
-	unchanged func(context.Context) error
-	schema    map[string]*framework.FieldSchema
+// A batchItem is one of the tokens that a batch asks for. If it is wrong, err says why.
+type batchItem struct {
+	wanted    tokenRequest
+	reference any // a string; nil if the item has none
+	err       error
 }
 
-// answer decides all items, and then signs them.
-func (b *batch) answer(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	if err := b.check(req, d); err != nil {
+// credsBatch answers with many tokens: either every item gets one, or none does.
+func (b *backend) credsBatch(ctx context.Context, req *logical.Request, name string, d *framework.FieldData) (*logical.Response, error) {
+	return b.withBatchItems(ctx, req, name, d, func(ctx context.Context, items []batchItem) (*logical.Response, error) {
+		return settled(func() (*logical.Response, error) {
+			i, err := b.newIssuance(ctx, req, name)
+			if err != nil {
+				return nil, err
+			}
+			grants, warnings, err := i.grantAll(ctx, items)
+			if err != nil {
+				return nil, err
+			}
+			results, err := i.signAll(ctx, items, grants)
+			if err != nil {
+				return nil, err
+			}
+			return &logical.Response{Data: map[string]any{fieldBatchResults: results}, Warnings: warnings}, nil
+		})
+	})
+}
+
+// withBatchItems parses the items of a batch, waits for the other batches of the mount, and
+// lets answer do the work. Its context ends before Vault gives up.
+func (b *backend) withBatchItems(ctx context.Context, req *logical.Request, name string, d *framework.FieldData,
+	answer func(context.Context, []batchItem) (*logical.Response, error),
+) (*logical.Response, error) {
+	if _, err := b.currentRole(ctx, req.Storage, name); err != nil {
 		return nil, err
 	}
-	items, warnings, err := b.decideAll(ctx, d.Get(fieldBatchInput).([]any))
+	items, err := parseBatch(req, d)
 	if err != nil {
 		return nil, err
 	}
-	results, err := b.signAll(ctx, items)
-	if err != nil {
+	left := vaultTimeout
+	if deadline, ok := ctx.Deadline(); ok {
+		left = time.Until(deadline)
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, left-batchMargin, errBatchSlow)
+	defer cancel()
+	if err := b.waitForBatches(ctx, left*5/6); err != nil {
 		return nil, err
 	}
-	return &logical.Response{Data: map[string]any{fieldBatchResults: results}, Warnings: warnings}, nil
+	defer b.state.batching.Release(1)
+	resp, err := answer(ctx, items)
+	if err != nil && errors.Is(context.Cause(ctx), errBatchSlow) || errors.Is(err, errBatchSlow) {
+		b.Logger().Warn("a batch was given up, because it would take longer than Vault waits", "role", name, "items", len(items))
+		return nil, errBatchSlow
+	}
+	return resp, err
 }
 
-// check says why the whole batch must be refused, if it must.
-func (b *batch) check(req *logical.Request, d *framework.FieldData) error {
-	if req.Operation != logical.UpdateOperation {
-		return invalid("%s needs a write; a read takes the parameters of one token", fieldBatchInput)
+// waitForBatches waits until no other batch of the mount is in work, for a limited time.
+func (b *backend) waitForBatches(ctx context.Context, limit time.Duration) error {
+	defer b.state.batches.Add(-1)
+	if b.state.batches.Add(1) > maxBatches {
+		return errBatchesWait
 	}
-	if b.role.GenerateLease {
-		return invalid("%s is not possible on a role with %s: an answer has one lease at most; ask for one token at a time, or use another role", fieldBatchInput, fieldGenerateLease)
-	}
-	for _, name := range []string{fieldRoom, fieldTTL, fieldNotBefore} {
-		if _, ok := d.GetOk(name); ok {
-			return invalid("%s and %s can't be used together: put %s into each item", fieldBatchInput, name, name)
+	limited, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	if err := b.state.batching.Acquire(limited, 1); err != nil {
+		if ctx.Err() == nil {
+			return errBatchesWait
 		}
-	}
-	if n := len(d.Get(fieldBatchInput).([]any)); n < 1 || n > maxBatch {
-		return invalid("%s must have 1 to %d items", fieldBatchInput, maxBatch)
+		return err
 	}
 	return nil
 }
 
-// decideAll decides every item, a few in each turn. The error names the refused items.
-func (b *batch) decideAll(ctx context.Context, inputs []any) ([]batchItem, []string, error) {
-	items := make([]batchItem, len(inputs))
-	var warnings []string
-	var refused refusals
-	for start := 0; start < len(inputs); start += itemsPerTurn {
-		err := takeTurn(ctx, func() error {
-			for i := start; i < min(start+itemsPerTurn, len(inputs)); i++ {
-				item, err := b.decide(ctx, inputs[i])
-				if err = refused.add(i, err); err != nil {
-					return err
-				}
-				items[i] = item
-			}
-			return nil
-		})
-		if err != nil {
-			return nil, nil, err
+// parseBatch reads the items. The error says why the whole batch is refused.
+func parseBatch(req *logical.Request, d *framework.FieldData) ([]batchItem, error) {
+	if req.Operation != logical.UpdateOperation {
+		return nil, invalid("%s needs a write; a read takes the parameters of one token", fieldBatchInput)
+	}
+	for _, name := range []string{fieldRoom, fieldTTL, fieldNotBefore} {
+		if _, ok := d.GetOk(name); ok {
+			return nil, invalid("%s and %s can't be used together: put %s into each item", fieldBatchInput, name, name)
 		}
 	}
-	if err := refused.err(); err != nil {
+	inputs := d.Get(fieldBatchInput).([]any)
+	if n := len(inputs); n < 1 || n > maxBatch {
+		return nil, invalid("%s must have 1 to %d items", fieldBatchInput, maxBatch)
+	}
+	items := make([]batchItem, len(inputs))
+	for i, input := range inputs {
+		items[i] = parseBatchItem(input)
+	}
+	// A batch may wait long, and decoded JSON takes many times the memory of the items.
+	delete(req.Data, fieldBatchInput)
+	delete(d.Raw, fieldBatchInput)
+	return items, nil
+}
+
+func parseBatchItem(input any) batchItem {
+	raw, ok := input.(map[string]any)
+	if !ok {
+		return batchItem{err: invalid("must be an object with %s, %s, %s and %s, each of them optional", fieldRoom, fieldTTL, fieldNotBefore, fieldReference)}
+	}
+	for _, name := range slices.Sorted(maps.Keys(raw)) {
+		if batchItemSchema[name] == nil {
+			return batchItem{err: invalid("has an unknown field%s; the fields are %s, %s, %s and %s",
+				misspelt(name), fieldRoom, fieldTTL, fieldNotBefore, fieldReference)}
+		}
+	}
+	if err := takeValues(raw, batchItemSchema); err != nil {
+		return batchItem{err: err}
+	}
+	wanted, err := parseTokenRequest(&framework.FieldData{Raw: raw, Schema: batchItemSchema})
+	return batchItem{wanted, raw[fieldReference], err}
+}
+
+// misspelt returns a field's name for an error, or nothing if the name may be a secret.
+func misspelt(name string) string {
+	if !namePattern.MatchString(name) {
+		return ""
+	}
+	return ` "` + name + `"`
+}
+
+// grantAll decides every item. The error names the refused items.
+func (i *issuance) grantAll(ctx context.Context, items []batchItem) ([]*grant, []string, error) {
+	if i.role.GenerateLease {
+		return nil, nil, invalid("%s is not possible on a role with %s: an answer has one lease at most; ask for one token at a time, or use another role", fieldBatchInput, fieldGenerateLease)
+	}
+	grants := make([]*grant, len(items))
+	var refused refusals
+	err := i.backend.inSlots(ctx, 1, len(items), func(n int) (err error) {
+		if err = items[n].err; err == nil {
+			grants[n], err = i.grant(ctx, items[n].wanted)
+		}
+		return refused.add(n, err)
+	})
+	if err == nil {
+		err = refused.err()
+	}
+	if err != nil {
 		return nil, nil, err
 	}
-	for i, item := range items {
-		for _, warning := range item.grant.warnings {
-			warnings = append(warnings, fmt.Sprintf("%s[%d]: %s", fieldBatchInput, i, warning))
+	var warnings []string
+	for n, g := range grants {
+		for _, warning := range g.warnings {
+			warnings = append(warnings, fmt.Sprintf("%s[%d]: %s", fieldBatchInput, n, warning))
 		}
 	}
-	return items, warnings, nil
+	return grants, warnings, nil
 }
 
 // refusals counts the refused items of a batch, and keeps the errors of the first ones.
@@ -145,67 +244,68 @@ func (r *refusals) err() error {
 	return errors.Join(r.first...)
 }
 
-func (b *batch) decide(ctx context.Context, input any) (batchItem, error) {
-	raw, ok := input.(map[string]any)
-	if !ok {
-		return batchItem{}, invalid("must be an object with %s, %s, %s and %s, each of them optional", fieldRoom, fieldTTL, fieldNotBefore, fieldReference)
-	}
-	for _, name := range slices.Sorted(maps.Keys(raw)) {
-		if b.schema[name] == nil {
-			return batchItem{}, invalid("has an unknown field%s; the fields are %s, %s, %s and %s",
-				misspelt(name), fieldRoom, fieldTTL, fieldNotBefore, fieldReference)
-		}
-	}
-	// Copied, because a batch may be decided again.
-	raw = maps.Clone(raw)
-	if err := takeValues(raw, b.schema); err != nil {
-		return batchItem{}, err
-	}
-	d := &framework.FieldData{Raw: raw, Schema: b.schema}
-	granted, err := b.grant(ctx, parseTokenRequest(d))
-	return batchItem{granted, raw[fieldReference]}, err
-}
-
-// misspelt returns a field's name for an error, or nothing if the name may be a secret.
-func misspelt(name string) string {
-	if !namePattern.MatchString(name) {
-		return ""
-	}
-	return ` "` + name + `"`
-}
-
-// signAll signs in as many turns at once as there are. It stops when the request ends.
-func (b *batch) signAll(ctx context.Context, items []batchItem) ([]map[string]any, error) {
-	results := make([]map[string]any, len(items))
-	group, ctx := errgroup.WithContext(ctx)
-	var next atomic.Int64
-	for range min(turnCount(), len(items)) {
-		group.Go(func() error {
-			for i := next.Add(1) - 1; i < int64(len(items)); i = next.Add(1) - 1 {
-				data, err := b.signItem(ctx, items[i])
-				if err != nil {
-					return err
-				}
-				results[i] = data
+// signAll signs a token for each grant, on all processors. If an eighth of the time is over
+// and less than an eighth is done, it ends with errBatchSlow instead of working in vain.
+func (i *issuance) signAll(ctx context.Context, items []batchItem, grants []*grant) ([]map[string]any, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var signed atomic.Int64
+	if deadline, ok := ctx.Deadline(); ok {
+		defer time.AfterFunc(time.Until(deadline)/8, func() {
+			if int(signed.Load()) < len(grants)/8 {
+				cancel(errBatchSlow)
 			}
-			return nil
-		})
+		}).Stop()
 	}
-	return results, group.Wait()
-}
-
-// signItem signs one item in a turn of its own, if the role is still the same.
-func (b *batch) signItem(ctx context.Context, item batchItem) (data map[string]any, err error) {
-	defer recovered(b.logger, &err)
-	err = takeTurn(ctx, func() error {
-		if err := b.unchanged(ctx); err != nil {
+	results := make([]map[string]any, len(grants))
+	err := i.backend.inSlots(ctx, processors(), len(grants), func(n int) error {
+		data, err := i.sign(ctx, grants[n])
+		if err != nil {
 			return err
 		}
-		data, err = b.mint(ctx, item.grant)
-		return err
+		if items[n].reference != nil {
+			data[fieldReference] = items[n].reference
+		}
+		results[n] = data
+		signed.Add(1)
+		return nil
 	})
-	if err == nil && item.reference != nil {
-		data[fieldReference] = item.reference
+	if err != nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
 	}
-	return data, err
+	return results, err
+}
+
+// inSlots does work for each number below n, in order, by so many workers. Each of them
+// computes in a slot that all mounts share, and gives it back after slotTime.
+func (b *backend) inSlots(ctx context.Context, workers, n int, work func(int) error) error {
+	group, ctx := errgroup.WithContext(ctx)
+	var next atomic.Int64
+	inSlot := func() (more bool, err error) {
+		defer recovered(b.Logger(), &err)
+		if err := b.process.slots.Acquire(ctx, 1); err != nil {
+			return false, err
+		}
+		defer b.process.slots.Release(1)
+		for start := b.now(); b.now().Sub(start) < slotTime; {
+			i := int(next.Add(1) - 1)
+			if i >= n {
+				return false, nil
+			}
+			if err := work(i); err != nil {
+				return false, err
+			}
+		}
+		return true, ctx.Err()
+	}
+	for range min(workers, n) {
+		group.Go(func() error {
+			for {
+				if more, err := inSlot(); err != nil || !more {
+					return err
+				}
+			}
+		})
+	}
+	return group.Wait()
 }

@@ -127,31 +127,35 @@ func TestBatchWithTemplates(t *testing.T) {
 	require.NotContains(t, m.refused(logical.UpdateOperation, "creds/me", map[string]any{fieldBatchInput: items}), "batch_input[0]")
 }
 
-// batchFor returns a batch for the role.
-func (m *testMount) batchFor(role string) *batch {
+// issuanceOf returns what a request for a token of the role depends on.
+func (m *testMount) issuanceOf(role string) *issuance {
 	m.t.Helper()
-	r, err := m.inside.roles.get(m.t.Context(), m.storage, role)
+	i, err := m.inside.newIssuance(m.t.Context(), &logical.Request{Storage: m.storage, EntityID: m.entityID}, role)
 	require.NoError(m.t, err)
-	i, err := m.inside.newIssuance(m.t.Context(), &logical.Request{Storage: m.storage}, r)
-	require.NoError(m.t, err)
-	return &batch{issuance: i, unchanged: func(context.Context) error { return nil }, schema: batchItemFields()}
+	return i
+}
+
+// parsed returns the items of a batch as its handler sees them.
+func parsed(inputs []any) []batchItem {
+	items := make([]batchItem, len(inputs))
+	for i, input := range inputs {
+		items[i] = parseBatchItem(input)
+	}
+	return items
 }
 
 // Once a request is cancelled, no more of its items are decided or signed.
 func TestBatchStopsWithItsRequest(t *testing.T) {
 	m := configured(t)
-	b := m.batchFor("support")
-	inputs := make([]any, maxBatch)
-	for i := range inputs {
-		inputs[i] = map[string]any{fieldRoom: "support-1"}
-	}
-	items, _, err := b.decideAll(t.Context(), inputs)
+	i := m.issuanceOf("support")
+	items := parsed(manyItems(maxBatch))
+	grants, _, err := i.grantAll(t.Context(), items)
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, _, err = b.decideAll(ctx, inputs)
+	_, _, err = i.grantAll(ctx, items)
 	require.ErrorIs(t, err, context.Canceled)
-	results, err := b.signAll(ctx, items)
+	results, err := i.signAll(ctx, items, grants)
 	require.ErrorIs(t, err, context.Canceled)
 	signed := 0
 	for _, result := range results {
@@ -160,8 +164,7 @@ func TestBatchStopsWithItsRequest(t *testing.T) {
 		}
 	}
 	require.Zero(t, signed)
-	require.True(t, turns().TryAcquire(int64(turnCount())), "every turn is given back")
-	turns().Release(int64(turnCount()))
+	require.True(t, m.inside.process.slots.TryAcquire(int64(processors())), "every slot is given back")
 }
 
 // No goroutine outlives its request, whether that succeeds or fails.
@@ -200,4 +203,13 @@ func goroutines() int {
 		least = min(least, runtime.NumGoroutine())
 	}
 	return least
+}
+
+// manyItems are n items for the role support.
+func manyItems(n int) []any {
+	items := make([]any, n)
+	for i := range items {
+		items[i] = map[string]any{fieldRoom: fmt.Sprintf("support-%d", i)}
+	}
+	return items
 }

@@ -90,11 +90,9 @@ func mustSign(b *testing.B, key *rsa.PrivateKey) {
 
 func benchKey(b *testing.B, m *testMount) *rsa.PrivateKey {
 	b.Helper()
-	active, err := loadKey(b.Context(), m.storage, 1)
+	active, err := load[storedKey](b.Context(), m.storage, keyPath(1))
 	require.NoError(b, err)
-	der, err := active.private.Encode()
-	require.NoError(b, err)
-	key, err := x509.ParsePKCS8PrivateKey(der)
+	key, err := x509.ParsePKCS8PrivateKey(active.PKCS8)
 	require.NoError(b, err)
 	return key.(*rsa.PrivateKey)
 }
@@ -234,7 +232,7 @@ func BenchmarkCache(b *testing.B) {
 		turn++
 		for i, get := range []func() (*role, error){
 			func() (*role, error) { return loadRole(b.Context(), m.storage, name) },
-			func() (*role, error) { return m.inside.roles.get(b.Context(), m.storage, name) },
+			func() (*role, error) { return m.inside.currentRole(b.Context(), m.storage, name) },
 		} {
 			start := time.Now()
 			r, err := get()

@@ -5,9 +5,7 @@ package backend
 
 import (
 	"fmt"
-	"regexp"
 	"strings"
-	"time"
 
 	"github.com/hashicorp/vault/sdk/helper/identitytpl"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -21,64 +19,98 @@ import (
 type caller struct {
 	system   logical.SystemView
 	entityID string
-	maxTTL   time.Duration // of the mount
 
+	asked  bool
 	entity *logical.Entity
-	groups []*logical.Group
-	asked  struct{ entity, groups bool }
+	groups *callerGroups
 }
+
+// callerGroups are the groups of a caller. A caller may have thousands of them, and a role
+// thousands of directives.
+type callerGroups struct{ byID, byName map[string]*logical.Group }
 
 // value is a room.Values. An error that is not a [*room.NoValueError] is a fault.
 func (c *caller) value(directive string) (string, error) {
-	if err := c.ask(directive); err != nil {
+	entity, err := c.askEntity()
+	if err != nil {
 		return "", err
 	}
-	if c.entity == nil {
+	if entity == nil {
 		return "", &room.NoValueError{Reason: "your token has no identity entity; log in with an auth method to get one"}
 	}
-	_, value, err := identitytpl.PopulateString(identitytpl.PopulateStringInput{
-		Mode:   identitytpl.ACLTemplating,
-		String: "{{" + groupInNamespace.ReplaceAllString(directive, "$1$2") + "}}",
-		Entity: c.entity,
-		Groups: c.groups,
-	})
+	input := identitytpl.PopulateStringInput{Mode: identitytpl.ACLTemplating, Entity: entity, String: "{{" + directive + "}}"}
+	if selector, ok := strings.CutPrefix(directive, "identity.groups."); ok {
+		groups, err := c.askGroups()
+		if err != nil {
+			return "", err
+		}
+		group, accessor := groups.find(selector)
+		if group != nil {
+			// The library searches all groups that it gets, so it gets the one.
+			input.Groups = []*logical.Group{group}
+			input.String = "{{identity.groups.ids." + group.ID + "." + accessor + "}}"
+		}
+	}
+	_, value, err := identitytpl.PopulateString(input)
 	if err != nil {
 		return "", &room.NoValueError{Reason: "your identity has no value for it; ask for one to be set in Vault"}
 	}
 	return value, nil
 }
 
-// OpenBao appends a dot and the namespace's ID to the IDs of entities and groups. Room
-// names have no dots, so values and rules use only the part before the dot.
-var groupInNamespace = regexp.MustCompile(`^(identity\.groups\.ids\.[^.]+)\.[^.]+(\.(?:id|name|metadata\..+))$`)
+func (c *caller) askEntity() (*logical.Entity, error) {
+	if c.asked || c.entityID == "" {
+		return c.entity, nil
+	}
+	entity, err := c.system.EntityInfo(c.entityID)
+	if err != nil {
+		return nil, fmt.Errorf("asking Vault for the caller's entity: %w", err)
+	}
+	if entity != nil {
+		entity.ID = bareID(entity.ID)
+	}
+	c.entity, c.asked = entity, true
+	return entity, nil
+}
 
+func (c *caller) askGroups() (*callerGroups, error) {
+	if c.groups != nil {
+		return c.groups, nil
+	}
+	all, err := c.system.GroupsForEntity(c.entityID)
+	if err != nil {
+		return nil, fmt.Errorf("asking Vault for the caller's groups: %w", err)
+	}
+	c.groups = &callerGroups{byID: map[string]*logical.Group{}, byName: map[string]*logical.Group{}}
+	for _, group := range all {
+		group.ID = bareID(group.ID)
+		c.groups.byID[group.ID] = group
+		if c.groups.byName[group.Name] == nil { // the first one, as in Vault
+			c.groups.byName[group.Name] = group
+		}
+	}
+	return c.groups, nil
+}
+
+// find returns the group that a selector names, such as ids.<id>.name or
+// names.<name>.metadata.<key>, and what it asks of the group. It is nil if the caller is
+// not in that group.
+func (g *callerGroups) find(selector string) (group *logical.Group, accessor string) {
+	kind, rest, _ := strings.Cut(selector, ".")
+	which, accessor, _ := strings.Cut(rest, ".")
+	if kind == "names" {
+		return g.byName[which], accessor
+	}
+	// In OpenBao, a namespace's ID may stand between the group's and the accessor.
+	if first, further, more := strings.Cut(accessor, "."); more && first != "metadata" {
+		accessor = further
+	}
+	return g.byID[which], accessor
+}
+
+// bareID returns the ID of an entity or a group without the namespace's. OpenBao appends a
+// dot and that. Room names have no dots, so values and rules use only the part before it.
 func bareID(id string) string {
 	before, _, _ := strings.Cut(id, ".")
 	return before
-}
-
-// ask fetches what the directive needs from Vault, once.
-func (c *caller) ask(directive string) error {
-	if !c.asked.entity && c.entityID != "" {
-		entity, err := c.system.EntityInfo(c.entityID)
-		if err != nil {
-			return fmt.Errorf("asking Vault for the caller's entity: %w", err)
-		}
-		if entity != nil {
-			entity.ID = bareID(entity.ID)
-		}
-		c.entity = entity
-	}
-	c.asked.entity = true
-	if !c.asked.groups && c.entity != nil && strings.HasPrefix(directive, "identity.groups.") {
-		groups, err := c.system.GroupsForEntity(c.entityID)
-		if err != nil {
-			return fmt.Errorf("asking Vault for the caller's groups: %w", err)
-		}
-		for _, group := range groups {
-			group.ID = bareID(group.ID)
-		}
-		c.groups, c.asked.groups = groups, true
-	}
-	return nil
 }

@@ -125,7 +125,7 @@ func writeReleasedStorage(t *testing.T, version string) {
 	m := newTestMount(t)
 	m.mustWrite("config", map[string]any{
 		fieldConsumerID: testConsumer, fieldPrivateKey: readTestdata(t, "rsa2048.pkcs1.pem"),
-		fieldAudience: "other", fieldIssuer: "staging", fieldDomain: "meet.example.com",
+		fieldAudience: "other", fieldIssuer: "staging", fieldDomain: "meet.example.com", fieldDeleteEndedRolesAfter: "30d",
 	})
 	m.mustWrite("keys/generate", nil)
 	m.mustWrite("roles/every-field", map[string]any{

@@ -8,21 +8,133 @@ import (
 	"errors"
 	"regexp"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/backend/internal/hosttoken"
-	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/backend/internal/rsakey"
 )
 
 const configStoragePath = "config"
 
 const (
+	fieldConsumerID            = "consumer_id"
+	fieldPrivateKey            = "private_key"
+	fieldActiveKey             = "active_key"
+	fieldAudience              = "audience"
+	fieldIssuer                = "issuer"
+	fieldDomain                = "domain"
+	fieldDeleteEndedRolesAfter = "delete_ended_roles_after"
+)
+
+const (
 	defaultAudience = "clanmeeting"
 	defaultIssuer   = "production"
 )
+
+// configFields are the fields of the configuration.
+var configFields = []field[config]{
+	required(textField(fieldConsumerID, "Consumer ID", "", `The consumer ID that Clan Meeting gave you with the key: 1 to 128
+letters, digits, underscores and hyphens. It becomes kid and sub of
+every token. Required when the configuration is created; no default.`,
+		func(c *config) *string { return &c.ConsumerID })),
+	{
+		name: fieldPrivateKey,
+		schema: framework.FieldSchema{
+			Type: framework.TypeString,
+			Description: `The private key, cm-api-key.pem: an RSA key of 2048 to 8192 bits as a
+PEM, in PKCS#1, PKCS#8 or OpenSSH form, not encrypted. It becomes the
+next key version, unless it is stored already, and signs from then on.
+It is never returned. No default.`,
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Private key", Sensitive: true, EditType: "file"},
+		},
+	},
+	{
+		name: fieldActiveKey,
+		schema: framework.FieldSchema{
+			Type: framework.TypeInt,
+			Description: `The key version that signs, a number from 1. Set it to switch to a
+version that is stored already, or back. Default: the last version
+written as private_key. Not together with private_key. A read returns 0
+if no key is active; 0 is accepted only then.`,
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Active key version"},
+		},
+		read: func(c *config) any { return c.ActiveKey },
+		write: func(c *config, v any) error {
+			c.ActiveKey = v.(int)
+			return nil
+		},
+	},
+	textField(fieldAudience, "Audience", defaultAudience, `The aud claim of every token, 1 to 255 visible characters. Default:
+clanmeeting, which an empty value restores.`,
+		func(c *config) *string { return &c.Audience }),
+	textField(fieldIssuer, "Issuer", defaultIssuer, `The iss claim of every token, 1 to 255 visible characters. Default:
+production, which an empty value restores.`,
+		func(c *config) *string { return &c.Issuer }),
+	textField(fieldDomain, "Domain", "", `The host name of the meetings, like meet.example.com, without scheme,
+port or path. With it, creds also returns meeting_url. Default: none. An
+empty value removes it.`,
+		func(c *config) *string { return &c.Domain }),
+	durationField(fieldDeleteEndedRolesAfter, "Delete ended roles after", 0, `Deletes roles whose valid_until passed at least so long ago, in seconds
+or like 24h, 30d; at most 3650d. The engine does it by itself, within
+some minutes. Default: 0, which keeps them.`,
+		func(c *config) *time.Duration { return &c.DeleteEndedRolesAfter }),
+}
+
+// settings are what all tokens of a mount share.
+type settings struct {
+	ConsumerID string `json:"consumer_id,omitempty"`
+	Audience   string `json:"audience,omitempty"`
+	Issuer     string `json:"issuer,omitempty"`
+	Domain     string `json:"domain,omitempty"`
+
+	// ActiveKey is the version that signs, 0 for none.
+	ActiveKey int `json:"active_key,omitempty"`
+}
+
+// consumer is how the meeting server knows the customer.
+func (s *settings) consumer() hosttoken.Consumer {
+	return hosttoken.Consumer{ID: s.ConsumerID, Audience: s.Audience, Issuer: s.Issuer}
+}
+
+// config is the configuration of a mount. After it is deleted, an entry without a consumer
+// ID stays, to keep LastKey.
+type config struct {
+	settings
+
+	DeleteEndedRolesAfter time.Duration `json:"delete_ended_roles_after,omitempty"` // 0: never
+
+	// LastKey is the highest version that a key ever had. It never decreases, so
+	// that no version is used twice.
+	LastKey int `json:"last_key"`
+}
+
+// configured reports whether an operator has written the configuration and not
+// deleted it since.
+func (c *config) configured() bool { return c.ConsumerID != "" }
+
+// loadConfig returns an empty configuration if none was ever written.
+func loadConfig(ctx context.Context, s logical.Storage) (*config, error) {
+	c, err := load[config](ctx, s, configStoragePath)
+	if err == nil && c == nil {
+		c = new(config)
+	}
+	return c, err
+}
+
+// compile implements stored. A configuration that passes its check is used as it is.
+func (c config) compile() (*config, error) {
+	if c.LastKey < 0 || c.ActiveKey < 0 || c.ActiveKey > c.LastKey {
+		return nil, errNoSuchKey(c.ActiveKey)
+	}
+	if !c.configured() {
+		return &c, nil
+	}
+	return &c, c.check()
+}
 
 // A consumer ID is the tenant in a meeting's URL. The server finds no tenant with a
 // dot in its name.
@@ -36,58 +148,25 @@ const (
 	maxClaimLength  = 255
 )
 
-// config is what all roles of a mount share. After the configuration is deleted, an
-// entry without a consumer ID stays, to keep LastKey.
-type config struct {
-	ConsumerID string `json:"consumer_id,omitempty"`
-	Audience   string `json:"audience,omitempty"`
-	Issuer     string `json:"issuer,omitempty"`
-	Domain     string `json:"domain,omitempty"`
-
-	// ActiveKey is the version that signs, 0 for none.
-	ActiveKey int `json:"active_key,omitempty"`
-
-	// LastKey is the highest version that a key ever had. It never decreases, so
-	// that no version is used twice.
-	LastKey int `json:"last_key"`
-}
-
-// compile implements entry. A configuration that passes its check is used as it is.
-func (c config) compile() (*config, error) { return &c, c.check() }
-
-// configured reports whether an operator has written the configuration and not
-// deleted it since.
-func (c *config) configured() bool { return c.ConsumerID != "" }
-
-// consumer is what all tokens share.
-func (c *config) consumer() hosttoken.Consumer {
-	return hosttoken.Consumer{ID: c.ConsumerID, Audience: c.Audience, Issuer: c.Issuer}
-}
-
-// check reports all problems at once.
+// check reports all problems of the settings at once.
 func (c *config) check() error {
 	var problems []error
-	if c.LastKey < 0 || c.ActiveKey < 0 || c.ActiveKey > c.LastKey {
-		problems = append(problems, errNoSuchKey(c.ActiveKey))
-	}
-	if c.configured() {
-		problems = append(problems, c.checkSettings())
-	}
-	return errors.Join(problems...)
-}
-
-func (c *config) checkSettings() error {
-	var problems []error
 	if !consumerIDPattern.MatchString(c.ConsumerID) {
-		problems = append(problems, invalid("%s must be 1 to 128 letters, digits, underscores and hyphens", fieldConsumerID))
+		problems = append(problems, invalid("%s must be 1 to 128 letters, digits, underscores and hyphens%s", fieldConsumerID, lineEnd(c.ConsumerID)))
 	}
 	for _, claim := range []struct{ field, value string }{{fieldAudience, c.Audience}, {fieldIssuer, c.Issuer}} {
 		if !isVisible(claim.value) || utf8.RuneCountInString(claim.value) > maxClaimLength {
-			problems = append(problems, invalid("%s must be 1 to %d characters, all of them visible, without white space around them", claim.field, maxClaimLength))
+			problems = append(problems, invalid("%s must be 1 to %d characters, all of them visible, without white space around them%s", claim.field, maxClaimLength, lineEnd(claim.value)))
 		}
 	}
 	if c.Domain != "" && (len(c.Domain) > maxDomainLength || !domainPattern.MatchString(c.Domain)) {
-		problems = append(problems, invalid("%s must be a host name alone, like meet.example.com: no scheme, port or path", fieldDomain))
+		problems = append(problems, invalid("%s must be a host name alone, like meet.example.com: no scheme, port or path%s", fieldDomain, lineEnd(c.Domain)))
+	}
+	switch after := c.DeleteEndedRolesAfter; {
+	case after < 0 || after%time.Second != 0:
+		problems = append(problems, invalid("%s must be in whole seconds, and not negative", fieldDeleteEndedRolesAfter))
+	case after > maxLife:
+		problems = append(problems, invalid("%s is too large: the maximum is %s", fieldDeleteEndedRolesAfter, inDays(maxLife)))
 	}
 	return errors.Join(problems...)
 }
@@ -102,38 +181,10 @@ func isVisible(text string) bool {
 	return text != "" && strings.TrimSpace(text) == text && utf8.ValidString(text) && !strings.ContainsFunc(text, invisible)
 }
 
-// loadConfig returns an empty configuration if none was ever written.
-func loadConfig(ctx context.Context, s logical.Storage) (*config, error) {
-	c, err := load[config](ctx, s, configStoragePath)
-	if err == nil && c == nil {
-		c = new(config)
+// lineEnd names the line end of a text that came from a file, which nobody sees.
+func lineEnd(text string) string {
+	if !strings.HasSuffix(text, "\n") && !strings.HasSuffix(text, "\r") {
+		return ""
 	}
-	return c, err
-}
-
-// addKey stores a key as the next version, and returns the version. It stores the
-// configuration with the new LastKey first: if writing the key then fails, the number
-// is skipped, and no two keys get the same one.
-func (c *config) addKey(ctx context.Context, s logical.Storage, ring keyring, k *key) (int, error) {
-	if err := ring.checkCapacity(c.ActiveKey); err != nil {
-		return 0, err
-	}
-	entry, err := k.stored()
-	if err != nil {
-		return 0, err
-	}
-	c.LastKey = max(c.LastKey, ring.highest()) + 1
-	if err := store(ctx, s, configStoragePath, *c); err != nil {
-		return 0, err
-	}
-	return c.LastKey, store(ctx, s, keyPath(c.LastKey), entry)
-}
-
-// publicData describes the public half of a key in a response.
-func publicData(public *rsakey.PublicKey) map[string]any {
-	return map[string]any{
-		fieldPublicKey:       public.PEM,
-		fieldPublicKeySHA256: public.SHA256,
-		fieldKeyBits:         public.Bits,
-	}
+	return "; the value ends with a line end, as a file does: remove that, or give the value itself instead of @file"
 }

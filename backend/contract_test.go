@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/hashicorp/vault/sdk/helper/testhelpers/schema"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -22,7 +21,7 @@ import (
 func TestPathTable(t *testing.T) {
 	reference, err := os.ReadFile("../docs/reference.md")
 	require.NoError(t, err)
-	b := newBackend(testVersion, time.Now, newWatch(time.Now))
+	b := newTestMount(t).inside
 	for _, path := range b.Paths {
 		require.Regexp(t, `^[A-Z][^.\n]+\.$`, path.HelpSynopsis, "%s: one sentence", path.Pattern)
 		requireFits(t, path.HelpSynopsis, helpIndent, path.Pattern)
@@ -72,7 +71,7 @@ func requireExample(t *testing.T, text, path string) {
 // Writes run on the active node of the primary. Reads run on any node.
 func TestForwarding(t *testing.T) {
 	writes := []logical.Operation{logical.CreateOperation, logical.UpdateOperation, logical.DeleteOperation}
-	for _, path := range newBackend(testVersion, time.Now, newWatch(time.Now)).Paths {
+	for _, path := range newTestMount(t).inside.Paths {
 		for op, handler := range path.Operations {
 			readsOnly := slices.ContainsFunc([]string{"creds/", "check/", "verify"}, func(prefix string) bool { return strings.HasPrefix(path.Pattern, prefix) })
 			want := slices.Contains(writes, op) && !readsOnly

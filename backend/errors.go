@@ -7,8 +7,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
+	"runtime"
+	"runtime/debug"
 	"strings"
 
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -32,42 +37,98 @@ func isInvalid(err error) bool {
 	return errors.As(err, &mistake)
 }
 
-// refuse turns an error into an answer. A caller's mistake becomes a 400 with its
-// text. A fault stays an error, which Vault answers with 500.
-func refuse(err error) (*logical.Response, error) {
-	if isInvalid(err) {
-		return logical.ErrorResponse(oneLine(err)), nil
-	}
-	return nil, err
+// unavailable is an error that Vault answers with 503. It must not be wrapped: Vault asks
+// the error itself for its status.
+func unavailable(text string) error { return logical.CodedError(http.StatusServiceUnavailable, text) }
+
+func isUnavailable(err error) bool {
+	var coded logical.HTTPCodedError
+	return errors.As(err, &coded) && coded.Code() == http.StatusServiceUnavailable
 }
+
+// refusing makes the handler of an operation: a mistake of the caller, in the values of
+// the request or found by next, becomes a 400 with its text. A fault stays an error, which
+// Vault answers with 500.
+func refusing(next framework.OperationFunc) framework.OperationFunc {
+	return func(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
+		if err := mistakeIn(ctx); err != nil {
+			return refusal(err), nil
+		}
+		resp, err := next(ctx, req, d)
+		if isInvalid(err) {
+			return refusal(err), nil
+		}
+		return resp, err
+	}
+}
+
+func refusal(mistake error) *logical.Response { return logical.ErrorResponse(oneLine(mistake)) }
 
 // oneLine is the text of an error, with joined errors on one line.
 func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
 
-// isFault reports whether err is a fault. These are not: the path does not exist, another
-// node must answer or may have to, the caller gave up.
-func isFault(err error) bool {
-	return err != nil &&
-		!errors.Is(err, logical.ErrUnsupportedPath) &&
-		!errors.Is(err, logical.ErrUnsupportedOperation) &&
-		!errors.Is(err, logical.ErrReadOnly) &&
-		!errors.Is(err, errSuspended) &&
-		!isGivenUp(err)
+// mistakeKey is the context key of a mistake in the values of a request.
+type mistakeKey struct{}
+
+func mistakeIn(ctx context.Context) error {
+	mistake, _ := ctx.Value(mistakeKey{}).(error)
+	return mistake
 }
 
-// detail returns what the log says about a fault beside its text, as a name and a value.
-func detail(err error) []any {
-	if fault := new(rsakey.SignError); errors.As(err, &fault) {
-		return []any{"detail", fault.Detail}
+// logFault logs err if it is a fault. These are not: the path does not exist, another node
+// must answer, the engine is too busy, the caller gave up.
+func (b *backend) logFault(ctx context.Context, what string, err error, pairs ...any) {
+	switch {
+	case err == nil,
+		errors.Is(err, logical.ErrUnsupportedPath),
+		errors.Is(err, logical.ErrUnsupportedOperation),
+		isReadOnly(err),
+		isUnavailable(err),
+		isGivenUp(ctx, err):
+		return
 	}
-	return nil
+	pairs = append(pairs, "error", err)
+	if fault := new(rsakey.SignError); errors.As(err, &fault) {
+		pairs = append(pairs, "detail", fault.Detail)
+	}
+	b.Logger().Error(what, pairs...)
 }
 
-// isGivenUp reports whether err means that the caller gave up. A call to Vault may then
-// return a gRPC status, or only the text of the error, because the plugin protocol drops
-// the type.
-func isGivenUp(err error) bool {
-	return errors.Is(err, context.Canceled) ||
+// isReadOnly reports whether storage refused a write because another node must do it. The
+// plugin protocol keeps only the text of that error.
+func isReadOnly(err error) bool { return strings.Contains(err.Error(), logical.ErrReadOnly.Error()) }
+
+// isGivenUp reports whether the request failed because its caller gave up. If the context
+// of the request goes on, or its time is over, Vault or its storage is to blame. The error
+// of a call to Vault may be a gRPC status, or only text.
+func isGivenUp(ctx context.Context, err error) bool {
+	return errors.Is(ctx.Err(), context.Canceled) && (errors.Is(err, context.Canceled) ||
 		status.Code(err) == codes.Canceled ||
-		strings.HasSuffix(err.Error(), context.Canceled.Error())
+		strings.HasSuffix(err.Error(), context.Canceled.Error()))
+}
+
+// A panicError is a panic that was turned into an error.
+type panicError struct{ text string }
+
+func (e *panicError) Error() string { return e.text }
+
+// recovered turns a panic of a request into a fault of that request. Use it as
+// "defer recovered(logger, &err)".
+//
+// All mounts share one process. Without this, an input that makes one request panic
+// could be used to end the process for all of them, again and again. It is safe to
+// continue after a panic: deferred calls release locks, and what requests share is
+// immutable or replaced as a whole. The value of a panic is logged only if it comes from
+// Go's runtime, because others may contain input.
+func recovered(logger hclog.Logger, err *error) {
+	p := recover()
+	if p == nil {
+		return
+	}
+	text := fmt.Sprintf("panic: %T", p)
+	if fault, ok := p.(runtime.Error); ok {
+		text = "panic: " + fault.Error()
+	}
+	logger.Error("a request panicked; please report this", "panic", text, "stack", string(debug.Stack()))
+	*err = &panicError{text}
 }

@@ -172,3 +172,52 @@ func FuzzVerify(f *testing.F) {
 		}
 	})
 }
+
+// For any role that can be stored, and any batch: the answer, the memory and the work per
+// item stay within their limits.
+func FuzzLimits(f *testing.F) {
+	f.Add("support-*", 1, "", "support-1", "x", 3)
+	f.Add("{{identity.entity.metadata.k}}", 700, "{{identity.entity.metadata.k}}", "", "", 1000)
+	f.Add("*a*a*a*a*a*a*b", 2000, "", strings.Repeat("a", 255), strings.Repeat("r", 500), 900)
+	f.Add(strings.Repeat("x", 255), 513, strings.Repeat("x", 255), "", "", 40)
+	f.Add("{{identity.entity.name}}{{identity.groups.names.g.id}}*", 2000, "a", "b", "", 100)
+	m := configured(f)
+	m.asEntity(&logical.Entity{ID: "e1", Name: strings.Repeat("n", 255), Metadata: map[string]string{"k": strings.Repeat("v", 255)}}, &logical.Group{ID: "g1", Name: "g"})
+	f.Fuzz(func(t *testing.T, rule string, rules int, defaultRoom, name, reference string, items int) {
+		m.t = t
+		if rules < 0 || rules > 3000 || items < 0 || items > 1100 {
+			return
+		}
+		texts := make([]any, rules)
+		for i := range texts {
+			texts[i] = rule
+		}
+		written, err := m.call(logical.UpdateOperation, "roles/fuzz", map[string]any{fieldAllowedRooms: texts, fieldAllowedRoomsTemplate: true, fieldDefaultRoom: defaultRoom})
+		require.NoError(t, err)
+		if written.IsError() {
+			require.Less(t, len(written.Error().Error()), 1000)
+			return
+		}
+		defer m.mustDelete("roles/fuzz")
+		r, err := m.inside.currentRole(t.Context(), m.storage, "fuzz")
+		require.NoError(t, err)
+		require.Less(t, r.size(), 1<<20)
+		list := make([]any, items)
+		for i := range list {
+			list[i] = map[string]any{fieldRoom: name, fieldReference: reference}
+		}
+		// Decided only, because signatures would take most of the time.
+		granted, _, err := m.issuanceOf("fuzz").grantAll(t.Context(), parsed(list))
+		if err != nil {
+			require.True(t, isInvalid(err), "%v", err)
+			require.Less(t, len(err.Error()), largestAnswer)
+		} else {
+			require.Len(t, granted, items)
+		}
+		resp, err := m.call(logical.ReadOperation, "check/fuzz", map[string]any{fieldRoom: name})
+		require.NoError(t, err)
+		answer, err := json.Marshal(resp.Data)
+		require.NoError(t, err)
+		require.Less(t, len(answer), largestAnswer)
+	})
+}

@@ -20,6 +20,8 @@ import (
 // keyPrefix is where key versions are stored, each under its number.
 const keyPrefix = "keys/"
 
+func keyPath(version int) string { return keyPrefix + strconv.Itoa(version) }
+
 // maxKeys is how many key versions a mount can store. To verify a token, all of them may
 // be tried.
 const maxKeys = 100
@@ -35,36 +37,150 @@ const (
 // storedKey is a key version in storage.
 type storedKey struct {
 	// PKCS8 is the private key in DER.
-	PKCS8       []byte    `json:"pkcs8"`
+	PKCS8 []byte `json:"pkcs8"`
+
+	// PublicKey is the public half in DER (SubjectPublicKeyInfo). It spares parsing the
+	// private half, which takes a hundred times as long.
+	PublicKey []byte `json:"public_key"`
+
 	Source      keySource `json:"source"`
 	CreatedTime time.Time `json:"created_time"`
 }
 
-// A key is a key version that can sign.
+// A key is a key version. Only the one that signs is parsed as a whole.
 type key struct {
-	private     *rsakey.PrivateKey
-	source      keySource
-	createdTime time.Time
+	storedKey
+	public *rsakey.PublicKey
 }
 
 func (s storedKey) compile() (*key, error) {
-	private, err := rsakey.Decode(s.PKCS8)
+	public, err := rsakey.ParsePublic(s.PublicKey)
 	if err != nil {
 		return nil, err
 	}
-	return &key{private, s.Source, s.CreatedTime}, nil
+	return &key{s, public}, nil
 }
 
-func (k *key) stored() (storedKey, error) {
-	der, err := k.private.Encode()
-	return storedKey{PKCS8: der, Source: k.source, CreatedTime: k.createdTime.UTC()}, err
+func newKey(private *rsakey.PrivateKey, source keySource, now time.Time) (*key, error) {
+	der, err := private.Encode()
+	if err != nil {
+		return nil, err
+	}
+	public := private.Public()
+	return &key{storedKey{PKCS8: der, PublicKey: public.DER, Source: source, CreatedTime: now.UTC()}, public}, nil
 }
 
-func keyPath(version int) string { return keyPrefix + strconv.Itoa(version) }
+// private returns the key that signs. The error names the version.
+func (k *key) private(version int) (*rsakey.PrivateKey, error) {
+	private, err := rsakey.Decode(k.PKCS8)
+	if err == nil && !private.Public().Equal(k.public) {
+		err = errors.New("its public half is that of another key")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %q: %w", errCorrupt, keyPath(version), err)
+	}
+	return private, nil
+}
 
-// loadKey returns nil if there is no such version.
-func loadKey(ctx context.Context, s logical.Storage, version int) (*key, error) {
-	return load[storedKey](ctx, s, keyPath(version))
+// loadPrivateKey returns the key that signs. That it is missing is a fault, because the
+// configuration names it.
+func loadPrivateKey(ctx context.Context, s logical.Storage, version int) (*rsakey.PrivateKey, error) {
+	k, err := load[storedKey](ctx, s, keyPath(version))
+	if err == nil && k == nil {
+		err = errKeyMissing(version)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return k.private(version)
+}
+
+func errKeyMissing(version int) error {
+	return fmt.Errorf("the active key %q is missing from storage", keyPath(version))
+}
+
+func errNoSuchKey(version int) error {
+	return invalid("%s %d does not exist; list the path keys to see which versions do", fieldActiveKey, version)
+}
+
+// parseKey reads a private key from a request, and checks it with a sample.
+func (b *backend) parseKey(ctx context.Context, pem string) (*key, error) {
+	var private *rsakey.PrivateKey
+	err := b.compute(ctx, func() (err error) {
+		private, err = rsakey.Parse(pem)
+		return err
+	})
+	if mistake := new(rsakey.InputError); errors.As(err, &mistake) {
+		return nil, invalid("%s %s", fieldPrivateKey, mistake)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return newKey(private, sourceImported, b.now())
+}
+
+// generateKey generates one key at a time. Go can't interrupt that: if the caller gives up,
+// the key is thrown away when it is done, and the next one is generated then.
+func (b *backend) generateKey(ctx context.Context, bits int) (*key, error) {
+	if err := b.state.generating.Acquire(ctx, 1); err != nil {
+		return nil, err
+	}
+	var private *rsakey.PrivateKey
+	done := make(chan error, 1)
+	go func() {
+		defer b.state.generating.Release(1)
+		var err error
+		defer func() { done <- err }()
+		defer recovered(b.Logger(), &err)
+		private, err = rsakey.Generate(bits)
+	}()
+	select {
+	case err := <-done:
+		if err != nil {
+			return nil, err
+		}
+		return newKey(private, sourceGenerated, b.now())
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// A keyring is the configuration and the public halves of all stored versions, in
+// ascending order. It is immutable.
+type keyring struct {
+	config   *config
+	versions []keyVersion
+}
+
+// A keyVersion is a key, or the error of reading it.
+type keyVersion struct {
+	version int
+	key     *key
+	err     error
+}
+
+// loadKeyring reads the configuration and all versions. If a version is corrupt, the
+// others can still be used.
+func loadKeyring(ctx context.Context, s logical.Storage) (*keyring, error) {
+	cfg, err := loadConfig(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	versions, err := listKeys(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	ring := &keyring{config: cfg}
+	for _, version := range versions {
+		k, err := load[storedKey](ctx, s, keyPath(version))
+		if err != nil && !errors.Is(err, errCorrupt) {
+			return nil, err
+		}
+		if k != nil || err != nil { // else another node deleted it meanwhile
+			ring.versions = append(ring.versions, keyVersion{version, k, err})
+		}
+	}
+	return ring, nil
 }
 
 // listKeys returns the stored versions in ascending order.
@@ -83,117 +199,85 @@ func listKeys(ctx context.Context, s logical.Storage) ([]int, error) {
 	return versions, nil
 }
 
-// parsePrivateKey reads a private key from a request. It takes a turn, because it checks
-// the key with a sample.
-func parsePrivateKey(ctx context.Context, pem string) (*rsakey.PrivateKey, error) {
-	var k *rsakey.PrivateKey
-	err := takeTurn(ctx, func() (err error) {
-		k, err = rsakey.Parse(pem)
-		return err
-	})
-	if mistake := new(rsakey.InputError); errors.As(err, &mistake) {
-		return nil, invalid("%s %s", fieldPrivateKey, mistake)
-	}
-	return k, err
-}
-
-// generateKey also takes a turn, and generates one key at a time.
-func generateKey(ctx context.Context, bits int) (*rsakey.PrivateKey, error) {
-	if err := generating.Acquire(ctx, 1); err != nil {
-		return nil, err
-	}
-	defer generating.Release(1)
-	var k *rsakey.PrivateKey
-	err := takeTurn(ctx, func() (err error) {
-		k, err = rsakey.Generate(bits)
-		return err
-	})
-	return k, err
-}
-
-// A keyring is the public halves of all stored versions, in ascending order. It is
-// immutable.
-type keyring []publicVersion
-
-// A publicVersion is the public half of a version, or nil if the version can't be
-// read.
-type publicVersion struct {
-	version int
-	public  *rsakey.PublicKey
-}
-
-// loadKeyring reads all versions. If one is corrupt, the others can still be used.
-func loadKeyring(ctx context.Context, s logical.Storage) (keyring, error) {
-	versions, err := listKeys(ctx, s)
-	if err != nil {
-		return nil, err
-	}
-	ring := keyring{}
-	for _, version := range versions {
-		k, err := loadKey(ctx, s, version)
-		switch {
-		case errors.Is(err, errCorrupt):
-			ring = append(ring, publicVersion{version, nil})
-		case err != nil:
-			return nil, err
-		case k != nil: // else another node deleted it meanwhile
-			ring = append(ring, publicVersion{version, k.private.Public()})
+// at returns a version; nil if it is not stored. The error is that of reading it.
+func (r *keyring) at(version int) (*key, error) {
+	for _, v := range r.versions {
+		if v.version == version {
+			return v.key, v.err
 		}
 	}
-	return ring, nil
+	return nil, nil
+}
+
+// checkSigns checks that a version is stored and can sign.
+func (r *keyring) checkSigns(version int) error {
+	k, err := r.at(version)
+	if err != nil {
+		return err
+	}
+	if k == nil {
+		return errNoSuchKey(version)
+	}
+	_, err = k.private(version)
+	return err
 }
 
 // find returns the version of a key; 0 if it is not stored.
-func (r keyring) find(public *rsakey.PublicKey) int {
-	for _, v := range r {
-		if v.public != nil && v.public.Equal(public) {
+func (r *keyring) find(public *rsakey.PublicKey) int {
+	for _, v := range r.versions {
+		if v.key != nil && v.key.public.Equal(public) {
 			return v.version
 		}
 	}
 	return 0
 }
 
-// signerOf tries the versions in order and returns the one that signed a token; 0 if none
-// did. The error is that of the context.
-func (r keyring) signerOf(ctx context.Context, token *hosttoken.Token) (int, error) {
-	for _, v := range r {
-		if err := ctx.Err(); err != nil {
-			return 0, err
-		}
-		if v.public != nil && token.SignedBy(v.public) {
-			return v.version, nil
-		}
-	}
-	return 0, nil
-}
-
 // highest is the highest number; 0 if there is no version.
-func (r keyring) highest() int {
-	if len(r) == 0 {
+func (r *keyring) highest() int {
+	if len(r.versions) == 0 {
 		return 0
 	}
-	return r[len(r)-1].version
+	return r.versions[len(r.versions)-1].version
+}
+
+// store stores a key as the next version, unless it is stored already. It returns the
+// version, and whether it was known. It stores the configuration with the new LastKey
+// first: if writing the key then fails, the number is skipped, and no two keys get it.
+func (r *keyring) store(ctx context.Context, s logical.Storage, k *key) (version int, known bool, err error) {
+	if version := r.find(k.public); version != 0 {
+		return version, true, nil
+	}
+	if err := r.checkCapacity(); err != nil {
+		return 0, false, err
+	}
+	version = max(r.config.LastKey, r.highest()) + 1
+	reserved := *r.config
+	reserved.LastKey = version
+	if err := store(ctx, s, configStoragePath, reserved); err != nil {
+		return 0, false, err
+	}
+	return version, false, store(ctx, s, keyPath(version), k.storedKey)
 }
 
 // checkCapacity checks that another version can be stored.
-func (r keyring) checkCapacity(active int) error {
-	if len(r) < maxKeys {
+func (r *keyring) checkCapacity() error {
+	if len(r.versions) < maxKeys {
 		return nil
 	}
-	oldest := r[0].version
-	if oldest == active {
-		oldest = r[1].version
+	oldest := r.versions[0].version
+	if oldest == r.config.ActiveKey {
+		oldest = r.versions[1].version
 	}
-	return invalid("%d key versions are stored, and no more are possible; delete one that is not used any more, such as keys/%d", len(r), oldest)
+	return invalid("%d key versions are stored, and no more are possible; delete one that is not used any more, such as keys/%d", len(r.versions), oldest)
 }
 
 // activeFirst returns the versions in the order in which they are tried on a token:
 // the active one, then the newest.
-func (r keyring) activeFirst(active int) keyring {
-	ordered := slices.Clone(r)
+func (r *keyring) activeFirst() []keyVersion {
+	ordered := slices.Clone(r.versions)
 	slices.Reverse(ordered)
-	slices.SortStableFunc(ordered, func(a, b publicVersion) int {
-		switch active {
+	slices.SortStableFunc(ordered, func(a, b keyVersion) int {
+		switch r.config.ActiveKey {
 		case a.version:
 			return -1
 		case b.version:
@@ -202,4 +286,27 @@ func (r keyring) activeFirst(active int) keyring {
 		return 0
 	})
 	return ordered
+}
+
+// signerOf tries the versions and returns the one that signed a token; 0 if none did. The
+// error is that of the context.
+func (r *keyring) signerOf(ctx context.Context, token *hosttoken.Token) (int, error) {
+	for _, v := range r.activeFirst() {
+		if err := ctx.Err(); err != nil {
+			return 0, err
+		}
+		if v.key != nil && token.SignedBy(v.key.public) {
+			return v.version, nil
+		}
+	}
+	return 0, nil
+}
+
+// publicData describes the public half of a key in a response.
+func publicData(public *rsakey.PublicKey) map[string]any {
+	return map[string]any{
+		fieldPublicKey:       public.PEM,
+		fieldPublicKeySHA256: public.SHA256,
+		fieldKeyBits:         public.Bits,
+	}
 }

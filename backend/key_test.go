@@ -36,9 +36,9 @@ func secondKey(t testing.TB) *rsa.PrivateKey {
 // storedOf returns the entry of a key version.
 func storedOf(t testing.TB, pem string) storedKey {
 	t.Helper()
-	stored, err := (&key{parsedKey(t, pem), sourceImported, testNow}).stored()
+	k, err := newKey(parsedKey(t, pem), sourceImported, testNow)
 	require.NoError(t, err)
-	return stored
+	return k.storedKey
 }
 
 // readKey reads a key from the tests of rsakey.
@@ -106,21 +106,22 @@ func TestRefusedKeysLeaveNoTrace(t *testing.T) {
 // The active version is tried first, then the newest; the keyring stays as it is.
 func TestKeyringOrder(t *testing.T) {
 	t.Parallel()
-	first := parsedKey(t, readTestdata(t, "rsa2048.pkcs1.pem")).Public()
+	first := &key{public: parsedKey(t, readTestdata(t, "rsa2048.pkcs1.pem")).Public()}
 	second := parsedKey(t, readTestdata(t, "rsa2048.openssh.pem")).Public()
-	ring := keyring{{1, nil}, {2, first}, {4, nil}, {7, first}}
-	versions := func(r keyring) []int {
+	ring := keyring{config: &config{}, versions: []keyVersion{{version: 1, err: errCorrupt}, {version: 2, key: first}, {version: 4}, {version: 7, key: first}}}
+	versions := func(ordered []keyVersion) []int {
 		var all []int
-		for _, v := range r {
+		for _, v := range ordered {
 			all = append(all, v.version)
 		}
 		return all
 	}
-	require.Equal(t, []int{2, 7, 4, 1}, versions(ring.activeFirst(2)))
-	require.Equal(t, []int{7, 4, 2, 1}, versions(ring.activeFirst(0)))
-	require.Equal(t, []int{1, 2, 4, 7}, versions(ring))
+	require.Equal(t, []int{7, 4, 2, 1}, versions(ring.activeFirst()))
+	ring.config.ActiveKey = 2
+	require.Equal(t, []int{2, 7, 4, 1}, versions(ring.activeFirst()))
+	require.Equal(t, []int{1, 2, 4, 7}, versions(ring.versions))
 	require.Equal(t, 7, ring.highest())
-	require.Zero(t, keyring{}.highest())
-	require.Equal(t, 2, ring.find(first))
+	require.Zero(t, (&keyring{}).highest())
+	require.Equal(t, 2, ring.find(first.public))
 	require.Zero(t, ring.find(second))
 }

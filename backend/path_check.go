@@ -5,8 +5,6 @@ package backend
 
 import (
 	"context"
-	"net/http"
-	"strings"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -19,93 +17,100 @@ const (
 	fieldClaims      = "claims"
 )
 
-const checkPrefix = "check/"
-
 func (b *backend) pathCheck() *framework.Path {
-	responses := map[int][]framework.Response{
-		http.StatusOK: {{Description: "OK", Fields: checkResponseFields()}},
+	operation := func(suffix string) *framework.PathOperation {
+		return &framework.PathOperation{
+			Callback:     b.pathCheckRead, // not refusing: a refusal is what it answers
+			Summary:      "Say whether creds would give a token.",
+			Responses:    ok(checkResponse()),
+			DisplayAttrs: &framework.DisplayAttributes{OperationVerb: "check", OperationSuffix: suffix},
+		}
 	}
 	return &framework.Path{
-		Pattern: checkPrefix + framework.GenericNameRegex(fieldName),
-		Fields:  withName(requestFields()),
-		Operations: map[logical.Operation]framework.OperationHandler{
-			logical.ReadOperation: &framework.PathOperation{
-				Callback:     b.pathCheckRead,
-				Summary:      "Say whether creds would give a token.",
-				Responses:    responses,
-				DisplayAttrs: &framework.DisplayAttributes{OperationVerb: "check"},
-			},
-			logical.UpdateOperation: &framework.PathOperation{
-				Callback:     b.pathCheckRead,
-				Summary:      "Say whether creds would give a token.",
-				Responses:    responses,
-				DisplayAttrs: &framework.DisplayAttributes{OperationVerb: "check", OperationSuffix: "request-with-parameters"},
-			},
-		},
+		Pattern:         "check/" + framework.GenericNameRegex(fieldName),
+		Fields:          withName(withBatch(requestFields())),
+		Operations:      operationMap{logical.ReadOperation: operation(""), logical.UpdateOperation: operation("request-with-parameters")},
 		HelpSynopsis:    checkHelpSynopsis,
 		HelpDescription: checkHelpDescription,
 		DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "request"},
 	}
 }
 
-func checkResponseFields() map[string]*framework.FieldSchema {
+func checkResponse() map[string]*framework.FieldSchema {
 	return map[string]*framework.FieldSchema{
-		fieldAllowed:     {Type: framework.TypeBool, Required: true, Description: "Whether creds would give a token for this request."},
+		fieldAllowed:     {Type: framework.TypeBool, Required: true, Description: "Whether creds would give a token for this request, or tokens for the whole batch."},
 		fieldReason:      {Type: framework.TypeString, Description: "The reason of a refusal: the message that creds would give."},
-		fieldMatchedRule: {Type: framework.TypeString, Description: "The entry of allowed_rooms that allows the room; allow_wildcard_room for every room."},
-		fieldClaims:      {Type: framework.TypeMap, Description: "The claims that would be signed."},
+		fieldMatchedRule: {Type: framework.TypeString, Description: "The entry of allowed_rooms that allows the room; allow_wildcard_room for every room. Not for a batch."},
+		fieldClaims:      {Type: framework.TypeMap, Description: "The claims that would be signed. Not for a batch."},
 	}
 }
 
 func (b *backend) pathCheckRead(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	r, err := b.requestedRole(ctx, req, d)
-	if err != nil {
-		return refuse(err)
-	}
-	var g *grant
-	i, err := b.newIssuance(ctx, req, r)
+	name, err := roleName(d)
 	if err == nil {
-		g, err = i.grant(ctx, parseTokenRequest(d))
+		_, err = b.currentRole(ctx, req.Storage, name)
 	}
 	if isInvalid(err) {
-		return checkRefused(err), nil
+		return refusal(err), nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	return &logical.Response{
-		Data: map[string]any{
-			fieldAllowed:     true,
-			fieldMatchedRule: g.rule,
-			fieldClaims:      i.signer.consumer.Claims(g.room, g.notBefore, g.expiration),
-		},
-		Warnings: g.warnings,
-	}, nil
-}
-
-// refuseCheck answers a request with wrong values. As for any refusal, the message is the
-// same as that of creds.
-func (b *backend) refuseCheck(ctx context.Context, req *logical.Request, mistake error) (*logical.Response, error) {
-	name := strings.TrimPrefix(req.Path, checkPrefix)
-	if _, err := b.namedRole(ctx, req, name); err != nil {
-		return refuse(err)
+	resp, err := b.check(ctx, req, name, d)
+	if isInvalid(err) {
+		return &logical.Response{Data: map[string]any{fieldAllowed: false, fieldReason: oneLine(err)}}, nil
 	}
-	return checkRefused(mistake), nil
+	return resp, err
 }
 
-func checkRefused(mistake error) *logical.Response {
-	return &logical.Response{Data: map[string]any{fieldAllowed: false, fieldReason: oneLine(mistake)}}
+// check decides as creds does, and signs nothing.
+func (b *backend) check(ctx context.Context, req *logical.Request, name string, d *framework.FieldData) (*logical.Response, error) {
+	if err := mistakeIn(ctx); err != nil {
+		return nil, err
+	}
+	if _, ok := d.GetOk(fieldBatchInput); ok {
+		return b.checkBatch(ctx, req, name, d)
+	}
+	i, err := b.newIssuance(ctx, req, name)
+	if err != nil {
+		return nil, err
+	}
+	wanted, err := parseTokenRequest(d)
+	if err != nil {
+		return nil, err
+	}
+	g, err := i.grant(ctx, wanted)
+	if err != nil {
+		return nil, err
+	}
+	data := map[string]any{fieldAllowed: true, fieldMatchedRule: g.rule, fieldClaims: i.snapshot.consumer().Claims(g.room, g.notBefore, g.expiration)}
+	return &logical.Response{Data: data, Warnings: g.warnings}, nil
+}
+
+func (b *backend) checkBatch(ctx context.Context, req *logical.Request, name string, d *framework.FieldData) (*logical.Response, error) {
+	return b.withBatchItems(ctx, req, name, d, func(ctx context.Context, items []batchItem) (*logical.Response, error) {
+		i, err := b.newIssuance(ctx, req, name)
+		if err != nil {
+			return nil, err
+		}
+		_, warnings, err := i.grantAll(ctx, items)
+		if err != nil {
+			return nil, err
+		}
+		return &logical.Response{Data: map[string]any{fieldAllowed: true}, Warnings: warnings}, nil
+	})
 }
 
 const checkHelpSynopsis = `Say whether a role would give a token, and why not, without making one.`
 
 const checkHelpDescription = `
-Takes room, ttl and not_before as creds/<name> does, makes the same decision for
-the same caller, and signs nothing. If creds would give a token, the answer has
+Takes what creds/<name> takes, makes the same decision for the same caller, and
+signs nothing. If creds would give a token, the answer has
 allowed=true, the claims that would be signed, and as matched_rule the entry of
 allowed_rooms that matches. If not, it has allowed=false, and as reason the
-message that creds would give. A role that does not exist is refused, as in
-creds.
+message that creds would give. For a batch, the answer is about all of it: it has
+allowed, and the reason of a refusal. A role that does not exist is refused, as
+in creds.
 
     vault read clanmeeting/check/support room=support-4711
     vault read clanmeeting/check/support room=billing

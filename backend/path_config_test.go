@@ -47,6 +47,8 @@ func TestConfigRead(t *testing.T) {
 		fieldPublicKey:       string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})),
 		fieldPublicKeySHA256: hex.EncodeToString(sum[:]),
 		fieldKeyBits:         float64(2048),
+
+		fieldDeleteEndedRolesAfter: float64(0),
 	}, m.mustRead("config", nil))
 }
 

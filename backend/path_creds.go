@@ -5,9 +5,6 @@ package backend
 
 import (
 	"context"
-	"errors"
-	"net/http"
-	"reflect"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -27,30 +24,14 @@ const (
 const secretTypeToken = "clanmeeting_token"
 
 func (b *backend) pathCreds() *framework.Path {
-	fields := withName(requestFields())
-	fields[fieldBatchInput] = &framework.FieldSchema{
-		Type: framework.TypeSlice,
-		Description: `On a write, instead of room, ttl and not_before: a list of 1 to 1,000
-objects. Each may have these fields, and a reference, a text that is
-returned with its result. Either all get a token or none does. Not for a
-role with generate_lease. Default: none, for a single token.`,
-	}
 	return &framework.Path{
 		Pattern: "creds/" + framework.GenericNameRegex(fieldName),
-		Fields:  fields,
-		Operations: map[logical.Operation]framework.OperationHandler{
-			logical.ReadOperation: &framework.PathOperation{
-				Callback:     b.pathCredsRead,
-				Summary:      "Get a host token.",
-				Responses:    map[int][]framework.Response{http.StatusOK: {{Description: "OK", Fields: credsResponseFields()}}},
-				DisplayAttrs: &framework.DisplayAttributes{OperationVerb: "generate"},
-			},
-			logical.UpdateOperation: &framework.PathOperation{
-				Callback:     b.pathCredsRead,
-				Summary:      "Get a host token, or a batch of them.",
-				Responses:    map[int][]framework.Response{http.StatusOK: {{Description: "OK", Fields: credsOrBatchResponseFields()}}},
-				DisplayAttrs: &framework.DisplayAttributes{OperationVerb: "generate", OperationSuffix: "credentials-with-parameters"},
-			},
+		Fields:  withName(withBatch(requestFields())),
+		Operations: operationMap{
+			logical.ReadOperation: reading(b.pathCredsRead, "Get a host token.", ok(credsResponse()),
+				&framework.DisplayAttributes{OperationVerb: "generate"}),
+			logical.UpdateOperation: reading(b.pathCredsRead, "Get a host token, or a batch of them.", ok(credsOrBatchResponse()),
+				&framework.DisplayAttributes{OperationVerb: "generate", OperationSuffix: "credentials-with-parameters"}),
 		},
 		HelpSynopsis:    credsHelpSynopsis,
 		HelpDescription: credsHelpDescription,
@@ -65,7 +46,8 @@ func requestFields() map[string]*framework.FieldSchema {
 			Query: true,
 			Description: `The room that the token is for: 1 to 255 of a-z, 0-9, "_" and "-"; upper
 case becomes lower case. The role must allow it. "*" is every room, if
-the role has allow_wildcard_room. Default: the role's default_room.`,
+the role has allow_wildcard_room. Default: the role's default_room, if the
+field is left out; an empty room is refused.`,
 		},
 		fieldTTL: {
 			Type:  framework.TypeDurationSecond,
@@ -85,7 +67,7 @@ role's window. Default: now, or the role's valid_from.`,
 	}
 }
 
-func credsResponseFields() map[string]*framework.FieldSchema {
+func credsResponse() map[string]*framework.FieldSchema {
 	return map[string]*framework.FieldSchema{
 		fieldToken:      {Type: framework.TypeString, Required: true, Description: "The host token, a JWT."},
 		fieldRoom:       {Type: framework.TypeString, Required: true, Description: "The room that the token is for."},
@@ -99,9 +81,9 @@ func credsResponseFields() map[string]*framework.FieldSchema {
 	}
 }
 
-// credsOrBatchResponseFields are those of one token, or of a batch.
-func credsOrBatchResponseFields() map[string]*framework.FieldSchema {
-	fields := credsResponseFields()
+// credsOrBatchResponse are those of one token, or of a batch.
+func credsOrBatchResponse() map[string]*framework.FieldSchema {
+	fields := credsResponse()
 	for _, field := range fields {
 		field.Required = false
 	}
@@ -116,7 +98,7 @@ func credsOrBatchResponseFields() map[string]*framework.FieldSchema {
 func (b *backend) secretToken() *framework.Secret {
 	return &framework.Secret{
 		Type:   secretTypeToken,
-		Fields: credsResponseFields(),
+		Fields: credsResponse(),
 		// A signed token can't be recalled: the lease ends, but the token works until
 		// it expires.
 		Revoke: func(context.Context, *logical.Request, *framework.FieldData) (*logical.Response, error) {
@@ -126,80 +108,49 @@ func (b *backend) secretToken() *framework.Secret {
 }
 
 func (b *backend) pathCredsRead(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	for {
-		resp, err := b.creds(ctx, req, d)
-		if errors.Is(err, errChanged) {
-			continue // decide again, with what is stored now
-		}
-		if err == nil {
-			// Last of all: the process may have been suspended at any moment before.
-			err = b.watch.check(b.Logger())
-		}
-		if err != nil {
-			return refuse(err)
-		}
-		return resp, nil
-	}
-}
-
-// creds answers with a token, or with a batch of them.
-func (b *backend) creds(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	if err := b.watch.check(b.Logger()); err != nil {
-		return nil, err
-	}
-	r, err := b.requestedRole(ctx, req, d)
-	if err != nil {
-		return nil, err
-	}
-	if r.GenerateLease && b.onPerformanceStandby() {
-		// Only the active node can register a lease; this makes Vault forward.
-		return nil, logical.ErrReadOnly
-	}
-	i, err := b.newIssuance(ctx, req, r)
+	name, err := roleName(d)
 	if err != nil {
 		return nil, err
 	}
 	if _, ok := d.GetOk(fieldBatchInput); ok {
-		many := &batch{issuance: i, unchanged: b.unchanged(req, d, r), schema: batchItemFields()}
-		return many.answer(ctx, req, d)
+		return b.credsBatch(ctx, req, name, d)
 	}
-	g, err := i.grant(ctx, parseTokenRequest(d))
+	return settled(func() (*logical.Response, error) { return b.creds(ctx, req, name, d) })
+}
+
+// creds answers with one token.
+func (b *backend) creds(ctx context.Context, req *logical.Request, name string, d *framework.FieldData) (*logical.Response, error) {
+	i, err := b.newIssuance(ctx, req, name)
 	if err != nil {
 		return nil, err
 	}
-	data, err := i.mint(ctx, g)
+	if i.role.GenerateLease && b.system.onPerformanceStandby() {
+		// Only the active node can register a lease; this makes Vault forward.
+		return nil, logical.ErrReadOnly
+	}
+	wanted, err := parseTokenRequest(d)
 	if err != nil {
 		return nil, err
 	}
-	resp := &logical.Response{Data: data}
-	if r.GenerateLease {
-		resp = b.Secret(secretTypeToken).Response(data, nil)
-		resp.Secret.TTL = time.Duration(i.life(g)) * time.Second
+	g, err := i.grant(ctx, wanted)
+	if err != nil {
+		return nil, err
+	}
+	resp := &logical.Response{}
+	err = b.compute(ctx, func() (err error) {
+		resp.Data, err = i.sign(ctx, g)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if i.role.GenerateLease {
+		resp = b.Secret(secretTypeToken).Response(resp.Data, nil)
+		resp.Secret.TTL = time.Duration(g.ttl) * time.Second
 		resp.Secret.MaxTTL = resp.Secret.TTL
 	}
 	resp.Warnings = g.warnings
 	return resp, nil
-}
-
-// unchanged returns a function that returns errChanged once the role has changed, and
-// errSuspended after a suspension. A batch takes seconds, and meanwhile somebody may
-// restrict the role.
-func (b *backend) unchanged(req *logical.Request, d *framework.FieldData, r *role) func(context.Context) error {
-	name := d.Get(fieldName).(string)
-	return func(ctx context.Context) error {
-		if err := b.watch.check(b.Logger()); err != nil {
-			return err
-		}
-		current, err := b.roles.get(ctx, req.Storage, name)
-		if err != nil || current == r {
-			return err
-		}
-		// The cache may have dropped the role and loaded it again.
-		if current != nil && reflect.DeepEqual(current.storedRole, r.storedRole) {
-			return nil
-		}
-		return errChanged
-	}
 }
 
 const credsHelpSynopsis = `Get a token that makes its holder the host of a meeting.`

@@ -96,7 +96,7 @@ func TestRefusedRooms(t *testing.T) {
 		}
 	}
 	require.Equal(t, "room is required: this role has no default_room", m.refused(logical.ReadOperation, "creds/globs", nil))
-	require.Contains(t, m.refused(logical.ReadOperation, "creds/globs", map[string]any{fieldRoom: ""}), "room is required")
+	require.Contains(t, m.refused(logical.ReadOperation, "creds/globs", map[string]any{fieldRoom: ""}), "room is empty; name a room, or leave room out to get the role's default_room")
 }
 
 // hostileRooms are never valid room names.
@@ -139,7 +139,6 @@ func TestAllowedRooms(t *testing.T) {
 		{"any", long, long},
 		{"wildcard", "*", "*"},
 		{"default", nil, "a-1"},
-		{"default", "", "a-1"},
 		{"default", "a-2", "a-2"},
 	} {
 		data := map[string]any{}
@@ -245,7 +244,7 @@ func TestNotBefore(t *testing.T) {
 		want      string
 	}{
 		{"webinar", at(86401), "further ahead than the 24h0m0s of this role's max_not_before; ask closer to the time"},
-		{"webinar", now * 1000, "in seconds, not milliseconds"},
+		{"webinar", now * 1000, "not_before seems to be in milliseconds; give it in seconds"},
 		{"webinar", at(-61), "more than 1m0s in the past"},
 		{"webinar", "0", "more than 1m0s in the past"},
 		{"webinar", -1, "more than 1m0s in the past"},
@@ -253,9 +252,9 @@ func TestNotBefore(t *testing.T) {
 		{"patient", at(-10 * 3600), "would have expired already"},
 		{"patient", at(-900), "would have expired already"},
 		{"webinar", "tomorrow", "not_before must be RFC 3339, like 2030-01-31T09:00:00Z, or whole seconds since the epoch"},
-		{"webinar", "0001-01-01T00:00:00Z", "more than 1m0s in the past"},
+		{"webinar", "0001-01-01T00:00:00Z", "must be after 0001-01-01T00:00:00Z"},
 		{"webinar", -62135596800, "more than 1m0s in the past"},
-		{"webinar", "9223372036854775807", "not_before is too large; give it in seconds"},
+		{"webinar", "9223372036854775807", "not_before seems to be in milliseconds"},
 		{"webinar", "2030-01-31", fieldNotBefore},
 		{"webinar", 1.5, fieldNotBefore},
 		{"webinar", []any{now}, fieldNotBefore},
@@ -415,4 +414,14 @@ func TestCredsWriteNothing(t *testing.T) {
 		m.refused(logical.ReadOperation, "creds/support", map[string]any{fieldRoom: "other"})
 	}
 	require.Equal(t, before, m.storage.written())
+}
+
+// A response with a lease still has its warnings.
+func TestLeaseKeepsTheWarnings(t *testing.T) {
+	m := configured(t)
+	m.mustWrite("roles/leased", map[string]any{fieldAllowedRooms: "*", fieldGenerateLease: true, fieldMaxTTL: "10m"})
+	resp := m.must(m.call(logical.ReadOperation, "creds/leased", map[string]any{fieldRoom: "x", fieldTTL: "1h"}))
+	require.NotNil(t, resp.Secret)
+	require.Len(t, resp.Warnings, 1)
+	require.Contains(t, resp.Warnings[0], "capped")
 }

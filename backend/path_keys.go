@@ -6,22 +6,24 @@ package backend
 import (
 	"context"
 	"fmt"
-	"net/http"
+	"maps"
 	"slices"
 	"strconv"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
-
-	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/backend/internal/rsakey"
 )
 
 const (
-	fieldVersion     = "version"
-	fieldSource      = "source"
-	fieldCreatedTime = "created_time"
-	fieldActive      = "active"
+	fieldVersion         = "version"
+	fieldSource          = "source"
+	fieldCreatedTime     = "created_time"
+	fieldActive          = "active"
+	fieldPublicKey       = "public_key"
+	fieldPublicKeySHA256 = "public_key_sha256"
+	fieldKeyBits         = "key_bits"
+	fieldError           = "error"
 )
 
 // generatedKeyBits are the sizes that keys/generate supports.
@@ -34,18 +36,14 @@ func (b *backend) pathKeys() []*framework.Path {
 }
 
 func (b *backend) pathKeyList() *framework.Path {
+	fields := map[string]*framework.FieldSchema{
+		"keys":     {Type: framework.TypeStringSlice, Required: true, Description: "The key versions, in ascending order of the number."},
+		"key_info": {Type: framework.TypeMap, Description: "For each version: active, source, created_time, key_bits and public_key_sha256; or error, if it can't be read."},
+	}
 	return &framework.Path{
 		Pattern: "keys/?$",
-		Operations: map[logical.Operation]framework.OperationHandler{
-			logical.ListOperation: &framework.PathOperation{
-				Callback: b.pathKeysList,
-				Summary:  "List the key versions.",
-				Responses: map[int][]framework.Response{
-					http.StatusOK: {{Description: "OK", Fields: map[string]*framework.FieldSchema{
-						"keys": {Type: framework.TypeStringSlice, Required: true, Description: "The key versions, in ascending order."},
-					}}},
-				},
-			},
+		Operations: operationMap{
+			logical.ListOperation: reading(b.pathKeysList, "List the key versions.", ok(fields), nil),
 		},
 		HelpSynopsis:    "List the key versions of this mount.",
 		HelpDescription: keysHelpDescription,
@@ -66,15 +64,9 @@ signature with 4096 bits takes five times as long as one with 2048.`,
 				DisplayAttrs: &framework.DisplayAttributes{Name: "Key bits"},
 			},
 		},
-		Operations: map[logical.Operation]framework.OperationHandler{
-			logical.UpdateOperation: &framework.PathOperation{
-				Callback:                    b.pathKeysGenerate,
-				Summary:                     "Generate a key pair inside Vault, as the next key version.",
-				Responses:                   newKeyResponses(),
-				ForwardPerformanceStandby:   true,
-				ForwardPerformanceSecondary: true,
-				DisplayAttrs:                &framework.DisplayAttributes{OperationVerb: "generate", OperationSuffix: "key"},
-			},
+		Operations: operationMap{
+			logical.UpdateOperation: writing(b.pathKeysGenerate, "Generate a key pair inside Vault, as the next key version.", ok(newKeyResponse()),
+				&framework.DisplayAttributes{OperationVerb: "generate", OperationSuffix: "key"}),
 		},
 		HelpSynopsis:    "Generate a key pair inside Vault, without activating it.",
 		HelpDescription: keysGenerateHelpDescription,
@@ -94,15 +86,9 @@ PKCS#8 or OpenSSH form, not encrypted. It is never returned. Required.`,
 				DisplayAttrs: &framework.DisplayAttributes{Name: "Private key", Sensitive: true, EditType: "file"},
 			},
 		},
-		Operations: map[logical.Operation]framework.OperationHandler{
-			logical.UpdateOperation: &framework.PathOperation{
-				Callback:                    b.pathKeysImport,
-				Summary:                     "Store a key as the next key version.",
-				Responses:                   newKeyResponses(),
-				ForwardPerformanceStandby:   true,
-				ForwardPerformanceSecondary: true,
-				DisplayAttrs:                &framework.DisplayAttributes{OperationVerb: "import", OperationSuffix: "key"},
-			},
+		Operations: operationMap{
+			logical.UpdateOperation: writing(b.pathKeysImport, "Store a key as the next key version.", ok(newKeyResponse()),
+				&framework.DisplayAttributes{OperationVerb: "import", OperationSuffix: "key"}),
 		},
 		HelpSynopsis:    "Store a private key without activating it.",
 		HelpDescription: keysImportHelpDescription,
@@ -117,21 +103,9 @@ func (b *backend) pathKey() *framework.Path {
 		Fields: map[string]*framework.FieldSchema{
 			fieldVersion: {Type: framework.TypeInt, Required: true, Description: "The key version, a number from 1. Part of the path."},
 		},
-		Operations: map[logical.Operation]framework.OperationHandler{
-			logical.ReadOperation: &framework.PathOperation{
-				Callback: b.pathKeyRead,
-				Summary:  "Read the public half of a key version.",
-				Responses: map[int][]framework.Response{
-					http.StatusOK: {{Description: "OK", Fields: keyResponseFields()}},
-				},
-			},
-			logical.DeleteOperation: &framework.PathOperation{
-				Callback:                    b.pathKeyDelete,
-				Summary:                     "Delete a key version that is not active.",
-				Responses:                   emptyResponses,
-				ForwardPerformanceStandby:   true,
-				ForwardPerformanceSecondary: true,
-			},
+		Operations: operationMap{
+			logical.ReadOperation:   reading(b.pathKeyRead, "Read the public half of a key version.", ok(keyResponse()), nil),
+			logical.DeleteOperation: writing(b.pathKeyDelete, "Delete a key version that is not active.", noContent, nil),
 		},
 		HelpSynopsis:    "Read the public half of a key version, or delete it.",
 		HelpDescription: keyHelpDescription,
@@ -139,194 +113,154 @@ func (b *backend) pathKey() *framework.Path {
 	}
 }
 
-// newKeyResponseFields describe a key that was just stored.
-func newKeyResponseFields() map[string]*framework.FieldSchema {
+// publicResponse describes the public half of a key.
+func publicResponse() map[string]*framework.FieldSchema {
 	return map[string]*framework.FieldSchema{
-		fieldVersion:         {Type: framework.TypeInt, Required: true, Description: "The key version."},
 		fieldPublicKey:       {Type: framework.TypeString, Required: true, Description: "The public half, as a SubjectPublicKeyInfo PEM."},
 		fieldPublicKeySHA256: {Type: framework.TypeString, Required: true, Description: "Hex of the SHA-256 of the public key in DER."},
 		fieldKeyBits:         {Type: framework.TypeInt, Required: true, Description: "The size of the key in bits."},
 	}
 }
 
-func newKeyResponses() map[int][]framework.Response {
-	return map[int][]framework.Response{http.StatusOK: {{Description: "OK", Fields: newKeyResponseFields()}}}
+// newKeyResponse describes a key that was just stored.
+func newKeyResponse() map[string]*framework.FieldSchema {
+	fields := publicResponse()
+	fields[fieldVersion] = &framework.FieldSchema{Type: framework.TypeInt, Required: true, Description: "The key version."}
+	return fields
 }
 
-func keyResponseFields() map[string]*framework.FieldSchema {
-	fields := newKeyResponseFields()
+func keyResponse() map[string]*framework.FieldSchema {
+	fields := newKeyResponse()
 	fields[fieldSource] = &framework.FieldSchema{Type: framework.TypeString, Required: true, Description: "How the key came into Vault: imported or generated."}
 	fields[fieldCreatedTime] = &framework.FieldSchema{Type: framework.TypeTime, Required: true, Description: "When it came into Vault, as RFC 3339."}
 	fields[fieldActive] = &framework.FieldSchema{Type: framework.TypeBool, Required: true, Description: "Whether it is the version that signs."}
 	return fields
 }
 
-// keyData describes a key version and its public half in a response.
-func keyData(version int, public *rsakey.PublicKey) map[string]any {
-	data := publicData(public)
-	data[fieldVersion] = version
-	return data
+// keyInfo describes a version in a list. Its public half takes up too much space there.
+func (r *keyring) keyInfo(v keyVersion) map[string]any {
+	info := map[string]any{fieldActive: v.version == r.config.ActiveKey}
+	if v.err != nil {
+		info[fieldError] = v.err.Error()
+		return info
+	}
+	info[fieldSource] = string(v.key.Source)
+	info[fieldCreatedTime] = v.key.CreatedTime.UTC().Format(time.RFC3339)
+	info[fieldKeyBits] = v.key.public.Bits
+	info[fieldPublicKeySHA256] = v.key.public.SHA256
+	return info
 }
 
 func (b *backend) pathKeysList(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
-	versions, err := listKeys(ctx, req.Storage)
+	ring, err := b.currentKeyring(ctx, req.Storage)
 	if err != nil {
 		return nil, err
 	}
-	names := make([]string, len(versions))
-	for i, version := range versions {
-		names[i] = strconv.Itoa(version)
+	var names []string
+	infos := map[string]any{}
+	for _, v := range ring.versions {
+		name := strconv.Itoa(v.version)
+		names = append(names, name)
+		infos[name] = ring.keyInfo(v)
 	}
-	return logical.ListResponse(names), nil
+	return logical.ListResponseWithInfo(names, infos), nil
 }
 
 func (b *backend) pathKeysGenerate(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	bits := d.Get(fieldKeyBits).(int)
 	if !slices.Contains(generatedKeyBits, bits) {
-		return refuse(invalid("%s must be 2048, 3072 or 4096", fieldKeyBits))
+		return nil, invalid("%s must be 2048, 3072 or 4096", fieldKeyBits)
 	}
-	if err := b.checkCapacity(ctx, req.Storage); err != nil {
-		return refuse(err)
-	}
-	private, err := generateKey(ctx, bits)
+	ring, err := b.currentKeyring(ctx, req.Storage)
 	if err != nil {
 		return nil, err
 	}
-	return b.stage(ctx, req, &key{private, sourceGenerated, b.now()})
-}
-
-// checkCapacity refuses another key if the mount is full, before one is generated.
-func (b *backend) checkCapacity(ctx context.Context, s logical.Storage) error {
-	cfg, ring, err := b.keys(ctx, s)
-	if err != nil {
-		return err
+	if err := ring.checkCapacity(); err != nil { // before one is generated in vain
+		return nil, err
 	}
-	return ring.checkCapacity(cfg.ActiveKey)
+	k, err := b.generateKey(ctx, bits)
+	if err != nil {
+		return nil, err
+	}
+	return b.stage(ctx, req, k, eventKeyGenerate)
 }
 
 func (b *backend) pathKeysImport(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	private, err := parsePrivateKey(ctx, d.Get(fieldPrivateKey).(string))
+	k, err := b.parseKey(ctx, d.Get(fieldPrivateKey).(string))
 	if err != nil {
-		return refuse(err)
+		return nil, err
 	}
-	return b.stage(ctx, req, &key{private, sourceImported, b.now()})
+	return b.stage(ctx, req, k, eventKeyImport)
 }
 
 // stage stores a key without activating it, unless it is stored already.
-func (b *backend) stage(ctx context.Context, req *logical.Request, k *key) (*logical.Response, error) {
-	b.configLock.Lock()
-	defer b.configLock.Unlock()
-	cfg, err := loadConfig(ctx, req.Storage)
-	if err != nil {
-		return nil, err
-	}
-	version, known, err := b.storeOnce(ctx, req, k, cfg)
-	if err != nil {
-		return refuse(err)
-	}
-	resp := &logical.Response{Data: keyData(version, k.private.Public())}
-	switch {
-	case known && version == cfg.ActiveKey:
-		resp.AddWarning(activeKeyWarning(version))
-	case known:
-		resp.AddWarning(fmt.Sprintf("this private key was stored already, as version %d; no new version was stored", version))
-	}
-	return resp, nil
-}
-
-// storeOnce stores a key as the next version, unless it is stored already. It returns the
-// key's version, and whether it was known before. The caller holds configLock for
-// writing.
-func (b *backend) storeOnce(ctx context.Context, req *logical.Request, k *key, cfg *config) (version int, known bool, err error) {
-	ring, err := loadKeyring(ctx, req.Storage)
-	if err != nil {
-		return 0, false, err
-	}
-	if version = ring.find(k.private.Public()); version != 0 {
-		return version, true, nil
-	}
-	defer b.ring.Store(nil)
-	if version, err = cfg.addKey(ctx, req.Storage, ring, k); err != nil {
-		return 0, false, err
-	}
-	operation := eventKeyImport
-	if k.source == sourceGenerated {
-		operation = eventKeyGenerate
-	}
-	b.sendEvent(ctx, req, operation, true, fieldVersion, strconv.Itoa(version))
-	return version, false, nil
-}
-
-// keys returns the configuration and the public halves of all keys, both as of one moment.
-func (b *backend) keys(ctx context.Context, s logical.Storage) (*config, keyring, error) {
-	b.configLock.RLock()
-	defer b.configLock.RUnlock()
-	cfg, err := loadConfig(ctx, s)
-	if err != nil {
-		return nil, nil, err
-	}
-	if cached := b.ring.Load(); cached != nil {
-		return cfg, *cached, nil
-	}
-	ring, err := loadKeyring(ctx, s)
-	if err != nil {
-		return nil, nil, err
-	}
-	b.ring.Store(&ring)
-	return cfg, ring, nil
+func (b *backend) stage(ctx context.Context, req *logical.Request, k *key, operation string) (*logical.Response, error) {
+	return b.changeKeys(ctx, req, func(ctx context.Context) (*change, error) {
+		ring, err := b.lockedKeyring(ctx, req.Storage)
+		if err != nil {
+			return nil, err
+		}
+		version, known, err := ring.store(ctx, req.Storage, k)
+		if err != nil {
+			return nil, err
+		}
+		done := &change{settings: ring.config.settings, resp: &logical.Response{Data: publicData(k.public)}}
+		done.resp.Data[fieldVersion] = version
+		switch {
+		case known && version == ring.config.ActiveKey:
+			done.resp.AddWarning(activeKeyWarning(version))
+		case known:
+			done.resp.AddWarning(fmt.Sprintf("this private key was stored already, as version %d; no new version was stored", version))
+		default:
+			done.events = []event{keyEvent(operation, version)}
+		}
+		return done, nil
+	})
 }
 
 func (b *backend) pathKeyRead(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	b.configLock.RLock()
-	defer b.configLock.RUnlock()
-	version := d.Get(fieldVersion).(int)
-	k, err := loadKey(ctx, req.Storage, version)
-	if err != nil || k == nil {
-		return nil, err
-	}
-	cfg, err := loadConfig(ctx, req.Storage)
+	ring, err := b.currentKeyring(ctx, req.Storage)
 	if err != nil {
 		return nil, err
 	}
-	data := keyData(version, k.private.Public())
-	data[fieldSource] = string(k.source)
-	data[fieldCreatedTime] = k.createdTime.UTC().Format(time.RFC3339)
-	data[fieldActive] = version == cfg.ActiveKey
+	version := d.Get(fieldVersion).(int)
+	k, err := ring.at(version)
+	if err != nil || k == nil {
+		return nil, err
+	}
+	data := ring.keyInfo(keyVersion{version: version, key: k})
+	maps.Copy(data, publicData(k.public))
+	data[fieldVersion] = version
 	return &logical.Response{Data: data}, nil
 }
 
 func (b *backend) pathKeyDelete(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	b.configLock.Lock()
-	defer b.configLock.Unlock()
 	version := d.Get(fieldVersion).(int)
-	cfg, err := loadConfig(ctx, req.Storage)
-	if err != nil {
-		return nil, err
-	}
-	if version == cfg.ActiveKey {
-		return refuse(invalid("%s %d is the active one; set %s of config to another version first", fieldVersion, version, fieldActiveKey))
-	}
-	stored, err := listKeys(ctx, req.Storage)
-	if err != nil {
-		return nil, err
-	}
-	if !slices.Contains(stored, version) {
-		return &logical.Response{}, nil
-	}
-	// The signer uses another key, so it stays in use.
-	defer b.ring.Store(nil)
-	if err := remove(ctx, req.Storage, keyPath(version)); err != nil {
-		return nil, err
-	}
-	b.sendEvent(ctx, req, eventKeyDelete, true, fieldVersion, strconv.Itoa(version))
-	return &logical.Response{}, nil
+	return b.changeKeys(ctx, req, func(ctx context.Context) (*change, error) {
+		ring, err := b.lockedKeyring(ctx, req.Storage)
+		if err != nil {
+			return nil, err
+		}
+		if version == ring.config.ActiveKey {
+			return nil, invalid("%s %d is the active one; set %s of config to another version first", fieldVersion, version, fieldActiveKey)
+		}
+		done := &change{settings: ring.config.settings, resp: &logical.Response{}}
+		if k, err := ring.at(version); k == nil && err == nil {
+			return done, nil
+		}
+		done.events = []event{keyEvent(eventKeyDelete, version)}
+		return done, remove(ctx, req.Storage, keyPath(version))
+	})
 }
 
 const keysHelpDescription = `
-Lists the key versions that are stored, oldest first. If there is none, the CLI
-says "No value found". The version that signs is active_key of config.
+Lists the key versions that are stored, with key_info for each: whether it is
+active, how and when it came into Vault, its size, and its fingerprint. A
+version that can't be read has an error there. If there is no version, the CLI
+says "No value found".
 
     vault list clanmeeting/keys
+    vault list -detailed clanmeeting/keys
 `
 
 const keysGenerateHelpDescription = `

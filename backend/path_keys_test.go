@@ -84,6 +84,7 @@ func TestKeyListIsInOrder(t *testing.T) {
 	for version := range 11 {
 		require.NoError(t, store(t.Context(), m.storage, keyPath(version+1), storedOf(t, readTestdata(t, "rsa2048.pkcs1.pem"))))
 	}
+	m.wire.InvalidateKey(t.Context(), keyPath(1))
 	resp = m.must(m.call(logical.ListOperation, "keys", nil))
 	require.Equal(t, []any{"1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11"}, resp.Data["keys"])
 }
@@ -198,7 +199,7 @@ func TestNoPathReturnsAPrivateKey(t *testing.T) {
 			if version, ok := strings.CutPrefix(key, keyPrefix); ok {
 				number, err := strconv.Atoi(version)
 				require.NoError(t, err)
-				k, err := loadKey(t.Context(), m.storage, number)
+				k, err := load[storedKey](t.Context(), m.storage, keyPath(number))
 				require.NoError(t, err)
 				needles = append(needles, privateParts(t, k)...)
 			}
@@ -216,9 +217,7 @@ func TestNoPathReturnsAPrivateKey(t *testing.T) {
 // in base64 with any alignment.
 func privateParts(t testing.TB, k *key) []string {
 	t.Helper()
-	der, err := k.private.Encode()
-	require.NoError(t, err)
-	parsed, err := x509.ParsePKCS8PrivateKey(der)
+	parsed, err := x509.ParsePKCS8PrivateKey(k.PKCS8)
 	require.NoError(t, err)
 	key := parsed.(*rsa.PrivateKey)
 	var parts []string
@@ -230,4 +229,96 @@ func privateParts(t testing.TB, k *key) []string {
 		}
 	}
 	return parts
+}
+
+// A key is stored once, however often it is written, and by either path.
+func TestKeyIsStoredOnce(t *testing.T) {
+	m := configured(t)
+	first, second := readTestdata(t, "rsa2048.pkcs1.pem"), readTestdata(t, "rsa2048.openssh.pem")
+	require.EqualValues(t, 2, m.mustWrite("keys/import", map[string]any{fieldPrivateKey: second}).Data[fieldVersion])
+	m.events.take()
+	writes := m.storage.written()
+	for range 5 {
+		resp := m.mustWrite("keys/import", map[string]any{fieldPrivateKey: second})
+		require.EqualValues(t, 2, resp.Data[fieldVersion])
+		require.Equal(t, []string{"this private key was stored already, as version 2; no new version was stored"}, resp.Warnings)
+		resp = m.mustWrite("keys/import", map[string]any{fieldPrivateKey: readKey(t, "accepted/pkcs8-named-pkcs1.pem")})
+		require.EqualValues(t, 1, resp.Data[fieldVersion])
+		require.Equal(t, []string{activeKeyWarning(1)}, resp.Warnings)
+	}
+	require.Equal(t, writes, m.storage.written())
+	require.Empty(t, m.events.take())
+
+	// A playbook writes the old key again after it was replaced.
+	m.mustWrite("config", map[string]any{fieldActiveKey: 2})
+	resp := m.mustWrite("config", map[string]any{fieldPrivateKey: first})
+	require.Equal(t, []string{"this private key was stored already, as version 1, which is the active one now; version 2 was active before; no new version was stored"}, resp.Warnings)
+	require.EqualValues(t, 1, m.mustRead("config", nil)[fieldActiveKey])
+	require.Equal(t, []any{"1", "2"}, m.must(m.call(logical.ListOperation, "keys/", nil)).Data["keys"])
+	require.Contains(t, m.events.take(), "clanmeeting/key-activate modified=true operation=key-activate path=config version=1")
+
+	fresh := newTestMount(t)
+	fresh.mustWrite("keys/import", map[string]any{fieldPrivateKey: first})
+	resp = fresh.mustWrite("config", map[string]any{fieldConsumerID: testConsumer, fieldPrivateKey: first})
+	require.Equal(t, []string{"this private key was stored already, as version 1, which is the active one now; no version was active before; no new version was stored"}, resp.Warnings)
+}
+
+func TestKeyVersionsAreLimited(t *testing.T) {
+	m := configured(t)
+	second := storedOf(t, readTestdata(t, "rsa2048.openssh.pem"))
+	for version := 2; version <= maxKeys; version++ {
+		require.NoError(t, store(t.Context(), m.storage, keyPath(version), second))
+	}
+	cfg, err := loadConfig(t.Context(), m.storage)
+	require.NoError(t, err)
+	cfg.LastKey = 50 // as after a restore of an older configuration
+	require.NoError(t, store(t.Context(), m.storage, configStoragePath, *cfg))
+	m.wire.InvalidateKey(t.Context(), keyPath(2))
+	other := readKey(t, "accepted/exponent-3.pem")
+	full := "100 key versions are stored, and no more are possible; delete one that is not used any more, such as keys/2"
+	require.Equal(t, full, m.refused(logical.UpdateOperation, "keys/import", map[string]any{fieldPrivateKey: other}))
+	require.Equal(t, full, m.refused(logical.UpdateOperation, "config", map[string]any{fieldPrivateKey: other}))
+	require.Equal(t, full, m.refused(logical.UpdateOperation, "keys/generate", nil))
+	m.mustWrite("config", map[string]any{fieldActiveKey: 7})
+	require.Contains(t, m.refused(logical.UpdateOperation, "keys/generate", nil), "such as keys/1")
+
+	// A key that is stored already may be written again. After a deletion there is room
+	// for a new one, whose number is above all others.
+	m.mustWrite("keys/import", map[string]any{fieldPrivateKey: readTestdata(t, "rsa2048.pkcs1.pem")})
+	m.mustDelete("keys/3")
+	require.EqualValues(t, 101, m.mustWrite("keys/import", map[string]any{fieldPrivateKey: other}).Data[fieldVersion])
+}
+
+// The largest allowed key is accepted; larger ones are refused.
+func TestLargestKey(t *testing.T) {
+	m := configured(t)
+	m.mustWrite("config", map[string]any{fieldPrivateKey: readKey(t, "accepted/rsa8192.pem")})
+	require.EqualValues(t, 8192, m.mustRead("config", nil)[fieldKeyBits])
+	m.mustRead("creds/support", map[string]any{fieldRoom: "support-1"})
+	require.Contains(t, m.refused(logical.UpdateOperation, "config", map[string]any{fieldPrivateKey: readKey(t, "refused/bits-8200.pem")}), "has 8200 bits")
+	require.Contains(t, m.refused(logical.UpdateOperation, "config", map[string]any{fieldPrivateKey: readKey(t, "refused/composite-factor.pem")}), "private_key is damaged")
+}
+
+// A version can't be deleted while it becomes the active one.
+func TestKeyDeletionWaitsForASwitch(t *testing.T) {
+	m := configured(t)
+	m.mustWrite("keys/import", map[string]any{fieldPrivateKey: readTestdata(t, "rsa2048.openssh.pem")})
+	reached, proceed := make(chan struct{}), make(chan struct{})
+	m.storage.Storage = &slowStorage{Storage: m.storage.Storage, key: "keys/2", reached: reached, proceed: proceed}
+	switched, deleted := make(chan error), make(chan *logical.Response)
+	go func() {
+		_, err := m.call(logical.UpdateOperation, "config", map[string]any{fieldActiveKey: 2})
+		switched <- err
+	}()
+	<-reached // version 2 was seen, and is not the active one yet
+	go func() {
+		resp, err := m.call(logical.DeleteOperation, "keys/2", nil)
+		assert.NoError(t, err)
+		deleted <- resp
+	}()
+	time.Sleep(50 * time.Millisecond)
+	close(proceed)
+	require.NoError(t, <-switched)
+	require.ErrorContains(t, (<-deleted).Error(), "is the active one")
+	m.mustRead("creds/support", map[string]any{fieldRoom: "support-1"})
 }

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/backend/internal/room"
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -189,4 +190,42 @@ func TestRoleInWholeSeconds(t *testing.T) {
 	stored.NotBeforeDuration += time.Millisecond
 	_, err = stored.compile()
 	require.ErrorContains(t, err, "not_before_duration must be in whole seconds")
+}
+
+func longTemplate(n int) string {
+	return "{{identity.entity.metadata." + strings.Repeat("k", n-29) + "}}"
+}
+
+func TestLimitsOfARole(t *testing.T) {
+	m := configured(t)
+	long := longTemplate(room.MaxRuleLength)
+	require.Len(t, long, room.MaxRuleLength)
+	m.mustWrite("roles/most", map[string]any{fieldAllowedRooms: []any{long}, fieldAllowedRoomsTemplate: true, fieldDefaultRoom: long})
+	tooMany := make([]any, room.MaxRules+1)
+	tooLong := make([]any, 129)
+	for i := range tooMany {
+		tooMany[i] = "a"
+	}
+	for i := range tooLong {
+		tooLong[i] = long
+	}
+	for want, data := range map[string]map[string]any{
+		"entry 2 of allowed_rooms is longer than 1024 characters: {{identity.entity.metadata.kkk": {fieldAllowedRooms: []any{"a", longTemplate(900_000)}},
+		"default_room is longer than 1024 characters: {{identity.entity.metadata.kkk":             {fieldDefaultRoom: longTemplate(1025)},
+		"allowed_rooms has 2001 entries; 2000 are allowed":                                        {fieldAllowedRooms: tooMany},
+		"allowed_rooms has 140000 entries":                                                        {fieldAllowedRooms: strings.Repeat("*x*,", 139_999) + "a"},
+		"allowed_rooms has 132096 bytes in all; 131072 are allowed":                               {fieldAllowedRooms: tooLong},
+		"entry 1 of allowed_rooms is longer than 1024 characters":                                 {fieldAllowedRooms: strings.Repeat("x", 1025)},
+	} {
+		data[fieldAllowedRoomsTemplate] = true
+		if data[fieldAllowedRooms] == nil {
+			data[fieldAllowedRooms] = "a"
+		}
+		message := m.refused(logical.UpdateOperation, "roles/over", data)
+		require.Contains(t, message, want)
+		require.Less(t, len(message), 300, want)
+	}
+	// A text that is too long for a rule and not a template may be a private key.
+	require.Equal(t, "entry 1 of allowed_rooms is longer than 1024 characters",
+		m.refused(logical.UpdateOperation, "roles/over", map[string]any{fieldAllowedRooms: strings.Repeat("deadbeef", 200)}))
 }

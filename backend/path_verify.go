@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"net/url"
 	"strings"
 	"unicode"
@@ -39,19 +38,8 @@ Default: none; the room is then not compared.`,
 			},
 		},
 		Operations: map[logical.Operation]framework.OperationHandler{
-			logical.UpdateOperation: &framework.PathOperation{
-				Callback: b.pathVerifyWrite,
-				Summary:  "Say why the meeting server would refuse a token.",
-				Responses: map[int][]framework.Response{
-					http.StatusOK: {{Description: "OK", Fields: map[string]*framework.FieldSchema{
-						fieldValid:      {Type: framework.TypeBool, Required: true, Description: "Whether the meeting server would accept the token now."},
-						fieldReason:     {Type: framework.TypeString, Description: "The reason, if it would not."},
-						fieldClaims:     {Type: framework.TypeMap, Description: "The claims of the token, believed or not. A number that a float64 does not hold is given as text."},
-						fieldKeyVersion: {Type: framework.TypeInt, Description: "The key version that signed the token, if one did."},
-					}}},
-				},
-				DisplayAttrs: &framework.DisplayAttributes{OperationVerb: "verify", OperationSuffix: "token"},
-			},
+			logical.UpdateOperation: reading(b.pathVerifyWrite, "Say why the meeting server would refuse a token.", ok(verifyResponse()),
+				&framework.DisplayAttributes{OperationVerb: "verify", OperationSuffix: "token"}),
 		},
 		HelpSynopsis:    verifyHelpSynopsis,
 		HelpDescription: verifyHelpDescription,
@@ -59,28 +47,37 @@ Default: none; the room is then not compared.`,
 	}
 }
 
+func verifyResponse() map[string]*framework.FieldSchema {
+	return map[string]*framework.FieldSchema{
+		fieldValid:      {Type: framework.TypeBool, Required: true, Description: "Whether the meeting server would accept the token now."},
+		fieldReason:     {Type: framework.TypeString, Description: "The reason, if it would not."},
+		fieldClaims:     {Type: framework.TypeMap, Description: "The claims of the token, believed or not. A number that is too large for JSON's numbers is returned as text."},
+		fieldKeyVersion: {Type: framework.TypeInt, Description: "The key version that signed the token, if one did."},
+	}
+}
+
 func (b *backend) pathVerifyWrite(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	token := presentedToken(d.Get(fieldToken).(string))
 	if token == "" {
-		return refuse(invalid("%s is required: the JWT that was presented, or the link that has it after jwt=; from a file as %s=@token.txt", fieldToken, fieldToken))
+		return nil, invalid("%s is required: the JWT that was presented, or the link that has it after jwt=; from a file as %s=@token.txt", fieldToken, fieldToken)
 	}
 	var wanted room.Name
 	if name, ok := d.GetOk(fieldRoom); ok {
 		var err error
 		if wanted, err = room.ParseName(name.(string)); err != nil {
-			return refuse(errNoRoomName(fieldRoom))
+			return nil, errNoRoomName(fieldRoom, name.(string))
 		}
 	}
-	cfg, ring, err := b.keys(ctx, req.Storage)
+	ring, err := b.currentKeyring(ctx, req.Storage)
 	if err != nil {
 		return nil, err
 	}
-	if !cfg.configured() {
-		return refuse(errNotConfigured(req.MountPoint))
+	if !ring.config.configured() {
+		return nil, errNotConfigured(req.MountPoint)
 	}
 	var resp *logical.Response
-	err = takeTurn(ctx, func() (err error) {
-		resp, err = b.verify(ctx, token, wanted, cfg, ring)
+	err = b.compute(ctx, func() (err error) {
+		resp, err = b.verify(ctx, token, wanted, ring)
 		return err
 	})
 	return resp, err
@@ -101,17 +98,18 @@ func presentedToken(text string) string {
 }
 
 // verify judges a token. Its error is that of the context.
-func (b *backend) verify(ctx context.Context, token string, wanted room.Name, cfg *config, ring keyring) (*logical.Response, error) {
+func (b *backend) verify(ctx context.Context, token string, wanted room.Name, ring *keyring) (*logical.Response, error) {
+	consumer, active := ring.config.consumer(), ring.config.ActiveKey
 	presented, err := hosttoken.Decode(token)
 	if err != nil {
 		return &logical.Response{Data: map[string]any{fieldValid: false, fieldReason: err.Error()}}, nil
 	}
 	data := map[string]any{fieldClaims: sendable(presented.Claims)}
-	resp := &logical.Response{Data: data, Warnings: presented.Remarks(cfg.consumer())}
+	resp := &logical.Response{Data: data, Warnings: presented.Remarks(consumer)}
 	version := 0
-	refused := presented.CheckHeader(cfg.consumer())
+	refused := presented.CheckHeader(consumer)
 	if refused == nil {
-		if version, err = ring.activeFirst(cfg.ActiveKey).signerOf(ctx, presented); err != nil {
+		if version, err = ring.signerOf(ctx, presented); err != nil {
 			return nil, err
 		}
 		if version == 0 {
@@ -120,17 +118,17 @@ func (b *backend) verify(ctx context.Context, token string, wanted room.Name, cf
 	}
 	if refused == nil {
 		data[fieldKeyVersion] = version
-		refused = errors.Join(presented.CheckClaims(cfg.consumer(), wanted, b.now())...)
+		refused = errors.Join(presented.CheckClaims(consumer, wanted, b.now())...)
 	}
 	data[fieldValid] = refused == nil
 	switch {
 	case refused != nil:
 		data[fieldReason] = oneLine(refused)
-	case version != cfg.ActiveKey:
+	case version != active:
 		resp.AddWarning(fmt.Sprintf("key version %d, which is not the active one, signed this token; it works only while Clan Meeting has the public half of that version", version))
 	}
-	for _, v := range ring {
-		if v.public == nil {
+	for _, v := range ring.versions {
+		if v.err != nil {
 			resp.AddWarning(fmt.Sprintf("key version %d can't be read from storage and was not tried", v.version))
 		}
 	}

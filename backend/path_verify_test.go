@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -111,10 +112,10 @@ func TestVerifyTriesEveryKeyVersion(t *testing.T) {
 func TestVerifyAnyCharacterChanged(t *testing.T) {
 	m := configured(t)
 	token := m.mustRead("creds/support", map[string]any{fieldRoom: "support-1"})[fieldToken].(string)
-	cfg, ring, err := m.inside.keys(t.Context(), m.storage)
+	ring, err := m.inside.currentKeyring(t.Context(), m.storage)
 	require.NoError(t, err)
 	valid := func(token string) any {
-		resp, err := m.inside.verify(t.Context(), token, "", cfg, ring)
+		resp, err := m.inside.verify(t.Context(), token, "", ring)
 		require.NoError(t, err)
 		return resp.Data[fieldValid]
 	}
@@ -218,4 +219,32 @@ func TestVerifyRefusals(t *testing.T) {
 	presented := "eyJhbGciOiJSUzI1NiJ9.hidden-part.x"
 	require.Equal(t, "token must be one string", m.refused(logical.UpdateOperation, "verify", map[string]any{fieldToken: []any{presented}}))
 	require.NotContains(t, m.log.String(), "hidden-part")
+}
+
+// verify reads a consistent state: a deletion waits until it has read everything.
+func TestVerifyReadsConsistently(t *testing.T) {
+	m := configured(t)
+	token := m.mustRead("creds/support", map[string]any{fieldRoom: "support-1"})[fieldToken]
+	m.wire.InvalidateKey(t.Context(), "config")
+	reached, proceed := make(chan struct{}), make(chan struct{})
+	m.storage.Storage = &slowStorage{Storage: m.storage.Storage, key: "config", reached: reached, proceed: proceed}
+	verifiedNow, deleted := make(chan *logical.Response), make(chan error)
+	go func() {
+		resp, err := m.call(logical.UpdateOperation, "verify", map[string]any{fieldToken: token})
+		assert.NoError(t, err)
+		verifiedNow <- resp
+	}()
+	<-reached // the configuration was read, and no key yet
+	go func() {
+		_, err := m.call(logical.DeleteOperation, "config", nil)
+		deleted <- err
+	}()
+	select {
+	case err := <-deleted:
+		require.Fail(t, "deleted while it was read", "%v", err)
+	case <-time.After(100 * time.Millisecond):
+	}
+	close(proceed)
+	require.Equal(t, true, (<-verifiedNow).Data[fieldValid])
+	require.NoError(t, <-deleted)
 }

@@ -11,12 +11,29 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/backend/internal/room"
 )
 
 const rolePrefix = "roles/"
+
+func rolePath(name string) string { return rolePrefix + name }
+
+const (
+	fieldAllowedRooms         = "allowed_rooms"
+	fieldAllowedRoomsTemplate = "allowed_rooms_template"
+	fieldDefaultRoom          = "default_room"
+	fieldAllowWildcardRoom    = "allow_wildcard_room"
+	fieldTTL                  = "ttl"
+	fieldMaxTTL               = "max_ttl"
+	fieldNotBeforeDuration    = "not_before_duration"
+	fieldMaxNotBefore         = "max_not_before"
+	fieldValidFrom            = "valid_from"
+	fieldValidUntil           = "valid_until"
+	fieldGenerateLease        = "generate_lease"
+)
 
 // Minutes, because the default that mounts inherit from Vault is 768 hours.
 const (
@@ -38,6 +55,73 @@ const (
 	longMaxTTL       = day
 	longMaxNotBefore = 90 * day
 )
+
+// roleFields are the fields of a role.
+var roleFields = []field[storedRole]{
+	{
+		name: fieldAllowedRooms,
+		schema: framework.FieldSchema{
+			Type: framework.TypeCommaStringSlice,
+			Description: `The rooms that a token may be for, separated by commas: names, and globs
+in which "*" stands for any part of a name, like support-*. "*" alone is
+any named room. Each has 1 to 255 of a-z, 0-9, "_", "-" and "*"; upper
+case becomes lower case. At most 2,000 entries, 128 KiB. Default: none.`,
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Allowed rooms", Description: `Names of rooms, and globs in which "*" stands for any part of a name.`},
+		},
+		read: func(r *storedRole) any { return r.AllowedRooms },
+		write: func(r *storedRole, v any) error {
+			r.AllowedRooms = v.([]string)
+			return nil
+		},
+	},
+	flagField(fieldAllowedRoomsTemplate, "Allowed rooms are templates", `Lets allowed_rooms and default_room hold identity templates, which stand
+for values of the caller's entity, like {{identity.entity.id}} or
+team-{{identity.entity.metadata.team}}-*; at most 100 entries then are
+templates. Default: false.`,
+		func(r *storedRole) *bool { return &r.AllowedRoomsTemplate }),
+	textField(fieldDefaultRoom, "Default room", "", `The room for a request that names none: one room name that the role
+allows. Default: none; a request must then name a room. An empty value
+removes it.`,
+		func(r *storedRole) *string { return &r.DefaultRoom }),
+	flagField(fieldAllowWildcardRoom, "Allow tokens for every room", `Lets a request ask for room=*, a token that makes its holder the host of
+every room of the consumer. Default: false.`,
+		func(r *storedRole) *bool { return &r.AllowWildcardRoom }),
+	ttlField(),
+	durationField(fieldMaxTTL, "Maximum TTL", defaultMaxTTL, `The longest life that a request can get, in seconds or like 90s, 15m,
+1h; at most 3650d. The mount's maximum applies, too. Default: 1h; 0
+restores it.`,
+		func(r *storedRole) *time.Duration { return &r.MaxTTL }),
+	durationField(fieldNotBeforeDuration, "Not-before duration", defaultNotBeforeDuration, `How far nbf is backdated on a token for use now, in case the meeting
+server's clock is behind, in seconds or like 90s, 15m; at most 24h.
+Default: 30s.`,
+		func(r *storedRole) *time.Duration { return &r.NotBeforeDuration }),
+	durationField(fieldMaxNotBefore, "Maximum not-before", 0, `How far ahead a request's not_before may be, in seconds or like 15m,
+24h, 7d; at most 3650d. Default: 0, which refuses scheduling.`,
+		func(r *storedRole) *time.Duration { return &r.MaxNotBefore }),
+	dateField(fieldValidFrom, "Valid from", `No token of this role is valid earlier, whatever a request asks for. An
+earlier request gets a token that begins then. As RFC 3339, like
+2030-01-31T09:00:00Z, or in seconds since the epoch. Default: none. An
+empty value removes it.`,
+		func(r *storedRole) *time.Time { return &r.ValidFrom }),
+	dateField(fieldValidUntil, "Valid until", `No token of this role is valid later, and the role then gives no more.
+As RFC 3339, like 2030-01-31T18:00:00Z, or in seconds since the epoch.
+Default: none. An empty value removes it.`,
+		func(r *storedRole) *time.Time { return &r.ValidUntil }),
+	flagField(fieldGenerateLease, "Generate lease", `Adds a lease that ends with the token, for clients that refresh by
+lease. It costs a write to Vault's storage per token, and revoking it
+does not end the token. Default: false.`,
+		func(r *storedRole) *bool { return &r.GenerateLease }),
+}
+
+// ttlField reads as what applies, also if nobody set it.
+func ttlField() field[storedRole] {
+	f := durationField(fieldTTL, "TTL", defaultTTL, `The life of a token if the request names none, in seconds or like 90s,
+15m, 1h; at most max_ttl. Default: 15m, or max_ttl if that is less; 0
+restores it.`,
+		func(r *storedRole) *time.Duration { return &r.TTL })
+	f.read = func(r *storedRole) any { return int64(r.effectiveTTL().Seconds()) }
+	return f
+}
 
 // storedRole is a role as somebody wrote it. It limits the tokens that a request gets.
 // All durations are in whole seconds.
@@ -89,19 +173,22 @@ func newRole() storedRole {
 	}
 }
 
-func rolePath(name string) string { return rolePrefix + name }
-
 // loadRole returns nil if there is no such role.
 func loadRole(ctx context.Context, s logical.Storage, name string) (*role, error) {
 	return load[storedRole](ctx, s, rolePath(name))
 }
 
+// effectiveTTL is the life of a token for a request that names none.
+func (s *storedRole) effectiveTTL() time.Duration {
+	if s.TTL == 0 {
+		return min(defaultTTL, s.MaxTTL)
+	}
+	return s.TTL
+}
+
 // compile parses the rules, and reports all problems at once.
 func (s storedRole) compile() (*role, error) {
-	r := &role{storedRole: s, ttl: s.TTL}
-	if r.ttl == 0 {
-		r.ttl = min(defaultTTL, s.MaxTTL)
-	}
+	r := &role{storedRole: s, ttl: s.effectiveTTL()}
 	problems := []error{r.compileRooms()}
 	if r.ttl > r.MaxTTL {
 		problems = append(problems, invalid("%s of %s is over %s of %s; lower %[1]s or raise %[3]s", fieldTTL, r.ttl, fieldMaxTTL, r.MaxTTL))
@@ -162,20 +249,20 @@ func (r *role) compileDefaultRoom() error {
 	rule, err := room.ParseRule(r.DefaultRoom, r.AllowedRoomsTemplate)
 	if wrong := new(room.RuleError); errors.As(err, &wrong) {
 		if wrong.Problem == room.NotARule {
-			return errNoRoomName(fieldDefaultRoom)
+			return errNoRoomName(fieldDefaultRoom, r.DefaultRoom)
 		}
 		return badRule(wrong, fieldDefaultRoom, r.DefaultRoom)
 	}
 	r.defaultRule, r.DefaultRoom = rule, rule.String()
 	if rule.Templated() {
 		if rule.IsGlob() {
-			return errNoRoomName(fieldDefaultRoom)
+			return errNoRoomName(fieldDefaultRoom, r.DefaultRoom)
 		}
 		return nil
 	}
 	name, err := room.ParseName(r.DefaultRoom)
 	if err != nil {
-		return errNoRoomName(fieldDefaultRoom)
+		return errNoRoomName(fieldDefaultRoom, r.DefaultRoom)
 	}
 	if name != room.Every && r.rules.Templated() {
 		return nil
@@ -199,8 +286,8 @@ func badRule(wrong *room.RuleError, what, text string) error {
 	return invalid("%s must be a room name or a glob: %s, with \"*\" for any part of a name", what, room.Syntax)
 }
 
-func errNoRoomName(field string) error {
-	return invalid("%s must be one room name, %s, or \"*\" for every room", field, room.Syntax)
+func errNoRoomName(field, text string) error {
+	return invalid("%s must be one room name, %s, or \"*\" for every room%s", field, room.Syntax, lineEnd(text))
 }
 
 // match returns the rule that allows the room, or an empty string. For room.Every that

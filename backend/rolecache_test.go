@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -106,7 +107,7 @@ func TestRoleCacheIsBounded(t *testing.T) {
 		for name, r := range map[string]*role{"large": large, "small": small} {
 			name = fmt.Sprintf("%s-%d", name, i)
 			require.NoError(t, store(t.Context(), m.storage, rolePath(name), r.storedRole))
-			wg.Go(func() { _, _ = m.inside.roles.get(t.Context(), m.storage, name) })
+			wg.Go(func() { _, _ = m.inside.currentRole(t.Context(), m.storage, name) })
 		}
 	}
 	wg.Wait()
@@ -114,30 +115,50 @@ func TestRoleCacheIsBounded(t *testing.T) {
 		m.wire.InvalidateKey(t.Context(), "x")
 		require.NoError(t, m.storage.Delete(t.Context(), rolePath(fmt.Sprintf("large-%d", i))))
 	}
-	require.LessOrEqual(t, m.inside.roles.bytes, cachedBytes)
-	require.Greater(t, m.inside.roles.bytes, cachedBytes-large.size())
+	roles := m.inside.process.roles
+	key := func(name string) roleKey { return roleKey{m.inside, name} }
+	require.LessOrEqual(t, roles.bytes, cachedBytes)
+	require.Greater(t, roles.bytes, cachedBytes-large.size())
 	runtime.GC()
 	runtime.ReadMemStats(&after)
 	require.Less(t, after.HeapAlloc, before.HeapAlloc+2*cachedBytes, "what is counted is about what it takes")
 
 	// Many small roles fit, and a role that is read stays.
-	m.inside.roles = newRoleCache()
+	roles = newRoleCache()
 	for i := range 2 * 1024 {
-		m.inside.roles.keep(fmt.Sprintf("r%d", i), small)
+		roles.keep(key(fmt.Sprintf("r%d", i)), small)
 	}
-	require.Equal(t, 2*1024, m.inside.roles.entries.Len())
-	m.inside.roles.keep("support", small)
+	require.Equal(t, 2*1024, roles.entries.Len())
+	roles.keep(key("support"), small)
 	for range 2 * cachedBytes / large.size() {
-		require.NotNil(t, m.inside.roles.cached("support"))
-		m.inside.roles.keep("large", large)
-		m.inside.roles.keep("large-too", large)
+		require.NotNil(t, roles.get(key("support")))
+		roles.keep(key("large"), large)
+		roles.keep(key("large-too"), large)
 	}
-	require.NotNil(t, m.inside.roles.cached("support"))
-	m.inside.roles.drop("large")
-	m.inside.roles.drop("large-too")
-	m.inside.roles.drop("none")
-	for m.inside.roles.entries.Len() > 0 {
-		m.inside.roles.entries.RemoveOldest()
+	require.NotNil(t, roles.get(key("support")))
+	roles.drop(key("large"))
+	roles.drop(key("large-too"))
+	roles.drop(key("none"))
+	for roles.entries.Len() > 0 {
+		roles.entries.RemoveOldest()
 	}
-	require.Zero(t, m.inside.roles.bytes, "what goes is no longer counted")
+	require.Zero(t, roles.bytes, "what goes is no longer counted")
+}
+
+// All mounts of the process share the cache. The name of a role counts, and a mount that
+// ends leaves nothing behind.
+func TestMountsShareTheRoleCache(t *testing.T) {
+	m := configured(t)
+	roles := m.inside.process.roles
+	other := &backend{}
+	r := m.issuanceOf("support").role
+	roles.keep(roleKey{other, "support"}, r)
+	require.Same(t, r, roles.get(roleKey{other, "support"}))
+	before := roles.bytes
+	roles.keep(roleKey{other, strings.Repeat("n", maxNameLength)}, r)
+	require.Equal(t, before+maxNameLength+r.size(), roles.bytes)
+	m.wire.Cleanup(t.Context())
+	require.Equal(t, 2, roles.entries.Len())
+	roles.dropMount(other)
+	require.Zero(t, roles.bytes)
 }

@@ -20,9 +20,9 @@ const storageFormat = 1
 // errCorrupt is an entry that can't be decoded, or that this engine never writes.
 var errCorrupt = errors.New("corrupt entry in storage")
 
-// An entry is what is stored. compile returns what the engine works with, an immutable
-// T, or says what is wrong with the entry.
-type entry[T any] interface {
+// A stored is what an entry holds. compile returns what the engine works with, an
+// immutable T, or says what is wrong with the entry.
+type stored[T any] interface {
 	compile() (*T, error)
 }
 
@@ -34,7 +34,7 @@ type envelope[E any] struct {
 
 // load reads and compiles the entry at path; nil means that there is none. The error is
 // errCorrupt, with the path, if the entry can't be used.
-func load[E entry[T], T any](ctx context.Context, s logical.Storage, path string) (*T, error) {
+func load[E stored[T], T any](ctx context.Context, s logical.Storage, path string) (*T, error) {
 	raw, err := s.Get(ctx, path)
 	if err != nil {
 		return nil, fmt.Errorf("reading %q from storage: %w", path, err)
@@ -62,7 +62,7 @@ func load[E entry[T], T any](ctx context.Context, s logical.Storage, path string
 }
 
 // store writes the entry at path.
-func store[E entry[T], T any](ctx context.Context, s logical.Storage, path string, e E) error {
+func store[E stored[T], T any](ctx context.Context, s logical.Storage, path string, e E) error {
 	raw, err := logical.StorageEntryJSON(path, envelope[E]{Format: storageFormat, Entry: &e})
 	if err != nil {
 		return fmt.Errorf("encoding %q for storage: %w", path, err)

@@ -231,3 +231,68 @@ func TestCorruptKeyNumbers(t *testing.T) {
 		}
 	}
 }
+
+// One can recover from a corrupt entry without losing anything else.
+func TestRecoveryFromCorruptStorage(t *testing.T) {
+	corrupt := func(m *testMount, path string) {
+		require.NoError(t, m.storage.Put(t.Context(), &logical.StorageEntry{Key: path, Value: []byte(`{"format":1,"entry":{`)}))
+		m.wire.InvalidateKey(t.Context(), path)
+	}
+	second := readTestdata(t, "rsa2048.openssh.pem")
+
+	// The active key is replaced by a new one, by a staged one, or by itself.
+	for name, replace := range map[string]func(m *testMount){
+		"written": func(m *testMount) { m.mustWrite("config", map[string]any{fieldPrivateKey: second}) },
+		"itself": func(m *testMount) {
+			m.mustWrite("config", map[string]any{fieldPrivateKey: readTestdata(t, "rsa2048.pkcs1.pem")})
+		},
+		"staged": func(m *testMount) {
+			m.mustWrite("config", map[string]any{fieldActiveKey: m.mustWrite("keys/import", map[string]any{fieldPrivateKey: second}).Data[fieldVersion]})
+		},
+		"generated": func(m *testMount) {
+			m.mustWrite("config", map[string]any{fieldActiveKey: m.mustWrite("keys/generate", nil).Data[fieldVersion]})
+		},
+	} {
+		m := configured(t)
+		token := m.mustRead("creds/support", map[string]any{fieldRoom: "support-1"})[fieldToken].(string)
+		corrupt(m, "keys/1")
+		require.Contains(t, m.refused(logical.DeleteOperation, "keys/1", nil), "is the active one", name)
+		require.Contains(t, m.verify(token, "").Data[fieldReason], "signed by another key", name)
+		require.Equal(t, []string{"key version 1 can't be read from storage and was not tried"}, m.verify(token, "").Warnings, name)
+		replace(m)
+		require.EqualValues(t, 2, m.mustRead("config", nil)[fieldActiveKey], name)
+		m.mustRead("creds/support", map[string]any{fieldRoom: "support-1"})
+		_, err := m.call(logical.ReadOperation, "keys/1", nil)
+		require.ErrorContains(t, err, `corrupt entry in storage: "keys/1"`, name)
+		m.mustDelete("keys/1")
+		require.Empty(t, m.verify(token, "").Warnings)
+	}
+
+	// The configuration, and everything below keys/.
+	m := configured(t)
+	m.mustWrite("keys/import", map[string]any{fieldPrivateKey: second})
+	corrupt(m, "config")
+	corrupt(m, "keys/2")
+	corrupt(m, "keys/9x")
+	corrupt(m, "keys/a/b")
+	m.mustDelete("config")
+	keys, err := logical.CollectKeys(t.Context(), logical.NewStorageView(m.storage, keyPrefix))
+	require.NoError(t, err)
+	require.Empty(t, keys)
+	resp, err := m.call(logical.ReadOperation, "config", nil)
+	require.NoError(t, err)
+	require.Nil(t, resp)
+	m.mustWrite("config", map[string]any{fieldConsumerID: testConsumer, fieldPrivateKey: second})
+	require.EqualValues(t, 3, m.mustRead("config", nil)[fieldActiveKey], "no number is used again")
+
+	// A role is deleted without being read.
+	corrupt(m, "roles/support")
+	m.mustDelete("roles/support")
+	m.mustWrite("roles/support", map[string]any{fieldAllowedRooms: "a"})
+
+	// A corrupt inactive version stops nothing.
+	m.mustWrite("keys/generate", nil)
+	corrupt(m, "keys/4")
+	require.Equal(t, true, m.verify(m.mustRead("creds/support", map[string]any{fieldRoom: "a"})[fieldToken].(string), "").Data[fieldValid])
+	require.EqualValues(t, 5, m.mustWrite("keys/generate", nil).Data[fieldVersion])
+}

@@ -4,6 +4,7 @@
 package backend
 
 import (
+	"errors"
 	"sync"
 	"time"
 
@@ -11,21 +12,22 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// systemLife is how long an answer of Vault's system view is cached. Each of them is a
-// call of its own from the plugin to Vault.
+// systemLife is how long an answer of Vault is cached. Each answer is a call of its own
+// from the plugin to Vault.
 const systemLife = time.Second
 
-// A systemView caches what every request needs to know from Vault. Code that must not
-// rely on an old answer asks backend.vault.
+// A systemView caches the two answers of Vault that every request needs. fresh does not
+// cache. It is for what must not rely on an answer that is a second old.
 type systemView struct {
 	logical.SystemView
 
+	fresh  logical.SystemView
 	state  cachedAnswer[consts.ReplicationState]
 	maxTTL cachedAnswer[time.Duration]
 }
 
 func newSystemView(vault logical.SystemView, now func() time.Time) *systemView {
-	v := &systemView{SystemView: vault}
+	v := &systemView{SystemView: vault, fresh: vault}
 	v.state.ask, v.state.now = vault.ReplicationState, now
 	v.maxTTL.ask, v.maxTTL.now = vault.MaxLeaseTTL, now
 	return v
@@ -40,7 +42,7 @@ func (v *systemView) ReplicationState() consts.ReplicationState { return v.state
 // for that long.
 func (v *systemView) MaxLeaseTTL() time.Duration { return v.maxTTL.get() }
 
-// A cachedAnswer is an answer of Vault's that is used for systemLife. A zero value is not
+// A cachedAnswer is an answer of Vault that is used for systemLife. A zero value is not
 // cached: the SDK returns it if the call failed.
 type cachedAnswer[T comparable] struct {
 	ask func() T
@@ -65,18 +67,25 @@ func (c *cachedAnswer[T]) get() T {
 	return answer
 }
 
-// onPerformanceStandby reports whether this node answers only reads and forwards
-// writes. It asks Vault each time.
-func (b *backend) onPerformanceStandby() bool {
-	return b.vault.ReplicationState().HasState(consts.ReplicationPerformanceStandby)
+// errNoMaxTTL is a failed call to Vault, for which the SDK returns 0. Usually somebody has
+// removed the socket that leads from the plugin to Vault.
+var errNoMaxTTL = errors.New("the plugin asked Vault for the maximum TTL of this mount and got no answer; if this goes on, reload the plugin, and keep the sockets in Vault's TMPDIR from being cleaned up")
+
+// maxTTLFor returns the maximum TTL of the mount, for tokens of a role. With a lease it must
+// not be old: Vault would cut the lease to a maximum that was lowered, and the token would
+// outlive it.
+func (v *systemView) maxTTLFor(r *role) (time.Duration, error) {
+	ask := v.MaxLeaseTTL
+	if r.GenerateLease {
+		ask = v.fresh.MaxLeaseTTL
+	}
+	if ttl := ask(); ttl > 0 {
+		return ttl, nil
+	}
+	return 0, errNoMaxTTL
 }
 
-// maxTTL returns the mount's maximum TTL for the tokens of a role. For tokens with a lease
-// it asks Vault each time, because Vault would cut the lease to a maximum that was lowered,
-// and the token would outlive it.
-func (b *backend) maxTTL(r *role) time.Duration {
-	if r.GenerateLease {
-		return b.vault.MaxLeaseTTL()
-	}
-	return b.System().MaxLeaseTTL()
+// onPerformanceStandby reports whether this node answers only reads and forwards writes.
+func (v *systemView) onPerformanceStandby() bool {
+	return v.fresh.ReplicationState().HasState(consts.ReplicationPerformanceStandby)
 }

@@ -22,8 +22,13 @@ import (
 // takeValues runs before the SDK sees a request, and leaves only values of the fields'
 // own types.
 
-// errTooLarge is a duration or number that is well formed but too large.
-var errTooLarge = errors.New("too large")
+// The errors of a value say in which way it is not one of its type's.
+var (
+	errWrongType    = errors.New("not a value of its type")
+	errTooLarge     = errors.New("too large")           // a number or duration that is well formed
+	errMilliseconds = errors.New("in milliseconds")     // a time that is not in seconds
+	errNoDate       = errors.New("outside of RFC 3339") // a time that no date can express
+)
 
 // takeValues converts each value to the type of its field, in place. A null, and an
 // empty time or duration, count as not given and are removed. Fields without a schema
@@ -45,10 +50,8 @@ func takeValues(data map[string]any, fields map[string]*framework.FieldSchema) e
 		switch {
 		case errors.As(err, &entry):
 			problems = append(problems, invalid("entry %d of %s must be a string", entry.number, name))
-		case errors.Is(err, errTooLarge):
-			problems = append(problems, invalid("%s is too large; %s", name, largest(field.Type)))
 		case err != nil:
-			problems = append(problems, invalid("%s must be %s", name, accepted(field.Type)))
+			problems = append(problems, invalid("%s %s", name, problem(err, field.Type)))
 		case value == nil:
 			delete(data, name)
 		default:
@@ -57,8 +60,6 @@ func takeValues(data map[string]any, fields map[string]*framework.FieldSchema) e
 	}
 	return errors.Join(problems...)
 }
-
-var errWrongType = errors.New("not a value of its type")
 
 // An entryTypeError is an entry of a list, counted from 1, that is not a string.
 type entryTypeError struct{ number int }
@@ -108,15 +109,19 @@ func accepted(t framework.FieldType) string {
 	}
 }
 
-// largest says what is possible, for a value that is too large for the type.
-func largest(t framework.FieldType) string {
-	switch t {
-	case framework.TypeDurationSecond:
-		return "no duration is longer than " + inDays(maxLife)
-	case framework.TypeTime:
-		return "give it in seconds, not milliseconds"
+// problem says what is wrong with a value, and what would be right.
+func problem(err error, t framework.FieldType) string {
+	switch {
+	case errors.Is(err, errMilliseconds):
+		return "seems to be in milliseconds; give it in seconds since the epoch"
+	case errors.Is(err, errNoDate):
+		return "must be after 0001-01-01T00:00:00Z and, in UTC, before the year 10000"
+	case !errors.Is(err, errTooLarge):
+		return "must be " + accepted(t)
+	case t == framework.TypeDurationSecond:
+		return "is too large; no duration is longer than " + inDays(maxLife)
 	default:
-		return "give a smaller number"
+		return "is too large; give a smaller number"
 	}
 }
 
@@ -289,11 +294,17 @@ func takeUnits(text string) (any, error) {
 
 // RFC 3339, section 5.6, which allows lower case; time.Parse does not, and accepts forms
 // that RFC 3339 does not. A "+" that was not escaped in a URL arrives as a space. The
-// space can mean nothing else.
-var timePattern = regexp.MustCompile(`^([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt]([0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?)(?:[Zz]|([+ -])((?:[01][0-9]|2[0-3]):[0-5][0-9]))$`)
+// space can mean nothing else. Of a leap second, time.Parse knows nothing.
+var timePattern = regexp.MustCompile(`^([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt]([0-9]{2}:[0-9]{2}:)([0-9]{2})((?:\.[0-9]+)?)(?:[Zz]|([+ -])((?:[01][0-9]|2[0-3]):[0-5][0-9]))$`)
 
-// maxSecond is far beyond any date, and still fits a time.Time.
-const maxSecond = 1 << 60
+const (
+	// The dates that RFC 3339 can express in UTC, without Go's zero time.
+	firstDate = -62_135_596_799
+	lastDate  = 253_402_300_799
+
+	// manyDigits is the year 5138 in seconds, and 1973 in milliseconds.
+	manyDigits = 100_000_000_000
+)
 
 // takeTime reads a time, and returns whole seconds since the epoch.
 func takeTime(raw any) (any, error) {
@@ -305,28 +316,35 @@ func takeTime(raw any) (any, error) {
 		return nil, nil
 	}
 	if parts := timePattern.FindStringSubmatch(text); parts != nil {
-		offset := "Z"
-		if parts[3] != "" {
-			offset = strings.Replace(parts[3], " ", "+", 1) + parts[4]
-		}
-		t, err := time.Parse(time.RFC3339, parts[1]+"T"+parts[2]+offset)
-		if err != nil {
-			return nil, errWrongType
-		}
-		return t.Unix(), nil
+		return takeDate(parts)
 	}
 	n, err := parseWhole(text)
-	if err == nil && (n > maxSecond || n < -maxSecond) {
-		err = errTooLarge
+	if errors.Is(err, errTooLarge) || err == nil && (n >= manyDigits || n <= -manyDigits) {
+		return nil, errMilliseconds
 	}
 	return n, err
 }
 
-// The dates that RFC 3339 can write, without the zero time.
-const (
-	firstDate = -62_135_596_799
-	lastDate  = 253_402_300_799
-)
+// takeDate reads the parts of a date in RFC 3339. A leap second, which is at the end of a
+// day in UTC, becomes the second after it: the epoch's seconds don't count it.
+func takeDate(parts []string) (any, error) {
+	second, leap, offset := parts[3], int64(0), "Z"
+	if second == "60" {
+		second, leap = "59", 1
+	}
+	if parts[5] != "" {
+		offset = strings.Replace(parts[5], " ", "+", 1) + parts[6]
+	}
+	t, err := time.Parse(time.RFC3339, parts[1]+"T"+parts[2]+second+parts[4]+offset)
+	if err != nil || leap == 1 && t.UTC().Format("15:04") != "23:59" {
+		return nil, errWrongType
+	}
+	seconds := t.Unix() + leap
+	if seconds < firstDate || seconds > lastDate {
+		return nil, errNoDate
+	}
+	return seconds, nil
+}
 
 // parseDate reads a time for a role's window; empty text is the zero time.
 func parseDate(text string) (time.Time, error) {
@@ -335,8 +353,8 @@ func parseDate(text string) (time.Time, error) {
 		return time.Time{}, err
 	}
 	seconds := value.(int64)
-	if seconds < firstDate || seconds > lastDate {
-		return time.Time{}, errWrongType
+	if seconds < firstDate {
+		return time.Time{}, errNoDate
 	}
 	return time.Unix(seconds, 0).UTC(), nil
 }
@@ -353,14 +371,22 @@ func checkNames(data map[string]any, fields map[string]*framework.FieldSchema) e
 			return invalid("a private key was sent as the name of a field, perhaps by curl --data-binary, and is refused; Vault writes the names of fields to its audit log, so treat this key as exposed and replace it; send a key as the value of %s", fieldPrivateKey)
 		}
 	}
-	for name := range data {
+	for _, name := range slices.Sorted(maps.Keys(data)) {
 		if fields[name] == nil && !namePattern.MatchString(name) {
+			shown := ""
+			if len(name) <= 32 && camelCasePattern.MatchString(name) {
+				shown = ", " + name
+			}
 			known := strings.Join(slices.Sorted(maps.Keys(fields)), ", ")
-			return invalid("the request has an impossible field name: names have lower-case letters, digits and underscores, 32 at most; send JSON; the fields of this path are %s", known)
+			return invalid("the request has an impossible field name%s: names have lower-case letters, digits and underscores, 32 at most; the fields of this path are %s", shown, known)
 		}
 	}
 	return nil
 }
+
+// camelCasePattern matches a name in the style of other APIs, such as roomName. No part of
+// a key looks like that.
+var camelCasePattern = regexp.MustCompile(`^[A-Za-z][a-z]+([A-Z][a-z]+){0,3}$`)
 
 // sendable prepares decoded JSON for the plugin protocol, which turns every number into
 // a float64. Numbers that a float64 does not hold become strings. Objects and lists are
@@ -385,13 +411,4 @@ func sendable(value any) any {
 		return members
 	}
 	return value
-}
-
-// secondsField returns a duration, if the request names it.
-func secondsField(d *framework.FieldData, name string) (time.Duration, bool) {
-	v, ok := d.GetOk(name)
-	if !ok {
-		return 0, false
-	}
-	return time.Duration(v.(int)) * time.Second, true
 }

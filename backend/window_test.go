@@ -159,8 +159,10 @@ func TestWindowRoundTrip(t *testing.T) {
 		"valid_until must be after valid_from":  {fieldValidUntil: at(60)},
 		"valid_until must be after valid_from ": {fieldValidFrom: at(120)},
 		"valid_from must be RFC 3339, like 2030-01-31T09:00:00Z, or whole seconds since the epoch; an empty value removes it": {fieldValidFrom: "soon"},
-		"valid_until must be RFC 3339":  {fieldValidUntil: testNow.UnixMilli()},
-		"valid_from must be RFC 3339":   {fieldValidFrom: "0000-01-01T00:00:00Z"},
+		"valid_until seems to be in milliseconds; give it in seconds since the epoch":                                         {fieldValidUntil: testNow.UnixMilli()},
+		"valid_from must be after 0001-01-01T00:00:00Z":                                                                       {fieldValidFrom: "0000-01-01T00:00:00Z"},
+		"valid_from must be after 0001-01-01T00:00:00Z and, in UTC, before the year 10000":                                    {fieldValidFrom: "9999-12-31T23:59:59-23:59"},
+		"valid_until must be after 0001-01-01T00:00:00Z and, in UTC, before the year 10000; an":                               {fieldValidUntil: -62135596800},
 		"valid_from must be one string": {fieldValidFrom: true},
 	} {
 		require.Contains(t, m.refused(logical.UpdateOperation, "roles/event", data)+" ", want)

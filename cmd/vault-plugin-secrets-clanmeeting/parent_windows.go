@@ -9,8 +9,10 @@ import "os"
 // can't be watched, it never returns.
 func waitForParent() {
 	parent, err := os.FindProcess(os.Getppid())
+	if err == nil {
+		_, err = parent.Wait()
+	}
 	if err != nil {
 		select {}
 	}
-	_, _ = parent.Wait() // it has ended, even if its status is unknown
 }

@@ -13,7 +13,6 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/hashicorp/vault/sdk/plugin"
 	"github.com/hashicorp/vault/sdk/plugin/pb"
-	"golang.org/x/sync/semaphore"
 	"google.golang.org/grpc"
 )
 
@@ -28,11 +27,6 @@ const (
 	// maxMessage is the size at which gRPC stops reading a message, and Vault answers with
 	// 500. Vault itself accepts 32 MiB.
 	maxMessage = 2 * maxRequest
-	// maxDecoding is how many bytes of JSON are in work at once, in all requests that are
-	// not small. Decoded, [[],[],…] takes thirty times its length.
-	maxDecoding = 2 * maxRequest
-	// smallRequest is the size up to which a request does not count.
-	smallRequest = 4 << 10
 )
 
 // serve runs the plugin until Vault ends it. It does what the SDK's ServeMultiplex does,
@@ -42,7 +36,6 @@ func serve(factory logical.Factory, logger hclog.Logger) error {
 	if err := pluginutil.OptionallyEnableMlock(); err != nil {
 		return fmt.Errorf("locking the memory: %w", err)
 	}
-	gate := newRequestGate()
 	goplugin.Serve(&goplugin.ServeConfig{
 		HandshakeConfig: plugin.HandshakeConfig,
 		VersionedPlugins: map[int]goplugin.PluginSet{
@@ -54,7 +47,7 @@ func serve(factory logical.Factory, logger hclog.Logger) error {
 		GRPCServer: func(opts []grpc.ServerOption) *grpc.Server {
 			opts = append(opts,
 				grpc.MaxRecvMsgSize(maxMessage),
-				grpc.ChainUnaryInterceptor(gate.intercept),
+				grpc.ChainUnaryInterceptor(refuseLarge),
 			)
 			return goplugin.DefaultGRPCServer(opts)
 		},
@@ -62,38 +55,21 @@ func serve(factory logical.Factory, logger hclog.Logger) error {
 	return nil
 }
 
-// A requestGate refuses requests that are too large before they are decoded. It makes
-// large ones wait while others are in work.
-type requestGate struct{ decoding *semaphore.Weighted }
-
-func newRequestGate() *requestGate { return &requestGate{semaphore.NewWeighted(maxDecoding)} }
-
-// intercept is the gRPC interceptor.
-func (g *requestGate) intercept(ctx context.Context, args any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-	var size int64
+// refuseLarge is a gRPC interceptor. It refuses requests that are too large before they are
+// decoded, with an answer that Vault turns into a 400.
+func refuseLarge(ctx context.Context, args any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 	switch call := args.(type) {
 	case *pb.HandleRequestArgs:
-		if size = int64(len(call.GetRequest().GetData())); size > maxRequest {
-			return refuseLarge()
+		if len(call.GetRequest().GetData()) > maxRequest {
+			text := fmt.Sprintf("the request is too large: the maximum is %d MiB of JSON; send fewer items in a batch", maxRequest>>20)
+			resp, err := pb.LogicalResponseToProtoResponse(logical.ErrorResponse(text))
+			return &pb.HandleRequestReply{Response: resp}, err
 		}
 	case *pb.HandleExistenceCheckArgs:
-		if size = int64(len(call.GetRequest().GetData())); size > maxRequest {
+		if len(call.GetRequest().GetData()) > maxRequest {
 			// Vault asks this before a write. The write is then refused.
 			return &pb.HandleExistenceCheckReply{CheckFound: true, Exists: true}, nil
 		}
 	}
-	if size > smallRequest {
-		if err := g.decoding.Acquire(ctx, size); err != nil {
-			return nil, err
-		}
-		defer g.decoding.Release(size)
-	}
 	return handler(ctx, args)
-}
-
-// refuseLarge returns an answer that Vault turns into a 400.
-func refuseLarge() (*pb.HandleRequestReply, error) {
-	text := fmt.Sprintf("the request is too large: the maximum is %d MiB of JSON; send fewer items in a batch", maxRequest>>20)
-	resp, err := pb.LogicalResponseToProtoResponse(logical.ErrorResponse(text))
-	return &pb.HandleRequestReply{Response: resp}, err
 }

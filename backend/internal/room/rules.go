@@ -13,6 +13,9 @@ import (
 const (
 	// MaxRules is the maximum number of rules in a list.
 	MaxRules = 2000
+	// MaxTemplates is the maximum number of templates in a list. A template takes a hundred
+	// times the time of another rule.
+	MaxTemplates = 100
 	// MaxRulesLength is the maximum size of all rules of a list together, in bytes.
 	MaxRulesLength = 128 << 10
 )
@@ -59,6 +62,7 @@ func NewRules(texts []string, templates bool) (*Rules, error) {
 		return nil, &ListError{fmt.Sprintf("has %d bytes in all; %d are allowed", length, MaxRulesLength)}
 	}
 	r := &Rules{texts: make([]string, len(texts)), names: map[string]struct{}{}}
+	templated := 0
 	for i, text := range texts {
 		rule, err := ParseRule(text, templates)
 		if wrong := new(RuleError); errors.As(err, &wrong) {
@@ -70,6 +74,12 @@ func NewRules(texts []string, templates bool) (*Rules, error) {
 		} else {
 			r.others = append(r.others, rule)
 		}
+		if rule.templated {
+			templated++
+		}
+	}
+	if templated > MaxTemplates {
+		return nil, &ListError{fmt.Sprintf("has %d templates; %d are allowed", templated, MaxTemplates)}
 	}
 	return r, nil
 }

@@ -6,11 +6,83 @@ package backend
 import (
 	"errors"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/require"
 )
+
+// countingView counts how often Vault is asked for the caller's identity.
+type countingView struct {
+	*logical.StaticSystemView
+	entities, groups atomic.Int64
+}
+
+func (v *countingView) EntityInfo(id string) (*logical.Entity, error) {
+	v.entities.Add(1)
+	return v.StaticSystemView.EntityInfo(id)
+}
+
+func (v *countingView) GroupsForEntity(id string) ([]*logical.Group, error) {
+	v.groups.Add(1)
+	return v.StaticSystemView.GroupsForEntity(id)
+}
+
+// Vault is asked for the caller's identity only if there are templates, and once per
+// batch.
+func TestIdentityIsAskedForOnce(t *testing.T) {
+	view := &countingView{StaticSystemView: &logical.StaticSystemView{
+		EntityVal: &logical.Entity{ID: "e1", Name: "ann"}, GroupsVal: []*logical.Group{{ID: "g1", Name: "g"}},
+	}}
+	for _, test := range []struct {
+		rules            []string
+		name             string
+		entities, groups int64
+	}{
+		{[]string{"support-*"}, "support-1", 0, 0},
+		{[]string{"support-1", "{{identity.entity.name}}"}, "support-1", 0, 0},
+		{[]string{"{{identity.entity.name}}", "{{identity.entity.id}}"}, "e1", 1, 0},
+		{[]string{"{{identity.groups.names.g.id}}", "{{identity.entity.id}}"}, "e1", 1, 1},
+		{[]string{"{{identity.groups.names.g.id}}", "{{identity.groups.names.g.name}}", "{{identity.entity.id}}"}, "e1", 1, 1},
+	} {
+		view.entities.Store(0)
+		view.groups.Store(0)
+		stored := newRole()
+		stored.AllowedRooms, stored.AllowedRoomsTemplate = test.rules, true
+		r, err := stored.compile()
+		require.NoError(t, err)
+		c := &caller{system: view, entityID: "e1"}
+		i := &issuance{terms: terms{role: r, values: c.value, matcher: r.rules.Matcher(c.value), maxTTL: time.Hour, now: testNow}, backend: newTestMount(t).inside}
+		items := make([]any, 100)
+		for i := range items {
+			items[i] = map[string]any{fieldRoom: test.name}
+		}
+		_, _, err = i.grantAll(t.Context(), parsed(items))
+		require.NoError(t, err)
+		require.Equal(t, []int64{test.entities, test.groups}, []int64{view.entities.Load(), view.groups.Load()}, "%v", test.rules)
+	}
+}
+
+// In OpenBao, the ID of an entity in a namespace ends with the namespace's ID.
+func TestIDsWithANamespace(t *testing.T) {
+	m := configured(t)
+	m.mustWrite("roles/me", map[string]any{
+		fieldAllowedRoomsTemplate: true, fieldDefaultRoom: "{{identity.entity.id}}",
+		fieldAllowedRooms: "{{identity.entity.id}},g-{{identity.groups.names.g.id}},n-{{identity.groups.ids.0a1b.ns1.name}},m-{{identity.groups.ids.0a1b.metadata.x}}",
+	})
+	m.asEntity(&logical.Entity{ID: "4f5e-6d.ns1"}, &logical.Group{ID: "0a1b.ns1", Name: "g", Metadata: map[string]string{"x": "y"}})
+	for name, want := range map[string]string{"": "4f5e-6d", "4f5e-6d": "4f5e-6d", "g-0a1b": "g-0a1b", "n-g": "n-g", "m-y": "m-y"} {
+		data := map[string]any{fieldRoom: name}
+		if name == "" {
+			data = nil
+		}
+		require.Equal(t, want, m.mustRead("creds/me", data)[fieldRoom])
+		require.Equal(t, true, m.mustRead("check/me", data)[fieldAllowed])
+	}
+	require.Contains(t, m.refused(logical.ReadOperation, "creds/me", map[string]any{fieldRoom: "ns1"}), "not allowed")
+}
 
 // asEntity makes the entity the caller of the mount's requests.
 func (m *testMount) asEntity(entity *logical.Entity, groups ...*logical.Group) {
@@ -151,7 +223,7 @@ func TestUnknownIdentityIsAFault(t *testing.T) {
 	require.NoError(t, err)
 	for _, name := range []string{"", "ann"} {
 		c := &caller{system: absentView{}, entityID: "e1"}
-		i := &issuance{role: r, caller: c, matcher: r.rules.Matcher(c.value)}
+		i := &terms{role: r, values: c.value, matcher: r.rules.Matcher(c.value)}
 		_, _, err := i.grantRoom(t.Context(), name)
 		require.ErrorIs(t, err, errAbsent)
 		require.False(t, errors.As(err, new(*invalidError)))

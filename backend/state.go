@@ -1,0 +1,279 @@
+// Copyright (c) The vault-plugin-secrets-clanmeeting authors
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/helper/locksutil"
+	"github.com/hashicorp/vault/sdk/logical"
+	"golang.org/x/sync/semaphore"
+
+	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/backend/internal/rsakey"
+)
+
+// This is the whole model of what is cached, what drops it, and what waits for what.
+//
+// # What is cached
+//
+// Storage has the configuration, the keys and the roles. Memory has, for each mount, the
+// snapshot (the configuration with its active key, ready to sign), the keyring (the
+// public halves of all keys), and the roles that were used last. Each of them is
+// immutable, and is replaced or dropped as a whole. The roles of all mounts share one
+// cache of 16 MiB.
+//
+// There is one lock for the configuration and the keys of a mount, and one for each role
+// (256, by a hash of its name). Whoever loads something into the cache holds its lock, and
+// so does whoever changes it, from the first read to the last write. So nothing that was
+// loaded before a change is kept after it. If another node changed the entry, Vault calls
+// invalidate, which takes the same lock.
+//
+// A change that has begun runs to its end, even if its caller gives up ([finishing]).
+// Otherwise the lock would be free while storage still commits the write, and a reader that
+// came in between would cache the old entry for good. A change drops what it replaced
+// before it is acknowledged. What it left the same stays: a write that changes nothing does
+// not disturb anybody.
+//
+// # What a request sees
+//
+// A request decides with one role and one snapshot. Before each signature it compares them
+// with the current ones, without a lock. So no signature begins after the change of a key,
+// a setting or the role was acknowledged. If they differ, the request is decided again, a
+// few times ([settled]).
+//
+// # What waits
+//
+// Goroutines that compute share the processors by themselves. So each mount only limits its
+// own work, and no mount waits in the line of another:
+//
+//   - line: signatures of single reads, checks of private keys, and verifications. As many
+//     run at once as there are processors. A request looks at its context, its role and its
+//     snapshot after the wait.
+//   - batching: one batch at a time. Others wait, as long as they can still end before
+//     Vault gives up. Beyond that, and beyond some hundreds, they get a 503.
+//   - generating: one key at a time. Nothing else waits for it.
+//
+// All mounts of the process share the slots in which batches compute, one less than Go's
+// processors. So one processor is always free for new requests. A batch holds a slot for
+// [slotTime] at most, and then queues again behind the batches of other mounts.
+
+// A process is what all mounts of the plugin's process share.
+type process struct {
+	roles *roleCache
+	slots *semaphore.Weighted
+}
+
+func newProcess() *process {
+	return &process{roles: newRoleCache(), slots: semaphore.NewWeighted(int64(processors()))}
+}
+
+// processors is the number of processors for requests that compute. The plugin's main adds
+// one to Go's, which takes in new requests. While all of Go's compute, Go looks for new
+// requests only every 10 ms.
+func processors() int { return max(1, runtime.GOMAXPROCS(0)-1) }
+
+// state is what a mount has in memory.
+type state struct {
+	// keys is the lock of the configuration and the keys. The two pointers are set while it
+	// is held; reading them needs no lock. They are nil when they must be loaded.
+	keys     sync.Mutex
+	snapshot atomic.Pointer[snapshot]
+	keyring  atomic.Pointer[keyring]
+
+	// roleLocks are the locks of the roles, by name.
+	roleLocks []*locksutil.LockEntry
+
+	line       *semaphore.Weighted
+	batching   *semaphore.Weighted
+	batches    atomic.Int32 // that wait for batching
+	generating *semaphore.Weighted
+}
+
+func newState() *state {
+	return &state{
+		roleLocks:  locksutil.CreateLocks(),
+		line:       semaphore.NewWeighted(int64(processors())),
+		batching:   semaphore.NewWeighted(1),
+		generating: semaphore.NewWeighted(1),
+	}
+}
+
+// A snapshot is the configuration and its active key at one moment. It does not change, so
+// a token is wholly of one configuration.
+type snapshot struct {
+	settings
+	key *rsakey.PrivateKey
+}
+
+// currentSnapshot returns the snapshot, which it loads if necessary. A mount that is not
+// configured, or has no active key, is the caller's mistake, and the error names what to
+// write to mount.
+func (b *backend) currentSnapshot(ctx context.Context, s logical.Storage, mount string) (*snapshot, error) {
+	if cached := b.state.snapshot.Load(); cached != nil {
+		return cached, nil
+	}
+	b.state.keys.Lock()
+	defer b.state.keys.Unlock()
+	if cached := b.state.snapshot.Load(); cached != nil {
+		return cached, nil
+	}
+	loaded, err := loadSnapshot(ctx, s, mount)
+	if err != nil {
+		return nil, err
+	}
+	b.state.snapshot.Store(loaded)
+	return loaded, nil
+}
+
+func loadSnapshot(ctx context.Context, s logical.Storage, mount string) (*snapshot, error) {
+	cfg, err := loadConfig(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	if !cfg.configured() {
+		return nil, errNotConfigured(mount)
+	}
+	if cfg.ActiveKey == 0 {
+		return nil, invalid("this mount has no active key; write %s to %sconfig, or %s to choose one that is stored", fieldPrivateKey, mount, fieldActiveKey)
+	}
+	private, err := loadPrivateKey(ctx, s, cfg.ActiveKey)
+	if err != nil {
+		return nil, err
+	}
+	return &snapshot{cfg.settings, private}, nil
+}
+
+func errNotConfigured(mount string) error {
+	return invalid("this mount is not configured; write %s and %s to %sconfig", fieldConsumerID, fieldPrivateKey, mount)
+}
+
+// currentKeyring returns the configuration and the public halves of all keys, which it
+// loads if necessary.
+func (b *backend) currentKeyring(ctx context.Context, s logical.Storage) (*keyring, error) {
+	if cached := b.state.keyring.Load(); cached != nil {
+		return cached, nil
+	}
+	b.state.keys.Lock()
+	defer b.state.keys.Unlock()
+	return b.lockedKeyring(ctx, s)
+}
+
+// lockedKeyring is currentKeyring for a caller that holds the lock.
+func (b *backend) lockedKeyring(ctx context.Context, s logical.Storage) (*keyring, error) {
+	if cached := b.state.keyring.Load(); cached != nil {
+		return cached, nil
+	}
+	loaded, err := loadKeyring(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	b.state.keyring.Store(loaded)
+	return loaded, nil
+}
+
+// A change is what a write did to the configuration and the keys.
+type change struct {
+	settings settings // as they are now
+	resp     *logical.Response
+	events   []event
+}
+
+// changeKeys changes the configuration or the keys. It then drops what has been replaced,
+// even if the change failed: storage may have done a part of it.
+func (b *backend) changeKeys(ctx context.Context, req *logical.Request, write func(context.Context) (*change, error)) (*logical.Response, error) {
+	done, err := b.lockedChange(ctx, write)
+	if err != nil {
+		return nil, err
+	}
+	b.sendEvents(ctx, req, done.events)
+	return done.resp, nil
+}
+
+func (b *backend) lockedChange(ctx context.Context, write func(context.Context) (*change, error)) (done *change, err error) {
+	b.state.keys.Lock()
+	defer b.state.keys.Unlock()
+	ctx, cancel, err := finishing(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer cancel()
+	defer func() {
+		b.state.keyring.Store(nil)
+		if s := b.state.snapshot.Load(); s != nil && (err != nil || done == nil || s.settings != done.settings) {
+			b.state.snapshot.Store(nil)
+		}
+	}()
+	return write(ctx)
+}
+
+// changeTimeout is how long a change may take. It is more than the 90 s of a request in
+// Vault. Only storage that does not answer at all takes longer.
+const changeTimeout = 2 * time.Minute
+
+// finishing returns the context of a change that begins now. It does not end with the
+// caller. The error means that the caller had given up before.
+func finishing(ctx context.Context) (context.Context, context.CancelFunc, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, nil, err
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), changeTimeout)
+	return ctx, cancel, nil
+}
+
+// invalidate is called when another node has changed a storage entry; key is the path of
+// the entry in the mount.
+func (b *backend) invalidate(_ context.Context, key string) {
+	if name, ok := strings.CutPrefix(key, rolePrefix); ok {
+		lock := locksutil.LockForKey(b.state.roleLocks, name)
+		lock.Lock()
+		defer lock.Unlock()
+		b.process.roles.drop(roleKey{b, name})
+		return
+	}
+	b.state.keys.Lock()
+	defer b.state.keys.Unlock()
+	b.state.keyring.Store(nil)
+	s := b.state.snapshot.Load()
+	if s != nil && (key == configStoragePath || key == keyPath(s.ActiveKey)) {
+		b.state.snapshot.Store(nil)
+	}
+}
+
+// compute does work that takes a processor for a moment, in the mount's line.
+func (b *backend) compute(ctx context.Context, work func() error) error {
+	if err := b.state.line.Acquire(ctx, 1); err != nil {
+		return err
+	}
+	defer b.state.line.Release(1)
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return work()
+}
+
+// errChanged means that the configuration, the key or the role changed after the request
+// had read them.
+var errChanged = errors.New("the configuration or the role changed meanwhile")
+
+// attempts is how often a request is decided.
+const attempts = 4
+
+// settled repeats a request that was overtaken by a change. It is decided with what is
+// stored then.
+func settled(answer func() (*logical.Response, error)) (*logical.Response, error) {
+	for range attempts {
+		resp, err := answer()
+		if !errors.Is(err, errChanged) {
+			return resp, err
+		}
+	}
+	return nil, unavailable(fmt.Sprintf("the configuration, the key or the role changed %d times while this request was in work; send it again", attempts))
+}

@@ -1,0 +1,527 @@
+// Copyright (c) The vault-plugin-secrets-clanmeeting authors
+// SPDX-License-Identifier: MPL-2.0
+
+package backend
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/backend/internal/hosttoken"
+)
+
+// gate stops the first caller until it is released.
+type gate struct {
+	taken            atomic.Bool
+	reached, proceed chan struct{}
+}
+
+func newGate() *gate { return &gate{reached: make(chan struct{}), proceed: make(chan struct{})} }
+
+func (g *gate) pass() {
+	if g.taken.CompareAndSwap(false, true) {
+		close(g.reached)
+		<-g.proceed
+	}
+}
+
+// raftStorage commits the first write of a key late, and also if the caller of Put has
+// given up meanwhile: as Raft does while it has no quorum.
+type raftStorage struct {
+	logical.Storage
+	key   string
+	write *gate
+}
+
+func (s *raftStorage) Put(ctx context.Context, e *logical.StorageEntry) error {
+	if e.Key != s.key {
+		return s.Storage.Put(ctx, e)
+	}
+	committed := make(chan error, 1)
+	go func() {
+		s.write.pass()
+		committed <- s.Storage.Put(context.WithoutCancel(ctx), e)
+	}()
+	select {
+	case err := <-committed:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// A write that its caller abandons is not overtaken by a reader that keeps the old entry.
+func TestAbandonedWrites(t *testing.T) {
+	second := readTestdata(t, "rsa2048.openssh.pem")
+	for name, test := range map[string]struct {
+		key, path string
+		data      map[string]any
+		invalid   string // an entry that the reader must load
+		read      func(m *testMount)
+		done      func(m *testMount) bool // whether the write is seen
+	}{
+		"active key": {
+			"config", "config", map[string]any{fieldActiveKey: 2}, "config",
+			func(m *testMount) { m.mustRead("creds/support", map[string]any{fieldRoom: "support-1"}) },
+			func(m *testMount) bool {
+				m.mustDelete("keys/1")
+				return m.mustRead("creds/support", map[string]any{fieldRoom: "support-1"})[fieldKeyVersion] == 2.0
+			},
+		},
+		"issuer": {
+			"config", "config", map[string]any{fieldIssuer: "staging"}, "config",
+			func(m *testMount) { m.mustRead("creds/support", map[string]any{fieldRoom: "support-1"}) },
+			func(m *testMount) bool {
+				claims := m.mustRead("check/support", map[string]any{fieldRoom: "support-1"})[fieldClaims]
+				return claims.(map[string]any)["iss"] == "staging"
+			},
+		},
+		"role": {
+			"roles/support", "roles/support", map[string]any{fieldAllowedRooms: "lobby"}, "roles/support",
+			func(m *testMount) { m.mustRead("check/support", map[string]any{fieldRoom: "support-1"}) },
+			func(m *testMount) bool {
+				return m.mustRead("check/support", map[string]any{fieldRoom: "support-1"})[fieldAllowed] == false
+			},
+		},
+		"list of keys": {
+			"keys/3", "keys/generate", nil, "keys/2",
+			func(m *testMount) { m.must(m.call(logical.ListOperation, "keys/", nil)) },
+			func(m *testMount) bool {
+				return len(m.must(m.call(logical.ListOperation, "keys/", nil)).Data["keys"].([]any)) == 3
+			},
+		},
+	} {
+		m := configured(t)
+		m.mustWrite("keys/import", map[string]any{fieldPrivateKey: second})
+		inner := m.storage.Storage
+		write := newGate()
+		m.storage.Storage = &raftStorage{Storage: inner, key: test.key, write: write}
+		ctx, abandon := context.WithCancel(t.Context())
+		abandoned := make(chan error)
+		go func() {
+			_, err := m.wire.HandleRequest(ctx, &logical.Request{Operation: logical.UpdateOperation, Path: test.path, Data: test.data, Storage: m.storage})
+			abandoned <- err
+		}()
+		<-write.reached
+		abandon()
+		require.Error(t, <-abandoned, name)
+		time.Sleep(20 * time.Millisecond) // the engine learns of it a moment later
+
+		// What a reader needs is not cached, so that it loads the old entry, or waits.
+		var invalidated, read sync.WaitGroup
+		invalidated.Go(func() { m.wire.InvalidateKey(t.Context(), test.invalid) })
+		time.Sleep(20 * time.Millisecond)
+		read.Go(func() { test.read(m) })
+		time.Sleep(20 * time.Millisecond)
+		close(write.proceed)
+		invalidated.Wait()
+		read.Wait()
+		require.Eventually(t, func() bool { return test.done(m) }, 10*time.Second, 10*time.Millisecond, name)
+	}
+}
+
+// A write of which the caller has given up before it begins does nothing.
+func TestWritesThatAreGivenUpBefore(t *testing.T) {
+	m := configured(t)
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	writes := m.storage.written()
+	for _, o := range []operation{
+		{logical.UpdateOperation, "config", map[string]any{fieldIssuer: "staging"}},
+		{logical.DeleteOperation, "config", nil},
+		{logical.UpdateOperation, "roles/support", map[string]any{fieldTTL: "1m"}},
+		{logical.DeleteOperation, "roles/support", nil},
+	} {
+		_, err := m.inside.HandleRequest(gone, &logical.Request{Operation: o.op, Path: o.path, Data: o.data, Storage: m.storage})
+		require.ErrorIs(t, err, context.Canceled, o.path)
+	}
+	require.Equal(t, writes, m.storage.written())
+	require.NotContains(t, m.log.String(), "[ERROR]")
+}
+
+// A failed write drops what it may have changed: storage may have it all the same.
+func TestFailedWritesDropWhatTheyMayHaveChanged(t *testing.T) {
+	m := configured(t)
+	m.mustWrite("keys/import", map[string]any{fieldPrivateKey: readTestdata(t, "rsa2048.openssh.pem")})
+	m.mustRead("creds/support", map[string]any{fieldRoom: "support-1"})
+	inner := m.storage.Storage
+	m.storage.failWith(func(verb, _ string) error {
+		if verb == "put" {
+			return errors.New("leadership lost while committing log")
+		}
+		return nil
+	})
+	_, err := m.call(logical.UpdateOperation, "config", map[string]any{fieldActiveKey: 2})
+	require.ErrorContains(t, err, "leadership lost")
+	_, err = m.call(logical.UpdateOperation, "roles/support", map[string]any{fieldAllowedRooms: "lobby"})
+	require.ErrorContains(t, err, "leadership lost")
+	m.storage.failWith(nil)
+	cfg, err := loadConfig(t.Context(), inner)
+	require.NoError(t, err)
+	cfg.ActiveKey = 2
+	require.NoError(t, store(t.Context(), inner, configStoragePath, *cfg))
+	r, err := loadRole(t.Context(), inner, "support")
+	require.NoError(t, err)
+	r.AllowedRooms = []string{"lobby"}
+	require.NoError(t, store(t.Context(), inner, rolePath("support"), r.storedRole))
+	require.EqualValues(t, 2, m.mustRead("creds/support", map[string]any{fieldRoom: "lobby"})[fieldKeyVersion])
+}
+
+// What does not change tokens disturbs no request that is in work, on the node that writes
+// and on others.
+func TestWritesThatChangeNothing(t *testing.T) {
+	m := configured(t)
+	m.mustWrite("keys/import", map[string]any{fieldPrivateKey: readTestdata(t, "rsa2048.openssh.pem")})
+	i := m.issuanceOf("support")
+	writes := m.storage.written()
+	m.mustWrite("config", map[string]any{fieldIssuer: defaultIssuer, fieldActiveKey: 1})
+	m.mustWrite("config", map[string]any{fieldPrivateKey: readTestdata(t, "rsa2048.pkcs1.pem")})
+	m.mustWrite("roles/support", map[string]any{fieldAllowedRooms: "Support-*"})
+	require.Equal(t, writes, m.storage.written())
+	require.Contains(t, m.events.take(), "clanmeeting/config-write modified=false operation=config-write path=config")
+
+	m.refused(logical.UpdateOperation, "config", map[string]any{fieldIssuer: " "})
+	m.refused(logical.UpdateOperation, "config", map[string]any{fieldActiveKey: 9})
+	m.refused(logical.UpdateOperation, "roles/support", map[string]any{fieldTTL: "10h"})
+	m.mustWrite("keys/import", map[string]any{fieldPrivateKey: readKey(t, "accepted/exponent-3.pem")})
+	m.mustWrite("config", map[string]any{fieldDeleteEndedRolesAfter: "1h"})
+	m.mustDelete("keys/2")
+	m.wire.InvalidateKey(t.Context(), "keys/2")
+	again := m.issuanceOf("support")
+	require.NoError(t, i.checkCurrent(t.Context()))
+	require.Equal(t, i.snapshot.settings, again.snapshot.settings)
+
+	// A staged key changes the configuration's LastKey, and with it the entry.
+	m.wire.InvalidateKey(t.Context(), configStoragePath)
+	require.Nil(t, m.inside.state.snapshot.Load())
+	require.NoError(t, i.checkCurrent(t.Context()))
+
+	// A role that was dropped from the cache and loaded again is the same.
+	m.inside.process.roles.drop(roleKey{m.inside, "support"})
+	require.NoError(t, i.checkCurrent(t.Context()))
+}
+
+// A staged key, or the deletion of one, leaves the snapshot where it is.
+func TestStagedKeysKeepTheSnapshot(t *testing.T) {
+	m := configured(t)
+	before := m.issuanceOf("support").snapshot
+	m.mustWrite("keys/import", map[string]any{fieldPrivateKey: readTestdata(t, "rsa2048.openssh.pem")})
+	m.wire.InvalidateKey(t.Context(), "keys/2")
+	m.mustDelete("keys/2")
+	require.Same(t, before, m.inside.state.snapshot.Load())
+	m.wire.InvalidateKey(t.Context(), "keys/1")
+	require.Nil(t, m.inside.state.snapshot.Load(), "another node deleted the key that signs here")
+}
+
+// changes are what must stop a request that was decided before. Each says how it is then
+// refused, if it is.
+var changes = map[string]struct {
+	change func(m *testMount)
+	want   string
+}{
+	"config deleted": {func(m *testMount) { m.mustDelete("config") }, "not configured"},
+	"key replaced": {func(m *testMount) {
+		m.mustWrite("config", map[string]any{fieldPrivateKey: readTestdata(m.t, "rsa2048.openssh.pem")})
+		m.mustDelete("keys/1")
+	}, ""},
+	"issuer changed": {func(m *testMount) { m.mustWrite("config", map[string]any{fieldIssuer: "staging"}) }, ""},
+	"by another node": {func(m *testMount) {
+		cfg, err := loadConfig(m.t.Context(), m.storage)
+		require.NoError(m.t, err)
+		cfg.Issuer = "staging"
+		require.NoError(m.t, store(m.t.Context(), m.storage, configStoragePath, *cfg))
+		m.wire.InvalidateKey(m.t.Context(), configStoragePath)
+	}, ""},
+	"role narrowed": {func(m *testMount) { m.mustWrite("roles/support", map[string]any{fieldAllowedRooms: "lobby"}) }, "is not allowed by this role"},
+	"role deleted":  {func(m *testMount) { m.mustDelete("roles/support") }, `role "support" not found`},
+}
+
+// After a change is acknowledged, nothing is signed with the old state.
+func TestChangesBeforeASignature(t *testing.T) {
+	for name, test := range changes {
+		m := configured(t)
+		i := m.issuanceOf("support")
+		items := parsed(manyItems(40))
+		grants, _, err := i.grantAll(t.Context(), items)
+		require.NoError(t, err)
+		test.change(m)
+		_, err = i.signAll(t.Context(), items, grants)
+		require.ErrorIs(t, err, errChanged, name)
+		_, err = i.sign(t.Context(), grants[0])
+		require.ErrorIs(t, err, errChanged, name)
+	}
+}
+
+// Requests that wait while the change is made are decided again.
+func TestChangesWhileRequestsWait(t *testing.T) {
+	for name, test := range changes {
+		for _, data := range []map[string]any{{fieldRoom: "support-1"}, {fieldBatchInput: manyItems(3)}} {
+			m := configured(t)
+			m.mustRead("creds/support", map[string]any{fieldRoom: "support-1"})
+			require.NoError(t, m.inside.state.line.Acquire(t.Context(), int64(processors())))
+			require.NoError(t, m.inside.process.slots.Acquire(t.Context(), int64(processors())))
+			answered := make(chan *logical.Response)
+			go func() {
+				resp, err := m.call(logical.UpdateOperation, "creds/support", data)
+				assert.NoError(t, err)
+				answered <- resp
+			}()
+			time.Sleep(20 * time.Millisecond) // it waits now, or soon
+			if name == "key replaced" {       // a key is checked in the line
+				m.inside.state.line.Release(1)
+			}
+			test.change(m)
+			if name != "key replaced" {
+				m.inside.state.line.Release(1)
+			}
+			m.inside.process.slots.Release(1)
+			resp := <-answered
+			if test.want != "" {
+				require.ErrorContains(t, resp.Error(), test.want, name)
+				continue
+			}
+			require.NoError(t, resp.Error())
+		}
+	}
+}
+
+// The batch is stopped after it read the key, and gets the new one.
+func TestRequestsAreDecidedAgain(t *testing.T) {
+	for _, data := range []map[string]any{{fieldRoom: "support-1"}, {fieldBatchInput: manyItems(3)}} {
+		m := configured(t)
+		m.mustRead("creds/support", map[string]any{fieldRoom: "support-1"})
+		g := newGate()
+		now := m.inside.now
+		m.inside.now = func() time.Time { g.pass(); return now() }
+		answered := make(chan *logical.Response, 1)
+		go func() {
+			resp, err := m.call(logical.UpdateOperation, "creds/support", data)
+			assert.NoError(t, err)
+			answered <- resp
+		}()
+		<-g.reached
+		k, err := newKey(parsedKey(t, readTestdata(t, "rsa2048.openssh.pem")), sourceImported, testNow)
+		require.NoError(t, err)
+		require.NoError(t, store(t.Context(), m.storage, keyPath(2), k.storedKey))
+		cfg, err := loadConfig(t.Context(), m.storage)
+		require.NoError(t, err)
+		cfg.ActiveKey, cfg.LastKey, cfg.Issuer = 2, 2, "staging"
+		require.NoError(t, store(t.Context(), m.storage, configStoragePath, *cfg))
+		m.wire.InvalidateKey(t.Context(), configStoragePath)
+		close(g.proceed)
+		resp := <-answered
+		results := []any{resp.Data}
+		if data[fieldBatchInput] != nil {
+			results = resp.Data[fieldBatchResults].([]any)
+			require.Len(t, results, 3)
+		}
+		for _, result := range results {
+			claims := verified(t, result.(map[string]any)[fieldToken].(string), secondKey(t))
+			require.Equal(t, "staging", claims["iss"])
+		}
+	}
+}
+
+// A request that is overtaken again and again ends with a 503.
+func TestRequestsAreDecidedAFewTimes(t *testing.T) {
+	tries := 0
+	_, err := settled(func() (*logical.Response, error) { tries++; return nil, errChanged })
+	require.ErrorContains(t, err, "send it again")
+	require.True(t, isUnavailable(err))
+	require.Equal(t, attempts, tries)
+}
+
+// After a change, one request loads the snapshot for all.
+func TestSnapshotIsLoadedOnce(t *testing.T) {
+	m := configured(t)
+	for range 20 {
+		m.wire.InvalidateKey(t.Context(), configStoragePath)
+		loaded := make([]*snapshot, 8)
+		var wg sync.WaitGroup
+		for i := range loaded {
+			wg.Go(func() { loaded[i], _ = m.inside.currentSnapshot(t.Context(), m.storage, "") })
+		}
+		wg.Wait()
+		for _, s := range loaded {
+			require.Same(t, loaded[0], s)
+		}
+	}
+}
+
+// Requests wait in the line of their mount, and stop waiting when they end. A change never
+// waits for them, nor does another mount.
+func TestLine(t *testing.T) {
+	m := configured(t)
+	token := m.mustRead("creds/support", map[string]any{fieldRoom: "support-1"})[fieldToken]
+	require.NoError(t, m.inside.state.line.Acquire(t.Context(), int64(processors())))
+	defer m.inside.state.line.Release(int64(processors()))
+	for name, o := range map[string]operation{
+		"a token":          {logical.ReadOperation, "creds/support", map[string]any{fieldRoom: "support-1"}},
+		"an import":        {logical.UpdateOperation, "keys/import", map[string]any{fieldPrivateKey: readTestdata(t, "rsa2048.openssh.pem")}},
+		"a private key":    {logical.UpdateOperation, "config", map[string]any{fieldPrivateKey: readTestdata(t, "rsa2048.openssh.pem")}},
+		"a verified token": {logical.UpdateOperation, "verify", map[string]any{fieldToken: token}},
+	} {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		_, err := m.wire.HandleRequest(ctx, &logical.Request{Operation: o.op, Path: o.path, Data: o.data, Storage: m.storage})
+		cancel()
+		require.Error(t, err, name)
+	}
+	m.mustWrite("creds/support", map[string]any{fieldBatchInput: manyItems(3)})
+	m.mustWrite("config", map[string]any{fieldIssuer: "staging"})
+	m.mustWrite("roles/support", map[string]any{fieldTTL: "1m"})
+	m.mustWrite("keys/generate", nil)
+	m.mustRead("check/support", map[string]any{fieldRoom: "support-1"})
+	configured(t).token("support", map[string]any{fieldRoom: "support-1"})
+}
+
+// Batches of a mount wait for each other, up to a number and a time.
+func TestBatchesWait(t *testing.T) {
+	m := configured(t)
+	batch := &logical.Request{Operation: logical.UpdateOperation, Path: "creds/support", Data: map[string]any{fieldBatchInput: manyItems(1)}, Storage: m.storage}
+	call := func(ctx context.Context) error {
+		_, err := m.wire.HandleRequest(ctx, batch)
+		return err
+	}
+	require.NoError(t, m.inside.state.batching.Acquire(t.Context(), 1))
+	m.token("support", map[string]any{fieldRoom: "support-1"}) // a single read does not wait
+
+	// Five sixths of the time are over, and a sixth is left to answer.
+	ctx, cancel := context.WithTimeout(t.Context(), batchMargin+5*time.Second)
+	err := m.inside.waitForBatches(ctx, 10*time.Millisecond)
+	cancel()
+	require.ErrorContains(t, err, "more wait than can be done in time")
+	require.True(t, isUnavailable(err))
+
+	// Too many wait already.
+	m.inside.state.batches.Store(maxBatches)
+	require.ErrorContains(t, call(t.Context()), "more wait than can be done in time")
+	require.EqualValues(t, maxBatches, m.inside.state.batches.Load())
+	m.inside.state.batches.Store(0)
+
+	// The caller gives up.
+	gone, cancel := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() { ended <- m.inside.waitForBatches(gone, time.Minute) }()
+	require.Eventually(t, func() bool { return m.inside.state.batches.Load() == 1 }, 10*time.Second, time.Millisecond)
+	cancel()
+	require.ErrorIs(t, <-ended, context.Canceled)
+
+	// The other batch ends.
+	go func() { ended <- call(t.Context()) }()
+	require.Eventually(t, func() bool { return m.inside.state.batches.Load() == 1 }, 10*time.Second, time.Millisecond)
+	m.inside.state.batching.Release(1)
+	require.NoError(t, <-ended)
+}
+
+// A batch that can't end in time is given up, and its answer and the log say so.
+func TestSlowBatch(t *testing.T) {
+	m := configured(t)
+	require.NoError(t, m.inside.process.slots.Acquire(t.Context(), int64(processors())))
+	ctx, cancel := context.WithTimeout(t.Context(), batchMargin+100*time.Millisecond)
+	defer cancel()
+	_, err := m.wire.HandleRequest(ctx, &logical.Request{
+		Operation: logical.UpdateOperation, Path: "creds/support", Data: map[string]any{fieldBatchInput: manyItems(1)}, Storage: m.storage,
+	})
+	require.ErrorContains(t, err, "send fewer items")
+	require.Contains(t, m.log.String(), "a batch was given up")
+
+	// An eighth of the time is over, and less than an eighth of the tokens is signed.
+	i := m.issuanceOf("support")
+	ctx, cancel = context.WithTimeout(t.Context(), 8*time.Second)
+	defer cancel()
+	_, err = i.signAll(ctx, parsed(manyItems(16)), make([]*grant, 16))
+	require.ErrorIs(t, err, errBatchSlow)
+	require.NoError(t, ctx.Err(), "long before the end")
+	m.inside.process.slots.Release(int64(processors()))
+}
+
+// A slot is given back after a while, so that the batches of other mounts go on.
+func TestBatchesShareTheSlots(t *testing.T) {
+	m := configured(t)
+	var others atomic.Int64
+	err := m.inside.inSlots(t.Context(), 1, 3, func(n int) error {
+		m.advance(slotTime)
+		if n == 0 { // another mount begins to wait for all slots
+			go func() {
+				_ = m.inside.process.slots.Acquire(context.Background(), int64(processors()))
+				others.Add(1)
+				m.inside.process.slots.Release(int64(processors()))
+			}()
+			time.Sleep(20 * time.Millisecond)
+			return nil
+		}
+		assert.EqualValues(t, 1, others.Load(), "the other mount had its turn")
+		return nil
+	})
+	require.NoError(t, err)
+}
+
+// A caller that gives up gets its answer at once. Go can't interrupt the generation, so the
+// next key waits for it.
+func TestGeneratingIsNotAwaited(t *testing.T) {
+	m := configured(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() {
+		_, err := m.inside.generateKey(ctx, 4096)
+		ended <- err
+	}()
+	require.Eventually(t, func() bool {
+		free := m.inside.state.generating.TryAcquire(1)
+		if free {
+			m.inside.state.generating.Release(1)
+		}
+		return !free
+	}, 10*time.Second, time.Millisecond)
+	cancel()
+	if err := <-ended; err != nil { // it may have been very quick
+		require.ErrorIs(t, err, context.Canceled)
+	}
+	require.NoError(t, m.inside.state.generating.Acquire(t.Context(), 1), "it ends, and the next key is generated")
+	m.inside.state.generating.Release(1)
+	require.Equal(t, []any{"1"}, m.must(m.call(logical.ListOperation, "keys/", nil)).Data["keys"], "nobody got it, so it is not stored")
+}
+
+// For a request that has ended, nothing is signed and no key is tried.
+func TestEndedRequests(t *testing.T) {
+	m := configured(t)
+	i := m.issuanceOf("support")
+	g, err := i.grant(t.Context(), tokenRequest{room: "support-1"})
+	require.NoError(t, err)
+	data, err := i.sign(t.Context(), g)
+	require.NoError(t, err)
+	presented, err := hosttoken.Decode(data[fieldToken].(string))
+	require.NoError(t, err)
+	ring, err := m.inside.currentKeyring(t.Context(), m.storage)
+	require.NoError(t, err)
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err = i.sign(ended, g)
+	require.ErrorIs(t, err, context.Canceled)
+	_, err = ring.signerOf(ended, presented)
+	require.ErrorIs(t, err, context.Canceled)
+	require.ErrorIs(t, m.inside.compute(ended, func() error { return errors.New("never run") }), context.Canceled)
+}
+
+// If Vault does not answer, the SDK says that the maximum TTL is 0.
+func TestVaultThatDoesNotAnswer(t *testing.T) {
+	m := configured(t)
+	m.mustWrite("roles/leased", map[string]any{fieldAllowedRooms: "*", fieldGenerateLease: true})
+	m.system.MaxLeaseTTLVal = 0
+	for _, role := range []string{"support", "leased"} {
+		_, err := m.call(logical.ReadOperation, "creds/"+role, map[string]any{fieldRoom: "support-1"})
+		require.ErrorIs(t, err, err)
+		require.ErrorContains(t, err, "asked Vault for the maximum TTL of this mount and got no answer")
+	}
+	require.Equal(t, 2, strings.Count(m.log.String(), "got no answer"))
+	require.Contains(t, m.mustWrite("roles/support", map[string]any{fieldTTL: "1m"}).Warnings[0], "Vault did not say")
+}
