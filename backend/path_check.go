@@ -105,12 +105,11 @@ const checkHelpSynopsis = `Say whether a role would give a token, and why not, w
 
 const checkHelpDescription = `
 Takes what creds/<name> takes, makes the same decision for the same caller, and
-signs nothing. If creds would give a token, the answer has
-allowed=true, the claims that would be signed, and as matched_rule the entry of
-allowed_rooms that matches. If not, it has allowed=false, and as reason the
-message that creds would give. For a batch, the answer is about all of it: it has
-allowed, and the reason of a refusal. A role that does not exist is refused, as
-in creds.
+signs nothing. If creds would give a token, the answer has allowed=true, the
+claims that would be signed, and as matched_rule the entry of allowed_rooms that
+matches. If not, it has allowed=false, and as reason the message that creds
+would give. For a batch, the answer is about all of it, and has only allowed,
+and the reason of a refusal. A role that does not exist is refused, as in creds.
 
     vault read clanmeeting/check/support room=support-4711
     vault read clanmeeting/check/support room=billing

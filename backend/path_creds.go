@@ -46,8 +46,8 @@ func requestFields() map[string]*framework.FieldSchema {
 			Query: true,
 			Description: `The room that the token is for: 1 to 255 of a-z, 0-9, "_" and "-"; upper
 case becomes lower case. The role must allow it. "*" is every room, if
-the role has allow_wildcard_room. Default: the role's default_room, if the
-field is left out; an empty room is refused.`,
+the role has allow_wildcard_room. An empty one is refused. Default: the
+role's default_room.`,
 		},
 		fieldTTL: {
 			Type:  framework.TypeDurationSecond,

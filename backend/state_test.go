@@ -70,7 +70,9 @@ func TestAbandonedWrites(t *testing.T) {
 		done      func(m *testMount) bool // whether the write is seen
 	}{
 		"active key": {
-			"config", "config", map[string]any{fieldActiveKey: 2}, "config",
+			"config", "config",
+			map[string]any{fieldActiveKey: 2},
+			"config",
 			func(m *testMount) { m.mustRead("creds/support", map[string]any{fieldRoom: "support-1"}) },
 			func(m *testMount) bool {
 				m.mustDelete("keys/1")
@@ -78,7 +80,9 @@ func TestAbandonedWrites(t *testing.T) {
 			},
 		},
 		"issuer": {
-			"config", "config", map[string]any{fieldIssuer: "staging"}, "config",
+			"config", "config",
+			map[string]any{fieldIssuer: "staging"},
+			"config",
 			func(m *testMount) { m.mustRead("creds/support", map[string]any{fieldRoom: "support-1"}) },
 			func(m *testMount) bool {
 				claims := m.mustRead("check/support", map[string]any{fieldRoom: "support-1"})[fieldClaims]
@@ -86,7 +90,9 @@ func TestAbandonedWrites(t *testing.T) {
 			},
 		},
 		"role": {
-			"roles/support", "roles/support", map[string]any{fieldAllowedRooms: "lobby"}, "roles/support",
+			"roles/support", "roles/support",
+			map[string]any{fieldAllowedRooms: "lobby"},
+			"roles/support",
 			func(m *testMount) { m.mustRead("check/support", map[string]any{fieldRoom: "support-1"}) },
 			func(m *testMount) bool {
 				return m.mustRead("check/support", map[string]any{fieldRoom: "support-1"})[fieldAllowed] == false
