@@ -153,7 +153,7 @@ func (g *guide) changeTheBuild(token func() string, key *rsa.PublicKey) {
 	raw, err := os.ReadFile(filepath.Join(g.dir, devvault.PluginName+"_0.1.0_linux_amd64", devvault.PluginName))
 	require.NoError(g.t, err)
 	require.NoError(g.t, os.MkdirAll(filepath.Join(g.dir, "bin/plugins"), 0o700))
-	require.NoError(g.t, os.WriteFile(filepath.Join(g.dir, "bin/plugins", devvault.PluginName), append(raw, '\n'), 0o700))
+	require.NoError(g.t, os.WriteFile(filepath.Join(g.dir, "bin/plugins", devvault.PluginName), append(raw, '\n'), 0o700)) //nolint:gosec // it must be executable
 	first := g.root().read("sys/mounts/clanmeeting")["running_sha256"]
 	out := g.run(indented(there))
 	require.Contains(g.t, out, devvault.PluginName+" v0.1.0")
@@ -163,7 +163,7 @@ func (g *guide) changeTheBuild(token func() string, key *rsa.PublicKey) {
 	require.NoError(g.t, verifySignature(token(), key))
 
 	broken := []byte("not a program")
-	require.NoError(g.t, os.WriteFile(filepath.Join(g.plugins, "broken"), broken, 0o700))
+	require.NoError(g.t, os.WriteFile(filepath.Join(g.plugins, "broken"), broken, 0o700)) //nolint:gosec // it must be executable
 	catalog := map[string]any{"version": "v0.1.0", "command": "broken", "sha256": fmt.Sprintf("%x", sha256.Sum256(broken))}
 	g.root().write("sys/plugins/catalog/secret/"+devvault.PluginName, catalog)
 	status, _ := g.root().post("sys/plugins/reload/secret/"+devvault.PluginName, nil)
