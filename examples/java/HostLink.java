@@ -59,10 +59,14 @@ public final class HostLink {
         private final String roleId;
         private final String secretId;
         private final String credsPath;
+        private final String namespace;
         private String vaultToken;
 
-        /** @param credsPath the mount and the role, such as clanmeeting/creds/support */
-        public HostLinks(String addr, String roleId, String secretId, String credsPath) throws Refused {
+        /**
+         * @param credsPath the mount and the role, such as clanmeeting/creds/support
+         * @param namespace for OpenBao, Vault Enterprise and HCP; null for none
+         */
+        public HostLinks(String addr, String roleId, String secretId, String credsPath, String namespace) throws Refused {
             if (!addr.startsWith("https://") && !addr.startsWith("http://")) {
                 throw new Refused(addr + " is not the address of a Vault: it must begin with https:// or http://");
             }
@@ -70,6 +74,7 @@ public final class HostLink {
             this.roleId = roleId;
             this.secretId = secretId;
             this.credsPath = credsPath;
+            this.namespace = namespace;
         }
 
         /** A new link. Whoever opens it is the host of the room. */
@@ -119,7 +124,8 @@ public final class HostLink {
         }
 
         private HttpRequest.Builder request(String path) {
-            return HttpRequest.newBuilder(URI.create(base + path)).timeout(REQUEST_TIMEOUT);
+            HttpRequest.Builder request = HttpRequest.newBuilder(URI.create(base + path)).timeout(REQUEST_TIMEOUT);
+            return namespace == null || namespace.isEmpty() ? request : request.header("X-Vault-Namespace", namespace);
         }
 
         private HttpResponse<String> call(HttpRequest.Builder request) throws Unavailable, InterruptedException {
@@ -187,7 +193,8 @@ public final class HostLink {
                 setting("VAULT_ADDR"),
                 setting("VAULT_ROLE_ID"),
                 setting("VAULT_SECRET_ID"),
-                System.getenv().getOrDefault("CLANMEETING_CREDS", "clanmeeting/creds/support"));
+                System.getenv().getOrDefault("CLANMEETING_CREDS", "clanmeeting/creds/support"),
+                System.getenv("VAULT_NAMESPACE"));
         do {
             Link link = links.get(args[args.length - 1]);
             System.out.println(link.url());

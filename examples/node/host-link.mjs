@@ -23,6 +23,7 @@ const room = process.argv[keep ? 3 : 2] ?? fail('usage: node host-link.mjs [--ke
 try {
   const links = new HostLinks({
     addr: setting('VAULT_ADDR'),
+    namespace: process.env.VAULT_NAMESPACE,
     roleId: setting('VAULT_ROLE_ID'),
     secretId: setting('VAULT_SECRET_ID'),
     credsPath: process.env.CLANMEETING_CREDS ?? 'clanmeeting/creds/support',

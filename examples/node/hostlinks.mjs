@@ -20,7 +20,8 @@ export class HostLinks {
   #loggingIn;
 
   /**
-   * @param {{addr: string, roleId: string, secretId: string, credsPath: string}} options
+   * @param {{addr: string, namespace?: string, roleId: string, secretId: string, credsPath: string}} options
+   *   namespace is for OpenBao, Vault Enterprise and HCP.
    *   credsPath is the mount and the role, such as clanmeeting/creds/support.
    */
   constructor(options) {
@@ -81,10 +82,15 @@ export class HostLinks {
   }
 
   async #call(method, path, { token, body }) {
+    const { namespace } = this.#options;
     try {
       const response = await fetch(this.#base + path, {
         method,
-        headers: { ...(token && { 'X-Vault-Token': token }), ...(body && { 'Content-Type': 'application/json' }) },
+        headers: {
+          ...(namespace && { 'X-Vault-Namespace': namespace }),
+          ...(token && { 'X-Vault-Token': token }),
+          ...(body && { 'Content-Type': 'application/json' }),
+        },
         body: body && JSON.stringify(body),
         redirect: 'manual', // a redirect would hand the token or the secret ID to another host
         signal: AbortSignal.timeout(REQUEST_TIMEOUT),

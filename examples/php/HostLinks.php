@@ -37,12 +37,16 @@ final class HostLinks
     private readonly string $base;
     private ?string $vaultToken = null;
 
-    /** @param string $credsPath the mount and the role, such as clanmeeting/creds/support */
+    /**
+     * @param string $credsPath the mount and the role, such as clanmeeting/creds/support
+     * @param string $namespace for OpenBao, Vault Enterprise and HCP; empty for none
+     */
     public function __construct(
         string $addr,
         private readonly string $roleId,
         #[\SensitiveParameter] private readonly string $secretId,
         private readonly string $credsPath,
+        private readonly string $namespace = '',
     ) {
         if (!preg_match('#^https?://#', $addr)) {
             throw new Refused("{$addr} is not the address of a Vault: it must begin with https:// or http://");
@@ -106,6 +110,9 @@ final class HostLinks
     private function call(string $method, string $path, #[\SensitiveParameter] ?array $body = null): array
     {
         $headers = $this->vaultToken === null ? [] : ["X-Vault-Token: {$this->vaultToken}"];
+        if ($this->namespace !== '') {
+            $headers[] = "X-Vault-Namespace: {$this->namespace}";
+        }
         $curl = curl_init($this->base . $path);
         if ($body !== null) {
             $headers[] = 'Content-Type: application/json';

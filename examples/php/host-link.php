@@ -35,6 +35,7 @@ try {
         roleId: setting('VAULT_ROLE_ID'),
         secretId: setting('VAULT_SECRET_ID'),
         credsPath: getenv('CLANMEETING_CREDS') ?: 'clanmeeting/creds/support',
+        namespace: getenv('VAULT_NAMESPACE') ?: '',
     );
     do {
         $link = $links->get($room);

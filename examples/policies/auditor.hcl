@@ -25,8 +25,13 @@ path "sys/audit-hash/file" {
   capabilities = ["update"]
 }
 
-# Shows which fields are in clear in the audit log: audit_non_hmac_request_keys and
-# audit_non_hmac_response_keys.
+# Show what is in clear in the audit log: audit_non_hmac_request_keys and
+# audit_non_hmac_response_keys of the mount, and log_raw of an audit device. (Listing the
+# devices needs sudo. This path can do nothing else.)
 path "sys/mounts/clanmeeting/tune" {
   capabilities = ["read"]
+}
+
+path "sys/audit" {
+  capabilities = ["read", "sudo"]
 }

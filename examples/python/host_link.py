@@ -40,12 +40,13 @@ class HostLinks:
     """Host links from Vault. Use one object per thread: the library requests, which hvac
     uses, does not promise that threads can share it."""
 
-    def __init__(self, addr, role_id, secret_id, creds_path):
-        """creds_path is the mount and the role, such as clanmeeting/creds/support."""
+    def __init__(self, addr, role_id, secret_id, creds_path, namespace=None):
+        """creds_path is the mount and the role, such as clanmeeting/creds/support.
+        namespace is for OpenBao, Vault Enterprise and HCP."""
         if not addr.startswith(("https://", "http://")):
             raise Refused(f"{addr} is not the address of a Vault: it must begin with https:// or http://")
         # A redirect would hand the token, or the secret ID, to another host.
-        self._client = hvac.Client(url=addr, timeout=REQUEST_TIMEOUT, allow_redirects=False)
+        self._client = hvac.Client(url=addr, timeout=REQUEST_TIMEOUT, allow_redirects=False, namespace=namespace)
         # hvac would use VAULT_TOKEN or ~/.vault-token by itself; the application logs in instead.
         self._client.token = None
         self._role_id = role_id
@@ -118,6 +119,7 @@ def main():
             role_id=setting("VAULT_ROLE_ID"),
             secret_id=setting("VAULT_SECRET_ID"),
             creds_path=os.environ.get("CLANMEETING_CREDS", "clanmeeting/creds/support"),
+            namespace=os.environ.get("VAULT_NAMESPACE"),
         )
         while True:
             link = links.get(args.room)

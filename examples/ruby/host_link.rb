@@ -29,7 +29,8 @@ class HostLinks
   Link = Struct.new(:url, :ttl) # ttl in seconds from now
 
   # creds_path is the mount and the role, such as clanmeeting/creds/support.
-  def initialize(addr:, role_id:, secret_id:, creds_path:)
+  # namespace is for OpenBao, Vault Enterprise and HCP.
+  def initialize(addr:, role_id:, secret_id:, creds_path:, namespace: nil)
     unless addr.start_with?('https://', 'http://')
       raise Refused, "#{addr} is not the address of a Vault: it must begin with https:// or http://"
     end
@@ -38,6 +39,7 @@ class HostLinks
     @role_id = role_id
     @secret_id = secret_id
     @creds_path = creds_path
+    @namespace = namespace
     @lock = Mutex.new
   end
 
@@ -95,6 +97,7 @@ class HostLinks
   end
 
   def call(request, part)
+    request['X-Vault-Namespace'] = @namespace unless @namespace.to_s.empty?
     response = Net::HTTP.start(@base.host, @base.port, use_ssl: @base.scheme == 'https', max_retries: 0,
                                                        open_timeout: REQUEST_TIMEOUT, read_timeout: REQUEST_TIMEOUT) do |http|
       http.request(request)
@@ -146,7 +149,8 @@ if $PROGRAM_NAME == __FILE__
       addr: setting.call('VAULT_ADDR'),
       role_id: setting.call('VAULT_ROLE_ID'),
       secret_id: setting.call('VAULT_SECRET_ID'),
-      creds_path: ENV.fetch('CLANMEETING_CREDS', 'clanmeeting/creds/support')
+      creds_path: ENV.fetch('CLANMEETING_CREDS', 'clanmeeting/creds/support'),
+      namespace: ENV['VAULT_NAMESPACE']
     )
     loop do
       link = links.get(room)

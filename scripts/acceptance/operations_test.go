@@ -7,6 +7,7 @@ package acceptance
 
 import (
 	"context"
+	"crypto/rsa"
 	"crypto/sha256"
 	"fmt"
 	"net/http"
@@ -88,10 +89,15 @@ func (g *guide) follow(section string) string {
 
 func (g *guide) commands(section string) string {
 	g.t.Helper()
-	_, text, found := strings.Cut(g.text, "\n## "+section+"\n")
-	require.True(g.t, found, section)
+	return indented(g.section(section))
+}
+
+func (g *guide) section(name string) string {
+	g.t.Helper()
+	_, text, found := strings.Cut(g.text, "\n## "+name+"\n")
+	require.True(g.t, found, name)
 	text, _, _ = strings.Cut(text, "\n## ")
-	return indented(text)
+	return text
 }
 
 func (g *guide) run(commands string) string {
@@ -118,6 +124,7 @@ func TestOperationsGuide(t *testing.T) {
 	token := func() string {
 		return g.root().read("clanmeeting/creds/support", "room", "support-4711")["token"].(string)
 	}
+	g.changeTheBuild(token, &key.PublicKey)
 	t.Run("pins: Vault only", func(t *testing.T) {
 		onlyOn(t, devvault.Vault)
 		require.Regexp(t, `version +v0\.1\.0`, g.follow("Versions"))
@@ -131,12 +138,40 @@ func TestOperationsGuide(t *testing.T) {
 	g.overTheLimit()
 
 	require.NoError(t, verifySignature(g.restore(), &key.PublicKey))
+}
 
-	g.token = g.holder("key-custodian")
-	g.follow("The key is stolen")
-	require.Error(t, verifySignature(token(), &key.PublicKey))
-	status, _ := g.root().get("clanmeeting/keys/1")
-	require.Equal(t, http.StatusNotFound, status)
+// changeTheBuild follows "Change the build", there and back. In between, a file that can't
+// run is registered, as by somebody who did not try it.
+func (g *guide) changeTheBuild(token func() string, key *rsa.PublicKey) {
+	g.t.Helper()
+	there, back, found := strings.Cut(g.section("Change the build"), "\n**To go back**")
+	require.True(g.t, found)
+	// Another file of the same version stands for the other build: a program may have
+	// anything after its end.
+	raw, err := os.ReadFile(filepath.Join(g.dir, devvault.PluginName+"_0.1.0_linux_amd64", devvault.PluginName))
+	require.NoError(g.t, err)
+	require.NoError(g.t, os.MkdirAll(filepath.Join(g.dir, "bin/plugins"), 0o700))
+	require.NoError(g.t, os.WriteFile(filepath.Join(g.dir, "bin/plugins", devvault.PluginName), append(raw, '\n'), 0o700)) //nolint:gosec // it must be executable
+	first := g.root().read("sys/mounts/clanmeeting")["running_sha256"]
+	out := g.run(indented(there))
+	require.Contains(g.t, out, devvault.PluginName+" v0.1.0")
+	second := g.root().read("sys/mounts/clanmeeting")["running_sha256"].(string)
+	require.NotEqual(g.t, first, second)
+	require.Equal(g.t, 2, strings.Count(out, second), "the file's checksum, and that of the plugin that runs: %s", out)
+	require.NoError(g.t, verifySignature(token(), key))
+
+	broken := []byte("not a program")
+	require.NoError(g.t, os.WriteFile(filepath.Join(g.plugins, "broken"), broken, 0o700)) //nolint:gosec // it must be executable
+	catalog := map[string]any{"version": "v0.1.0", "command": "broken", "sha256": fmt.Sprintf("%x", sha256.Sum256(broken))}
+	g.root().write("sys/plugins/catalog/secret/"+devvault.PluginName, catalog)
+	status, _ := g.root().post("sys/plugins/reload/secret/"+devvault.PluginName, nil)
+	require.Equal(g.t, http.StatusInternalServerError, status)
+	status, _ = g.root().get("clanmeeting/creds/support", "room", "support-4711")
+	require.Equal(g.t, http.StatusInternalServerError, status, "the same version: Vault can't keep the old file")
+
+	variables, _, _ := strings.Cut(indented(there), "\n")
+	require.True(g.t, strings.HasSuffix(g.run(variables+"\n"+indented(back)), first.(string)))
+	require.NoError(g.t, verifySignature(token(), key))
 }
 
 // overTheLimit checks that the limit in the guide works.

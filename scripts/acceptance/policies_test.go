@@ -54,7 +54,7 @@ func TestPolicies(t *testing.T) {
 		own := strings.NewReplacer(`"clanmeeting/`, `"`+mount+`/`, `"sys/mounts/clanmeeting`, `"sys/mounts/`+mount)
 		holders[strings.TrimSuffix(filepath.Base(file), ".hcl")] = root(t).as(own.Replace(string(policy)))
 	}
-	require.Len(t, holders, 7)
+	require.Len(t, holders, 8)
 	// The device that the auditor's policy names.
 	root(t).write("sys/audit/file", map[string]any{"type": "file", "options": map[string]any{"file_path": filepath.Join(t.TempDir(), "audit.log")}})
 	t.Cleanup(func() { root(t).call(http.MethodDelete, "sys/audit/file", nil) })
@@ -66,28 +66,31 @@ func TestPolicies(t *testing.T) {
 		{http.MethodPost, mount + "/creds/support", map[string]any{"room": "support-1"}, nil},
 		{http.MethodGet, mount + "/creds/other?room=support-1", nil, nil},
 		{http.MethodGet, mount + "/check/support?room=support-1", nil, []string{"role-manager"}},
-		{http.MethodGet, mount + "/roles?list=true", nil, []string{"role-manager", "auditor"}},
-		{http.MethodGet, mount + "/roles/support", nil, []string{"role-manager", "auditor"}},
-		{http.MethodPost, mount + "/roles/support", map[string]any{"ttl": "1m"}, []string{"role-manager"}},
-		{http.MethodPost, mount + "/roles/other", map[string]any{"allowed_rooms": "x"}, []string{"role-manager"}},
-		{http.MethodDelete, mount + "/roles/other", nil, []string{"role-manager"}},
-		{http.MethodPost, mount + "/roles/event-7", map[string]any{"allowed_rooms": "x", "valid_from": 2_000_000_000}, []string{"role-manager", "event-manager"}},
-		{http.MethodGet, mount + "/roles/event-7", nil, []string{"role-manager", "event-manager", "auditor"}},
+		{http.MethodGet, mount + "/roles?list=true", nil, []string{"role-manager", "auditor", "incident", "key-custodian"}},
+		{http.MethodGet, mount + "/roles/support", nil, []string{"role-manager", "auditor", "incident", "key-custodian"}},
+		{http.MethodPost, mount + "/roles/support", map[string]any{"ttl": "1m"}, []string{"role-manager", "incident"}},
+		{http.MethodPost, mount + "/roles/other", map[string]any{"allowed_rooms": "x"}, []string{"role-manager", "incident"}},
+		{http.MethodDelete, mount + "/roles/other", nil, []string{"role-manager", "incident"}},
+		{http.MethodPost, mount + "/roles/event-7", map[string]any{"allowed_rooms": "x", "valid_from": 2_000_000_000}, []string{"role-manager", "event-manager", "incident"}},
+		{http.MethodGet, mount + "/roles/event-7", nil, []string{"role-manager", "event-manager", "auditor", "incident", "key-custodian"}},
 		{http.MethodGet, mount + "/check/event-7?room=x", nil, []string{"role-manager", "event-manager"}},
 		{http.MethodGet, mount + "/creds/event-7?room=x", nil, nil},
-		{http.MethodPost, mount + "/roles/eventual", map[string]any{"allowed_rooms": "x"}, []string{"role-manager"}},
-		{http.MethodDelete, mount + "/roles/event-7", nil, []string{"role-manager", "event-manager"}},
-		{http.MethodGet, mount + "/config", nil, []string{"key-custodian", "auditor"}},
-		{http.MethodPost, mount + "/config", map[string]any{"issuer": "production"}, []string{"key-custodian"}},
-		{http.MethodGet, mount + "/keys?list=true", nil, []string{"key-custodian", "auditor"}},
-		{http.MethodGet, mount + "/keys/1", nil, []string{"key-custodian", "auditor"}},
-		{http.MethodPost, mount + "/keys/generate", nil, []string{"key-custodian"}},
-		{http.MethodDelete, mount + "/keys/2", nil, []string{"key-custodian"}},
-		{http.MethodPost, mount + "/verify", map[string]any{"token": token}, []string{"support"}},
-		{http.MethodDelete, mount + "/config", nil, []string{"key-custodian"}},
-		{http.MethodPost, "sys/audit-hash/file", map[string]any{"input": "support-1"}, []string{"auditor"}},
+		{http.MethodPost, mount + "/roles/eventual", map[string]any{"allowed_rooms": "x"}, []string{"role-manager", "incident"}},
+		{http.MethodDelete, mount + "/roles/event-7", nil, []string{"role-manager", "event-manager", "incident"}},
+		{http.MethodGet, mount + "/config", nil, []string{"key-custodian", "auditor", "incident"}},
+		{http.MethodPost, mount + "/config", map[string]any{"issuer": "production"}, []string{"key-custodian", "incident"}},
+		{http.MethodGet, mount + "/keys?list=true", nil, []string{"key-custodian", "auditor", "incident"}},
+		{http.MethodGet, mount + "/keys/1", nil, []string{"key-custodian", "auditor", "incident"}},
+		{http.MethodPost, mount + "/keys/generate", nil, []string{"key-custodian", "incident"}},
+		{http.MethodDelete, mount + "/keys/2", nil, []string{"key-custodian", "incident"}},
+		{http.MethodPost, mount + "/verify", map[string]any{"token": token}, []string{"support", "incident"}},
+		{http.MethodDelete, mount + "/config", nil, []string{"key-custodian", "incident"}},
+		{http.MethodPost, "sys/audit-hash/file", map[string]any{"input": "support-1"}, []string{"auditor", "incident"}},
 		{http.MethodGet, "sys/mounts", nil, []string{"operator"}},
 		{http.MethodGet, "sys/plugins/catalog", nil, []string{"operator"}},
+		{http.MethodGet, "sys/audit", nil, []string{"key-custodian", "auditor"}},
+		{http.MethodPost, "sys/audit/other", map[string]any{"type": "file"}, nil},
+		{http.MethodGet, "auth/token/accessors?list=true", nil, []string{"incident"}},
 		{http.MethodGet, tune, nil, []string{"operator", "key-custodian", "auditor"}},
 		{http.MethodPost, tune, map[string]any{"max_lease_ttl": "24h"}, []string{"operator"}},
 		// An administrator's, see docs/reliability.md.
