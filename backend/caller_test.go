@@ -5,11 +5,13 @@ package backend
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/backend/internal/room"
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/require"
 )
@@ -227,5 +229,47 @@ func TestUnknownIdentityIsAFault(t *testing.T) {
 		_, _, err := i.grantRoom(t.Context(), name)
 		require.ErrorIs(t, err, errAbsent)
 		require.False(t, errors.As(err, new(*invalidError)))
+	}
+}
+
+// A key of a group's metadata may be called as an accessor is. In OpenBao, a namespace's ID
+// may stand before it.
+func TestGroupMetadata(t *testing.T) {
+	m := configured(t)
+	m.mustWrite("roles/me", map[string]any{
+		fieldAllowedRoomsTemplate: true,
+		fieldAllowedRooms: "a-{{identity.groups.ids.g1.metadata.name}},b-{{identity.groups.ids.g1.metadata.id}},c-{{identity.groups.ids.g1.name}}," +
+			"d-{{identity.groups.ids.g1.ns1.metadata.name}},e-{{identity.groups.ids.g1.metadata.metadata.x}},f-{{identity.groups.names.n1.metadata.id}}",
+	})
+	m.asEntity(&logical.Entity{ID: "e1"}, &logical.Group{ID: "g0", Name: "n0"},
+		&logical.Group{ID: "g1", Name: "n1", Metadata: map[string]string{"name": "red", "id": "7", "metadata.x": "deep"}})
+	for _, name := range []string{"a-red", "b-7", "c-n1", "d-red", "e-deep", "f-7"} {
+		require.Equal(t, true, m.mustRead("check/me", map[string]any{fieldRoom: name})[fieldAllowed], name)
+	}
+	for _, name := range []string{"a-n1", "b-g1"} {
+		require.Equal(t, false, m.mustRead("check/me", map[string]any{fieldRoom: name})[fieldAllowed], name)
+	}
+}
+
+// The work for a caller with many groups grows with the groups or the directives, not with
+// their product.
+func BenchmarkManyGroups(b *testing.B) {
+	groups := make([]*logical.Group, 5000)
+	for i := range groups {
+		groups[i] = &logical.Group{ID: fmt.Sprintf("g%d", i), Name: fmt.Sprintf("n%d", i)}
+	}
+	stored := newRole()
+	stored.AllowedRoomsTemplate = true
+	for i := range room.MaxTemplates {
+		stored.AllowedRooms = append(stored.AllowedRooms, strings.Repeat(fmt.Sprintf("{{identity.groups.names.n%d.id}}", 4000+i), 30))
+	}
+	r, err := stored.compile()
+	require.NoError(b, err)
+	view := &logical.StaticSystemView{EntityVal: &logical.Entity{ID: "e1"}, GroupsVal: groups}
+	for b.Loop() {
+		c := &caller{system: view, entityID: "e1"}
+		if rule, _ := r.match(b.Context(), "none", r.rules.Matcher(c.value)); rule != "" {
+			b.Fatal(rule)
+		}
 	}
 }

@@ -322,3 +322,45 @@ func TestKeyDeletionWaitsForASwitch(t *testing.T) {
 	require.ErrorContains(t, (<-deleted).Error(), "is the active one")
 	m.mustRead("creds/support", map[string]any{fieldRoom: "support-1"})
 }
+
+func TestKeyInfo(t *testing.T) {
+	m := configured(t)
+	m.mustWrite("keys/generate", map[string]any{fieldKeyBits: 3072})
+	require.NoError(t, m.storage.Put(t.Context(), &logical.StorageEntry{Key: keyPath(10), Value: []byte("{")}))
+	m.wire.InvalidateKey(t.Context(), keyPath(10))
+	data := m.must(m.call(logical.ListOperation, "keys/", nil)).Data
+	require.Equal(t, []any{"1", "2", "10"}, data["keys"])
+	infos := data["key_info"].(map[string]any)
+	for version, source := range map[string]string{"1": "imported", "2": "generated"} {
+		read := m.mustRead("keys/"+version, nil)
+		require.Equal(t, source, read[fieldSource])
+		for _, field := range []string{fieldPublicKey, fieldVersion} {
+			delete(read, field)
+		}
+		require.Equal(t, map[string]any(read), infos[version])
+	}
+	require.Equal(t, map[string]any{fieldActive: false, fieldError: `corrupt entry in storage: "keys/10": it is not JSON of the right form`}, infos["10"])
+}
+
+// A private half that does not belong to its public half is not used.
+func TestHalvesOfAKey(t *testing.T) {
+	m := configured(t)
+	mixed := storedOf(t, readTestdata(t, "rsa2048.openssh.pem"))
+	mixed.PublicKey = storedOf(t, readTestdata(t, "rsa2048.pkcs1.pem")).PublicKey
+	broken := mixed
+	broken.PKCS8 = []byte("x")
+	for want, stored := range map[string]storedKey{
+		`"keys/1": its public half is that of another key`: mixed,
+		`"keys/1": its private key can't be parsed`:        broken,
+	} {
+		require.NoError(t, store(t.Context(), m.storage, keyPath(1), stored))
+		m.wire.InvalidateKey(t.Context(), keyPath(1))
+		for _, o := range []operation{
+			{logical.ReadOperation, "creds/support", map[string]any{fieldRoom: "support-1"}},
+			{logical.UpdateOperation, "config", map[string]any{fieldActiveKey: 1}},
+		} {
+			_, err := m.call(o.op, o.path, o.data)
+			require.ErrorContains(t, err, want)
+		}
+	}
+}

@@ -229,3 +229,52 @@ func TestLimitsOfARole(t *testing.T) {
 	require.Equal(t, "entry 1 of allowed_rooms is longer than 1024 characters",
 		m.refused(logical.UpdateOperation, "roles/over", map[string]any{fieldAllowedRooms: strings.Repeat("deadbeef", 200)}))
 }
+
+// A name may have 255 characters. Storage would fail at some greater length.
+func TestLengthOfARoleName(t *testing.T) {
+	m := configured(t)
+	longest := strings.Repeat("n", maxNameLength)
+	m.mustWrite("roles/"+longest, map[string]any{fieldAllowedRooms: "a"})
+	m.mustRead("creds/"+longest, map[string]any{fieldRoom: "a"})
+	m.mustDelete("roles/" + longest)
+	for _, length := range []int{maxNameLength + 1, 32_720, 100_000} {
+		name := strings.Repeat("n", length)
+		want := `the name of a role must have 255 characters at most; this one begins with "` + strings.Repeat("n", 80) + `…"`
+		for _, path := range []string{"roles/", "creds/", "check/"} {
+			for op := range m.inside.Route(path + "x").Operations {
+				require.Equal(t, want, m.refused(op, path+name, map[string]any{fieldAllowedRooms: "a", fieldBatchInput: manyItems(1)}), "%s %s", op, path)
+			}
+		}
+	}
+	require.NotContains(t, m.log.String(), "nnnn")
+}
+
+// A value from a file ends with a line end, which nobody sees.
+func TestLineEndsAreNamed(t *testing.T) {
+	m := configured(t)
+	for _, end := range []string{"\n", "\r\n"} {
+		for path, data := range map[string]map[string]any{
+			"creds/support": {fieldRoom: "support-1" + end},
+			"roles/support": {fieldDefaultRoom: "support-1" + end},
+			"verify":        {fieldToken: "x", fieldRoom: "support-1" + end},
+			"config":        {fieldDomain: "meet.example.com" + end},
+			"config ":       {fieldConsumerID: "acme" + end},
+			"config  ":      {fieldIssuer: "production" + end},
+			"config   ":     {fieldAudience: "clanmeeting" + end},
+		} {
+			require.Contains(t, m.refused(logical.UpdateOperation, strings.TrimSpace(path), data), "the value ends with a line end")
+		}
+		item := map[string]any{fieldBatchInput: []any{map[string]any{fieldRoom: "support-1" + end}}}
+		require.Contains(t, m.refused(logical.UpdateOperation, "creds/support", item), "the value ends with a line end")
+	}
+	m.mustWrite("roles/support", map[string]any{fieldAllowedRooms: "support-*\n"}) // a list is trimmed
+	require.NotContains(t, m.refused(logical.ReadOperation, "creds/support", map[string]any{fieldRoom: "a b"}), "line end")
+}
+
+func TestWarningOfAFarWindow(t *testing.T) {
+	m := configured(t)
+	far := testNow.Add(longMaxNotBefore + time.Hour).Unix()
+	warnings := m.mustWrite("roles/event", map[string]any{fieldAllowedRooms: "a", fieldValidFrom: far}).Warnings
+	require.Equal(t, []string{"valid_from is more than 90 days ahead: a token for then stops working when its key is replaced"}, warnings)
+	require.Nil(t, m.mustWrite("roles/event", map[string]any{fieldValidFrom: far - 7200}))
+}
