@@ -7,16 +7,18 @@ import { csrf } from 'hono/csrf';
 import { HTTPException } from 'hono/http-exception';
 import { secureHeaders } from 'hono/secure-headers';
 import { readFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
 import { beginLogin, currentUser, endLogin, logOut } from './login.mjs';
 import { embedPage, homePage, messages, statePage } from './pages.mjs';
 import { setting } from './setting.mjs';
 import { askVault } from './vault.mjs';
 
+const here = (name) => fileURLToPath(new URL(name, import.meta.url));
 const domain = setting('MEETING_DOMAIN');
 const meetingServer = `https://${domain}`;
 const consumer = setting('CONSUMER_ID');
 // Your application has a database.
-const meetings = JSON.parse(readFileSync(setting('MEETINGS', new URL('meetings.json', import.meta.url).pathname), 'utf8'));
+const meetings = JSON.parse(readFileSync(setting('MEETINGS', here('meetings.json')), 'utf8'));
 
 export const app = new Hono();
 
@@ -43,7 +45,7 @@ app.use(
     strictTransportSecurity: false, // it binds everything on this host, so whoever owns the host decides
   }),
 );
-app.use('/static/*', serveStatic({ root: new URL('.', import.meta.url).pathname }));
+app.use('/static/*', serveStatic({ root: here('.') }));
 
 app.use(async (c, next) => {
   c.header('Cache-Control', 'no-store');
@@ -80,13 +82,12 @@ app.use('/meetings/:id/*', async (c, next) => {
 });
 
 // The role is that of the user's own team. If the list of hosts is wrong, or isHost is, the
-// role still opens no room of another team.
+// role still opens no room of another team. A team's name has no dash, so that it can't be
+// the name of an event's role.
 const role = ({ user, meeting }) => (meeting.event ? `${user.team}-${meeting.event}` : user.team);
-const ask = (verb, vars) => (/^[\w-]+$/.test(vars.user.team ?? '') ? askVault(verb, role(vars), vars.meeting.room) : { state: 'refused' });
+const ask = (verb, vars) => (/^\w+$/.test(vars.user.team ?? '') ? askVault(verb, role(vars), vars.meeting.room) : { state: 'refused' });
 
-app.get('/meetings/:id', async (c) => {
-  return answer(c, c.var.meeting.host ? await ask('check', c.var) : { state: 'guest' });
-});
+app.get('/meetings/:id', async (c) => answer(c, c.var.meeting.host ? await ask('check', c.var) : { state: 'guest' }));
 
 app.get('/meetings/:id/embed', (c) => c.html(embedPage(c.var.user, c.var.meeting)));
 

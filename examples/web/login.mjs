@@ -41,11 +41,13 @@ export async function beginLogin(c) {
 /** The user comes back from the provider. Throws if anything about that is wrong. */
 export async function endLogin(c) {
   const login = await unseal(c, 'login');
+  // Else somebody could log this browser in with a code of their own.
+  if (!login) throw new Error('this browser has begun no login');
   deleteCookie(c, 'login', { prefix: 'host' });
   const tokens = await oidc.authorizationCodeGrant(
     await discovered(),
     new URL(`/callback${new URL(c.req.url).search}`, publicURL),
-    { pkceCodeVerifier: login?.code_verifier, expectedState: login?.state, expectedNonce: login?.nonce, idTokenExpected: true },
+    { pkceCodeVerifier: login.code_verifier, expectedState: login.state, expectedNonce: login.nonce, idTokenExpected: true },
   );
   const claims = tokens.claims();
   const user = {

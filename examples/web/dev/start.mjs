@@ -7,8 +7,10 @@ import { execFileSync, spawn } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { setUp } from './setup.mjs';
 
+const here = (name) => fileURLToPath(new URL(name, import.meta.url));
 const { VAULT_ADDR: addr, VAULT_TOKEN: token } = process.env;
 if (!addr || !token) {
   console.error('error: run make dev in another shell, and paste the lines that it prints here');
@@ -23,7 +25,7 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => s
 const publicURL = `https://localhost:${process.env.PORT ?? 8443}`;
 const now = Math.floor(Date.now() / 1000);
 const env = setUp({
-  vault: execFileSync(new URL('../../../scripts/vault.sh', import.meta.url).pathname, { encoding: 'utf8' }).trim(),
+  vault: execFileSync(here('../../../scripts/vault.sh'), { encoding: 'utf8' }).trim(),
   addr,
   token,
   dir,
@@ -31,7 +33,7 @@ const env = setUp({
   issuer: publicURL,
   launch: [now + 120, now + 7_200],
 });
-site = spawn(process.execPath, [new URL('site.mjs', import.meta.url).pathname], { env, stdio: 'inherit' });
+site = spawn(process.execPath, [here('site.mjs')], { env, stdio: 'inherit' });
 site.on('exit', (code) => process.exit(code ?? 0));
 
 console.log(`

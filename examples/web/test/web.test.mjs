@@ -180,7 +180,7 @@ test('one team can’t host the other’s meetings, by role', async () => {
   assert.equal((await post(page, '/meetings/ticket-4712/start')).status, 403);
   assert.equal(world.signed(), signed);
 
-  for (const team of [undefined, '', 'sales/../support', 'support?room=support-4712-t2gd&']) {
+  for (const team of [undefined, '', 'sales/../support', 'sales-launch', 'support?room=support-4712-t2gd&']) {
     await session(page, { id: 'ann', team });
     await page.goto(`${world.url}/meetings/ticket-4712`);
     await heading(page, 'Your team can’t host this meeting');
@@ -280,6 +280,18 @@ test('the login does not work', async () => {
   const other = await world.otherApp({ OIDC_ISSUER: 'https://localhost:1' });
   assert.equal((await page.goto(`${other}/login`)).status(), 503);
   await heading(page, 'The login did not work');
+});
+
+test('nobody is logged in by a code that their browser has not asked for', async () => {
+  const { auth } = await world.ask('POST', 'auth/userpass/login/bob', { password: 'bob-password' }, '');
+  const request = new URLSearchParams({
+    client_id: world.env.OIDC_CLIENT_ID, redirect_uri: `${world.url}/callback`, response_type: 'code', scope: 'openid profile',
+  });
+  const { code } = await world.ask('GET', `identity/oidc/provider/web/authorize?${request}`, undefined, auth.client_token);
+  assert.ok(code);
+  const page = await world.page();
+  assert.equal((await page.goto(`${world.url}/callback?code=${code}`)).status(), 503);
+  assert.deepEqual(await page.context().cookies(), []);
 });
 
 test('a mistake of ours', async () => {
