@@ -14,7 +14,11 @@ export const messages = {
     title: 'Not open yet',
     text: html`You can start this meeting from ${time(opens)}. The button will appear here by itself.`,
   }),
-  ended: () => ({ status: 410, title: 'This meeting is over', text: 'Its time has passed, and it can’t be started again.' }),
+  ended: () => ({
+    status: 410,
+    title: 'This meeting is over',
+    text: 'Its time has passed, and it can’t be started again.',
+  }),
   refused: ({ user }) => ({
     status: 403,
     title: 'Your team can’t host this meeting',
@@ -37,10 +41,26 @@ export const messages = {
     title: 'Please log in',
     text: 'You are not logged in, or your login has expired. After the login you come back to this page.',
   }),
-  unknown: () => ({ status: 404, title: 'Nothing here', text: 'There is no such meeting, or you are not invited to it.' }),
-  elsewhere: () => ({ status: 403, title: 'Nothing was started', text: 'The request came from another site. To start a meeting, use its own page.' }),
-  noLogin: () => ({ status: 503, title: 'The login did not work', text: 'The service that logs people in does not answer, or the login took too long. Try again in a moment.' }),
-  fault: () => ({ status: 500, title: 'Something went wrong', text: 'The mistake is ours, and it is in our log. Try again in a moment.' }),
+  unknown: () => ({
+    status: 404,
+    title: 'Nothing here',
+    text: 'There is no such meeting, or you are not invited to it.',
+  }),
+  elsewhere: () => ({
+    status: 403,
+    title: 'Nothing was started',
+    text: 'The request came from another site. To start a meeting, use its own page.',
+  }),
+  noLogin: () => ({
+    status: 503,
+    title: 'The login did not work',
+    text: 'The service that logs people in does not answer, or the login took too long. Try again in a moment.',
+  }),
+  fault: () => ({
+    status: 500,
+    title: 'Something went wrong',
+    text: 'The mistake is ours, and it is in our log. Try again in a moment.',
+  }),
 };
 
 /** Everything but the list and the embedded meeting: how things stand, and what to do now. */
@@ -48,7 +68,8 @@ export function statePage(c, { state, opens }, { title, text }) {
   const { user, meeting } = c.var;
   const here = c.req.path.replace(/\/start$/, '');
   return layout(user, meeting ? `${title} · ${meeting.title}` : title, html`
-    <main data-state="${state}" data-here="${here}" data-opens="${opens?.toISOString()}" data-clicked="${c.req.method === 'POST' ? 'yes' : ''}" aria-live="polite">
+    <main aria-live="polite" data-state="${state}" data-here="${here}" data-opens="${opens?.toISOString()}"
+      data-clicked="${c.req.method === 'POST' ? 'yes' : ''}">
       ${meeting ? html`<p class="above">${meeting.when}</p><h1>${meeting.title}</h1>` : html`<h1>${title}</h1>`}
       <section class="card ${state}">
         ${meeting ? html`<h2>${title}</h2>` : ''}
@@ -145,7 +166,11 @@ function layout(user, title, content) {
   <body>
     <header>
       <a class="brand" href="/">Meetings</a>
-      ${user ? html`<form method="post" action="/logout"><span>${user.name ?? user.id}</span><button class="plain">Log out</button></form>` : ''}
+      ${user ? html`
+      <form method="post" action="/logout">
+        <span>${user.name ?? user.id}</span>
+        <button class="plain">Log out</button>
+      </form>` : ''}
     </header>
     ${content}
   </body>

@@ -81,7 +81,8 @@ const page = (title, text) => html`<!doctype html>
   <meta name="color-scheme" content="light dark">
   <title>${title}</title>
   <style>
-    body { display: grid; min-height: 90vh; place-content: center; padding: 1rem; text-align: center; background: Canvas; font: 1.125rem/1.5 system-ui, sans-serif }
+    body { display: grid; place-content: center; min-height: 90vh; padding: 1rem }
+    body { text-align: center; background: Canvas; font: 1.125rem/1.5 system-ui, sans-serif }
   </style>
   <main>
   <h1>${title}</h1>

@@ -22,7 +22,8 @@ const here = dirname(fileURLToPath(import.meta.url));
  */
 export function setUp({ vault: binary, addr, token, dir, publicURL, issuer, launch }) {
   symlinkSync(binary, join(dir, 'vault')); // under the name that the scripts call
-  const env = { ...process.env, PATH: `${dir}:${process.env.PATH}`, VAULT_ADDR: addr, VAULT_TOKEN: token, BAO_ADDR: addr, BAO_TOKEN: token };
+  const vaults = { VAULT_ADDR: addr, VAULT_TOKEN: token, BAO_ADDR: addr, BAO_TOKEN: token };
+  const env = { ...process.env, ...vaults, PATH: `${dir}:${process.env.PATH}` };
   const run = (file, ...args) => execFileSync(file, args, { encoding: 'utf8', env, stdio: 'pipe' }).trim();
   const vault = (...args) => run(join(dir, 'vault'), ...args);
 
@@ -31,7 +32,8 @@ export function setUp({ vault: binary, addr, token, dir, publicURL, issuer, laun
     '-subj', '/CN=localhost', '-addext', 'subjectAltName=DNS:localhost,DNS:meet.example.com');
 
   vault('write', 'clanmeeting/config', 'consumer_id=acme', 'domain=meet.example.com');
-  vault('write', 'clanmeeting/config', `active_key=${vault('write', '-field=version', 'clanmeeting/keys/generate', 'key_bits=2048')}`);
+  const version = vault('write', '-field=version', 'clanmeeting/keys/generate', 'key_bits=2048');
+  vault('write', 'clanmeeting/config', `active_key=${version}`);
   run(join(here, '../security-team/setup.sh'), ...launch);
   run(join(here, 'people.sh'), publicURL, issuer);
 

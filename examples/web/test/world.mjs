@@ -88,7 +88,8 @@ export class World {
 
     this.browser = await chromium.launch({
       executablePath: process.env.CHROMIUM,
-      args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync',
+      args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
+        '--disable-component-update', '--disable-sync',
         `--host-resolver-rules=MAP meet.example.com:443 127.0.0.1:${meets}`],
     });
     this.#ends.push(() => this.browser.close());
@@ -155,7 +156,8 @@ export class World {
 
   /** A request to Vault, by default as root. */
   async ask(method, path, body, token = 'root') {
-    const response = await fetch(`${this.addr}/v1/${path}`, { method, body: body && JSON.stringify(body), headers: { 'X-Vault-Token': token } });
+    const options = { method, body: body && JSON.stringify(body), headers: { 'X-Vault-Token': token } };
+    const response = await fetch(`${this.addr}/v1/${path}`, options);
     const text = await response.text();
     return { status: response.status, ...(text && JSON.parse(text)) };
   }
@@ -172,7 +174,9 @@ export class World {
   /** How many tokens Vault has signed so far. */
   signed() {
     const lines = readFileSync(this.audit, 'utf8').trim().split('\n').map((line) => JSON.parse(line));
-    return lines.filter(({ type, request, response }) => type === 'response' && request.path.startsWith('clanmeeting/creds/') && response?.data?.token).length;
+    const ofToken = ({ type, request, response }) =>
+      type === 'response' && request.path.startsWith('clanmeeting/creds/') && response?.data?.token;
+    return lines.filter(ofToken).length;
   }
 
   /** A page of a browser of its own. */
@@ -211,7 +215,8 @@ export class World {
   async look(page, name) {
     this.clean(`the page ${name}`, await page.content());
     const stored = await page.evaluate(async () => JSON.stringify([
-      { ...localStorage }, { ...sessionStorage }, document.cookie, history.state, window.name, await indexedDB.databases(), await caches.keys(),
+      { ...localStorage }, { ...sessionStorage }, document.cookie, history.state, window.name,
+      await indexedDB.databases(), await caches.keys(),
     ]));
     assert.equal(stored, '[{},{},"",null,"",[],[]]');
 
