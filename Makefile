@@ -126,6 +126,10 @@ cluster-test: cc ## Kill, upgrade, cut off and suspend nodes of a cluster, and p
 examples: cc ## Run the examples in five languages, and verify their tokens with a library of each language
 	@scripts/examples.sh
 
+.PHONY: web-test
+web-test: build ## Click through examples/web in Chromium, with a real Vault: three minutes
+	@scripts/web-test.sh
+
 .PHONY: monitoring-test
 monitoring-test: cc ## Make every alert of examples/monitoring fire, in a real Prometheus
 	$(call need,prometheus,in Debian and Ubuntu install the package prometheus)
