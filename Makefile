@@ -82,25 +82,6 @@ demo: build ## Show the way from a private key to a verified host token, in a Va
 dev: build ## Run a Vault in dev mode with the engine mounted, until Ctrl-C
 	@vault=$$(scripts/vault.sh) && (cd scripts && go build -o ../bin/demo ./demo) && exec bin/demo -stay -vault "$$vault" -plugin-dir $(dir $(PLUGIN))
 
-##@ Measure
-
-.PHONY: microbench
-microbench: go ## Measure in one process what a token costs, compared with a bare signature, Go's or with SIGNER=openssl OpenSSL's
-	go test $(TAG:%=-tags %) -run '^$$' -bench . -benchmem ./backend
-
-.PHONY: bench
-bench: go ## Measure what a token costs in a real Vault, compared with its peers: up to ten minutes
-	@scripts/bench.sh
-
-.PHONY: pairs
-pairs: go ## Compare the speed of the engine's builds in the folder VARIANTS
-	@test -d "$(VARIANTS)" || { echo "error: set VARIANTS to a folder with two or more builds" >&2; exit 1; }
-	@scripts/bench.sh -pairs -plugin-dir $(VARIANTS) -rounds 30 -slice 500ms
-
-.PHONY: soak
-soak: go ## Run all kinds of requests on all cores for SOAK (default 10m); fails if the plugin grows
-	@scripts/bench.sh -soak $(or $(SOAK),10m)
-
 ##@ Test
 
 .PHONY: unit
@@ -119,7 +100,7 @@ fuzz: go ## Run every fuzz target for FUZZTIME (default 30s)
 	@scripts/fuzz.sh
 
 .PHONY: cluster-test
-cluster-test: cc ## Kill, upgrade, cut off and suspend nodes of a cluster, and print what each did: ten minutes, on Linux; CLUSTER='-multiplier 1' sets Raft's pace
+cluster-test: cc ## Kill, upgrade, cut off and suspend nodes of a cluster, and print what each did: ten minutes, on Linux
 	@vault=$$(scripts/vault.sh) && cd scripts && VAULT_BIN="$$vault" $(ACCEPTANCE) -count=1 -v -run '^(TestCluster.*|TestPluginEndsWithItsVault)$$' ./acceptance $(if $(CLUSTER),-args $(CLUSTER))
 
 .PHONY: examples
@@ -138,7 +119,7 @@ monitoring-test: cc ## Make every alert of examples/monitoring fire, in a real P
 	@vault=$$(scripts/vault.sh) && cd scripts && VAULT_BIN="$$vault" $(ACCEPTANCE),monitoring -count=1 -v -run '^TestMonitoring$$' ./acceptance
 
 .PHONY: kubernetes-test
-kubernetes-test: go ## Run examples/kubernetes with a real Kubernetes API and External Secrets, which are built once
+kubernetes-test: go ## Run examples/kubernetes with a real Kubernetes API and External Secrets
 	@vault=$$(scripts/vault.sh) && dirs=$$(scripts/kubernetes.sh) && cd scripts/kubernetes && VAULT_BIN="$$vault" KUBERNETES_DIRS="$$dirs" go test -count=1 -timeout 30m -v .
 
 .PHONY: test
@@ -185,6 +166,25 @@ vulncheck: tools ## Look for known vulnerabilities that the code reaches
 
 .PHONY: ci
 ci: lint vet test ## Run everything that a change must pass
+
+##@ Measure
+
+.PHONY: microbench
+microbench: go ## Measure in one process what a token costs, compared with a bare signature
+	go test $(TAG:%=-tags %) -run '^$$' -bench . -benchmem ./backend
+
+.PHONY: bench
+bench: go ## Measure what a token costs in a real Vault, compared with its peers: up to ten minutes
+	@scripts/bench.sh
+
+.PHONY: pairs
+pairs: go ## Compare the speed of the engine's builds in the folder VARIANTS
+	@test -d "$(VARIANTS)" || { echo "error: set VARIANTS to a folder with two or more builds" >&2; exit 1; }
+	@scripts/bench.sh -pairs -plugin-dir $(VARIANTS) -rounds 30 -slice 500ms
+
+.PHONY: soak
+soak: go ## Run all kinds of requests on all cores for SOAK (default 10m); fails if the plugin grows
+	@scripts/bench.sh -soak $(or $(SOAK),10m)
 
 ##@ Release
 
