@@ -26,8 +26,9 @@ TAG := $(filter openssl,$(SIGNER))
 # parallel tests only wait for a Vault Agent and need no core. GOFLAGS is for the tests' own
 # builds of the plugin.
 GOTEST := CGO_ENABLED=1 $(if $(TAG),GOFLAGS="$$GOFLAGS -tags=$(TAG)") go test -race -shuffle=on -parallel=8 -timeout 30m
-# For the tests of the built plugin in a real server.
-ACCEPTANCE := $(GOTEST) -tags acceptance
+# For the tests of the built plugin in a real server. They don't import the plugin, so Go
+# would take an old result for a new plugin.
+ACCEPTANCE := $(GOTEST) -count=1 -tags acceptance
 
 # The server for the tests: make test VAULT=oldest uses the oldest Vault that we support,
 # VAULT=newest the newest, VAULT=released the newest that HashiCorp has released. If VAULT is
@@ -101,7 +102,7 @@ fuzz: go ## Run every fuzz target for FUZZTIME (default 30s)
 
 .PHONY: cluster-test
 cluster-test: cc ## Kill, upgrade, cut off and suspend nodes of a cluster, and print what each did: ten minutes, on Linux
-	@vault=$$(scripts/vault.sh) && cd scripts && VAULT_BIN="$$vault" $(ACCEPTANCE) -count=1 -v -run '^(TestCluster.*|TestPluginEndsWithItsVault)$$' ./acceptance $(if $(CLUSTER),-args $(CLUSTER))
+	@vault=$$(scripts/vault.sh) && cd scripts && VAULT_BIN="$$vault" $(ACCEPTANCE) -v -run '^(TestCluster.*|TestPluginEndsWithItsVault)$$' ./acceptance $(if $(CLUSTER),-args $(CLUSTER))
 
 .PHONY: examples
 examples: cc ## Run the examples in five languages, and verify their tokens with a library of each language
@@ -116,7 +117,7 @@ monitoring-test: cc ## Make every alert of examples/monitoring fire, in a real P
 	$(call need,prometheus,in Debian and Ubuntu install the package prometheus)
 	$(call need,promtool,in Debian and Ubuntu install the package prometheus)
 	$(call need,prometheus-process-exporter,in Debian and Ubuntu install the package of this name)
-	@vault=$$(scripts/vault.sh) && cd scripts && VAULT_BIN="$$vault" $(ACCEPTANCE),monitoring -count=1 -v -run '^TestMonitoring$$' ./acceptance
+	@vault=$$(scripts/vault.sh) && cd scripts && VAULT_BIN="$$vault" $(ACCEPTANCE),monitoring -v -run '^TestMonitoring$$' ./acceptance
 
 .PHONY: kubernetes-test
 kubernetes-test: go ## Run examples/kubernetes with a real Kubernetes API and External Secrets

@@ -288,8 +288,9 @@ func testStoppedAndStarted(t *testing.T, c *testCluster) {
 	require.Equal(t, before, state())
 	time.Sleep(c.lag())
 	for node := range c.Nodes {
-		r := c.newClients().readToken(node)
-		require.Equal(t, active, r.Values[history.Key], r.Text)
+		var r history.Read
+		waitUntil(t, "a token of each node", func() bool { r = c.newClients().readToken(node); return r.Token() })
+		require.Equal(t, active, r.Values[history.Key])
 	}
 }
 

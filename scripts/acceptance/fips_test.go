@@ -20,6 +20,7 @@ import (
 
 // The table of Go's FIPS 140-3 mode in docs/security.md.
 func TestFIPS(t *testing.T) {
+	t.Parallel()
 	sum := root(t).read("sys/mounts/" + enable(t))["running_sha256"]
 	for _, mode := range []string{"on", "only"} {
 		t.Run(mode, func(t *testing.T) {

@@ -97,9 +97,7 @@ func (n night) step(section, number string) []string {
 // The incident sections of the operator's guide work as written, on Raft, with incident.hcl
 // alone.
 func TestIncidents(t *testing.T) {
-	if testing.Short() {
-		t.Skip("a cluster takes half a minute")
-	}
+	t.Parallel()
 	n := newNight(t)
 	n.tokenStolen()
 	n.noEntity()

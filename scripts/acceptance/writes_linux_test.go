@@ -26,10 +26,10 @@ const (
 	// givenUpAfter is when the client of a write gives up.
 	givenUpAfter = 400 * time.Millisecond
 	// stoppedFor is how long the followers are stopped: longer than that, and shorter than
-	// the lease of Raft's leader, which is 2.5 s by default.
-	stoppedFor = time.Second
-	// stoppedAttempts is how often a write is tried, if the leader loses its lease: this
-	// machine was too busy.
+	// the lease of Raft's leader.
+	stoppedFor  = time.Second
+	leaderLease = 2500 * time.Millisecond // by default
+	// stoppedAttempts is how often a write is tried, if the leader loses its lease.
 	stoppedAttempts = 5
 	// settles is more than a write needs to end after the followers go on.
 	settles = 15 * time.Second
@@ -105,6 +105,9 @@ func abandonedWrites(root client) []abandonedWrite {
 
 // Whatever a client that gives up has changed: what the engine shows is what it uses.
 func testAbandonedWrites(t *testing.T, c *testCluster) {
+	if *multiplier != 0 {
+		t.Skip("the leader must keep its lease while the followers are stopped")
+	}
 	root := c.root()
 	writes := abandonedWrites(root)
 	defer func() {
@@ -128,19 +131,23 @@ func (c *testCluster) abandon(w abandonedWrite) {
 	for range stoppedAttempts {
 		active, elections := c.active(), len(c.terms())
 		leader := c.at(active, c.RootToken)
+		if shown, _ := w.state(leader); fmt.Sprint(shown) == w.want {
+			c.t.Log("not tested: the write was done by the next leader")
+			return
+		}
 		end := c.readMeanwhile(leader, w)
-		c.signalOthers(active, syscall.SIGSTOP)
 		began := time.Now()
+		c.signalOthers(active, syscall.SIGSTOP)
 		ctx, cancel := context.WithTimeout(context.Background(), givenUpAfter)
 		_, _, err := leader.vault.Call(ctx, leader.token, w.method, w.path, w.body)
 		cancel()
 		time.Sleep(time.Until(began.Add(stoppedFor)))
 		c.signalOthers(active, syscall.SIGCONT)
 		end()
-		require.ErrorIs(c.t, err, context.DeadlineExceeded, "the write must not end while the followers are stopped")
-		if len(c.terms()) != elections {
+		if len(c.terms()) != elections || time.Since(began) > leaderLease {
 			continue
 		}
+		require.ErrorIs(c.t, err, context.DeadlineExceeded, "the write must not end while the followers are stopped")
 		var shown, used any
 		for since := time.Now(); fmt.Sprint(shown) != w.want || fmt.Sprint(used) != w.want; time.Sleep(100 * time.Millisecond) {
 			require.Less(c.t, time.Since(since), settles, "%s should be %s: the engine shows %v and uses %v", w.name, w.want, shown, used)
@@ -151,7 +158,7 @@ func (c *testCluster) abandon(w abandonedWrite) {
 		}
 		return
 	}
-	require.Fail(c.t, "the leader lost its lease every time")
+	require.Fail(c.t, "the leader lost its lease: this machine is too busy for the test")
 }
 
 // readMeanwhile reads and verifies tokens until the returned function is called.
