@@ -162,12 +162,7 @@ func (c *config) check() error {
 	if c.Domain != "" && (len(c.Domain) > maxDomainLength || !domainPattern.MatchString(c.Domain)) {
 		problems = append(problems, invalid("%s must be a host name alone, like meet.example.com: no scheme, port or path%s", fieldDomain, lineEnd(c.Domain)))
 	}
-	switch after := c.DeleteEndedRolesAfter; {
-	case after < 0 || after%time.Second != 0:
-		problems = append(problems, invalid("%s must be in whole seconds, and not negative", fieldDeleteEndedRolesAfter))
-	case after > maxLife:
-		problems = append(problems, invalid("%s is too large: the maximum is %s", fieldDeleteEndedRolesAfter, inDays(maxLife)))
-	}
+	problems = append(problems, checkDuration(fieldDeleteEndedRolesAfter, c.DeleteEndedRolesAfter, 0, maxLife))
 	return errors.Join(problems...)
 }
 

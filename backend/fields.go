@@ -139,11 +139,14 @@ func dateField[E any](name, title, description string, at func(*E) *time.Time) f
 		schema: framework.FieldSchema{Type: framework.TypeString, Description: description, DisplayAttrs: &framework.DisplayAttributes{Name: title}},
 		read:   func(entry *E) any { return formatTime(*at(entry)) },
 		write: func(entry *E, v any) error {
-			t, err := parseDate(v.(string))
+			seconds, err := takeTime(v)
 			if err != nil {
-				return invalid("%s %s; an empty value removes it", name, problem(err, framework.TypeTime))
+				return invalid("%s %s; an empty value removes it", name, err)
 			}
-			*at(entry) = t
+			*at(entry) = time.Time{}
+			if seconds != nil {
+				*at(entry) = time.Unix(seconds.(int64), 0).UTC()
+			}
 			return nil
 		},
 	}

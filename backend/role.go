@@ -6,8 +6,6 @@ package backend
 import (
 	"context"
 	"errors"
-	"fmt"
-	"regexp"
 	"strconv"
 	"time"
 
@@ -189,31 +187,31 @@ func (s *storedRole) effectiveTTL() time.Duration {
 // compile parses the rules, and reports all problems at once.
 func (s storedRole) compile() (*role, error) {
 	r := &role{storedRole: s, ttl: s.effectiveTTL()}
-	problems := []error{r.compileRooms()}
+	problems := []error{
+		r.compileRooms(),
+		checkDuration(fieldTTL, r.ttl, time.Second, maxLife),
+		checkDuration(fieldMaxTTL, r.MaxTTL, time.Second, maxLife),
+		checkDuration(fieldNotBeforeDuration, r.NotBeforeDuration, 0, maxNotBeforeDuration),
+		checkDuration(fieldMaxNotBefore, r.MaxNotBefore, 0, maxLife),
+	}
 	if r.ttl > r.MaxTTL {
 		problems = append(problems, invalid("%s of %s is over %s of %s; lower %[1]s or raise %[3]s", fieldTTL, r.ttl, fieldMaxTTL, r.MaxTTL))
 	}
-	for _, d := range []struct {
-		field       string
-		value       time.Duration
-		least, most time.Duration
-	}{
-		{fieldTTL, r.ttl, time.Second, maxLife},
-		{fieldMaxTTL, r.MaxTTL, time.Second, maxLife},
-		{fieldNotBeforeDuration, r.NotBeforeDuration, 0, maxNotBeforeDuration},
-		{fieldMaxNotBefore, r.MaxNotBefore, 0, maxLife},
-	} {
-		switch {
-		case d.value < d.least, d.value%time.Second != 0:
-			problems = append(problems, invalid("%s must be in whole seconds, and not negative", d.field))
-		case d.value > d.most:
-			problems = append(problems, invalid("%s is too large: the maximum is %s", d.field, inDays(d.most)))
-		}
-	}
-	if !s.ValidFrom.IsZero() && !s.ValidUntil.IsZero() && !s.ValidFrom.Before(s.ValidUntil) {
+	if r.hasWindow() && !r.ValidFrom.Before(r.ValidUntil) {
 		problems = append(problems, invalid("%s must be after %s", fieldValidUntil, fieldValidFrom))
 	}
 	return r, errors.Join(problems...)
+}
+
+// checkDuration checks a duration that is stored.
+func checkDuration(field string, d, least, most time.Duration) error {
+	switch {
+	case d < least, d%time.Second != 0:
+		return invalid("%s must be in whole seconds, and not negative", field)
+	case d > most:
+		return invalid("%s is too large: the maximum is %s", field, inDays(most))
+	}
+	return nil
 }
 
 // inDays formats a whole number of days.
@@ -228,13 +226,9 @@ func (r *role) compileRooms() error {
 	if len(r.AllowedRooms) == 0 && !r.AllowWildcardRoom {
 		return invalid("a role must allow something: set %s, like support-*, or %s", fieldAllowedRooms, fieldAllowWildcardRoom)
 	}
-	rules, err := room.NewRules(r.AllowedRooms, r.AllowedRoomsTemplate)
-	entry, list := new(room.EntryError), new(room.ListError)
-	switch {
-	case errors.As(err, &entry):
-		return badRule(entry.Err, fmt.Sprintf("entry %d of %s", entry.Number, fieldAllowedRooms), r.AllowedRooms[entry.Number-1])
-	case errors.As(err, &list):
-		return invalid("%s %s", fieldAllowedRooms, list)
+	rules, err := room.NewRules(fieldAllowedRooms, r.AllowedRooms, r.AllowedRoomsTemplate)
+	if err != nil {
+		return invalid("%s", err)
 	}
 	r.rules, r.AllowedRooms = rules, rules.Texts()
 	return r.compileDefaultRoom()
@@ -247,43 +241,21 @@ func (r *role) compileDefaultRoom() error {
 		return nil
 	}
 	rule, err := room.ParseRule(r.DefaultRoom, r.AllowedRoomsTemplate)
-	if wrong := new(room.RuleError); errors.As(err, &wrong) {
-		if wrong.Problem == room.NotARule {
-			return errNoRoomName(fieldDefaultRoom, r.DefaultRoom)
-		}
-		return badRule(wrong, fieldDefaultRoom, r.DefaultRoom)
+	switch {
+	case errors.Is(err, room.ErrNotARule), rule.IsGlob() && rule.String() != string(room.Every):
+		return errNoRoomName(fieldDefaultRoom, r.DefaultRoom)
+	case err != nil:
+		return invalid("%s %s", fieldDefaultRoom, err)
 	}
 	r.defaultRule, r.DefaultRoom = rule, rule.String()
-	if rule.Templated() {
-		if rule.IsGlob() {
-			return errNoRoomName(fieldDefaultRoom, r.DefaultRoom)
-		}
+	name := room.Name(r.DefaultRoom)
+	if rule.Templated() || r.rules.Templated() && name != room.Every {
 		return nil
 	}
-	name, err := room.ParseName(r.DefaultRoom)
-	if err != nil {
-		return errNoRoomName(fieldDefaultRoom, r.DefaultRoom)
-	}
-	if name != room.Every && r.rules.Templated() {
-		return nil
-	}
-	if matched, err := r.match(context.Background(), name, nil); err != nil || matched == "" {
+	if matched, err := r.match(context.Background(), name, r.rules.Matcher(nil)); err != nil || matched == "" {
 		return invalid("%s must itself be allowed, by %s or, if it is \"*\", by %s", fieldDefaultRoom, fieldAllowedRooms, fieldAllowWildcardRoom)
 	}
 	return nil
-}
-
-// badRule says what is wrong with the text of a rule.
-func badRule(wrong *room.RuleError, what, text string) error {
-	switch wrong.Problem {
-	case room.TooLong:
-		return invalid("%s is longer than %d characters%s", what, room.MaxRuleLength, shownTemplate(text))
-	case room.UnknownDirective:
-		return invalid("%s has a template that is unknown or not closed by }}; use one like {{identity.entity.id}} or {{identity.entity.metadata.team}}", what)
-	case room.UnexpectedTemplate:
-		return invalid("%s is a template; set %s=true too", what, fieldAllowedRoomsTemplate)
-	}
-	return invalid("%s must be a room name or a glob: %s, with \"*\" for any part of a name", what, room.Syntax)
 }
 
 func errNoRoomName(field, text string) error {
@@ -291,17 +263,13 @@ func errNoRoomName(field, text string) error {
 }
 
 // match returns the rule that allows the room, or an empty string. For room.Every that
-// is never an entry of AllowedRooms. The errors are those of room.Matcher. The matcher
-// may be nil if no rule is a template.
+// is never an entry of AllowedRooms. The errors are those of room.Matcher.
 func (r *role) match(ctx context.Context, name room.Name, matcher *room.Matcher) (string, error) {
 	if name == room.Every {
 		if r.AllowWildcardRoom {
 			return fieldAllowWildcardRoom, nil
 		}
 		return "", nil
-	}
-	if matcher == nil {
-		matcher = r.rules.Matcher(nil)
 	}
 	return matcher.Match(ctx, name)
 }
@@ -325,16 +293,4 @@ func formatTime(t time.Time) string {
 		return ""
 	}
 	return t.UTC().Format(time.RFC3339)
-}
-
-// templateStart matches the beginning of a template and of nothing else.
-var templateStart = regexp.MustCompile(`^[A-Za-z0-9_*-]{0,70}\{\{`)
-
-// shownTemplate returns the beginning of a template, for a message. It repeats no other
-// text: a text that is too long for a rule may be a private key in the wrong field.
-func shownTemplate(text string) string {
-	if !templateStart.MatchString(text) {
-		return ""
-	}
-	return ": " + room.Shorten(text)
 }
