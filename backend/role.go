@@ -56,67 +56,56 @@ const (
 
 // roleFields are the fields of a role.
 var roleFields = []field[storedRole]{
-	{
-		name: fieldAllowedRooms,
-		schema: framework.FieldSchema{
-			Type: framework.TypeCommaStringSlice,
-			Description: `The rooms that a token may be for, separated by commas: names, and globs
+	newField(fieldAllowedRooms, framework.TypeCommaStringSlice, "Allowed rooms", nil, func(r *storedRole) *[]string { return &r.AllowedRooms },
+		`The rooms that a token may be for, separated by commas: names, and globs
 in which "*" stands for any part of a name, like support-*. "*" alone is
 any named room. Each has 1 to 255 of a-z, 0-9, "_", "-" and "*"; upper
-case becomes lower case. At most 2,000 entries, 128 KiB. Default: none.`,
-			DisplayAttrs: &framework.DisplayAttributes{Name: "Allowed rooms", Description: `Names of rooms, and globs in which "*" stands for any part of a name.`},
-		},
-		read: func(r *storedRole) any { return r.AllowedRooms },
-		write: func(r *storedRole, v any) error {
-			r.AllowedRooms = v.([]string)
-			return nil
-		},
-	},
-	flagField(fieldAllowedRoomsTemplate, "Allowed rooms are templates", `Lets allowed_rooms and default_room hold identity templates, which stand
+case becomes lower case. At most 2,000 entries, 128 KiB. Default: none.`),
+	newField(fieldAllowedRoomsTemplate, framework.TypeBool, "Allowed rooms are templates", false, func(r *storedRole) *bool { return &r.AllowedRoomsTemplate },
+		`Lets allowed_rooms and default_room hold identity templates, which stand
 for values of the caller's entity, like {{identity.entity.id}} or
 team-{{identity.entity.metadata.team}}-*; at most 100 entries then are
-templates. Default: false.`,
-		func(r *storedRole) *bool { return &r.AllowedRoomsTemplate }),
-	textField(fieldDefaultRoom, "Default room", "", `The room for a request that names none: one room name that the role
+templates. Default: false.`),
+	newField(fieldDefaultRoom, framework.TypeString, "Default room", nil, func(r *storedRole) *string { return &r.DefaultRoom },
+		`The room for a request that names none: one room name that the role
 allows. Default: none; a request must then name a room. An empty value
-removes it.`,
-		func(r *storedRole) *string { return &r.DefaultRoom }),
-	flagField(fieldAllowWildcardRoom, "Allow tokens for every room", `Lets a request ask for room=*, a token that makes its holder the host of
-every room of the consumer. Default: false.`,
-		func(r *storedRole) *bool { return &r.AllowWildcardRoom }),
+removes it.`),
+	newField(fieldAllowWildcardRoom, framework.TypeBool, "Allow tokens for every room", false, func(r *storedRole) *bool { return &r.AllowWildcardRoom },
+		`Lets a request ask for room=*, a token that makes its holder the host of
+every room of the consumer. Default: false.`),
 	ttlField(),
-	durationField(fieldMaxTTL, "Maximum TTL", defaultMaxTTL, `The longest life that a request can get, in seconds or like 90s, 15m,
+	durationField(fieldMaxTTL, "Maximum TTL", defaultMaxTTL, func(r *storedRole) *time.Duration { return &r.MaxTTL },
+		`The longest life that a request can get, in seconds or like 90s, 15m,
 1h; at most 3650d. The mount's maximum applies, too. Default: 1h; 0
-restores it.`,
-		func(r *storedRole) *time.Duration { return &r.MaxTTL }),
-	durationField(fieldNotBeforeDuration, "Not-before duration", defaultNotBeforeDuration, `How far nbf is backdated on a token for use now, in case the meeting
+restores it.`),
+	durationField(fieldNotBeforeDuration, "Not-before duration", defaultNotBeforeDuration, func(r *storedRole) *time.Duration { return &r.NotBeforeDuration },
+		`How far nbf is backdated on a token for use now, in case the meeting
 server's clock is behind, in seconds or like 90s, 15m; at most 24h.
-Default: 30s.`,
-		func(r *storedRole) *time.Duration { return &r.NotBeforeDuration }),
-	durationField(fieldMaxNotBefore, "Maximum not-before", 0, `How far ahead a request's not_before may be, in seconds or like 15m,
-24h, 7d; at most 3650d. Default: 0, which refuses scheduling.`,
-		func(r *storedRole) *time.Duration { return &r.MaxNotBefore }),
-	dateField(fieldValidFrom, "Valid from", `No token of this role is valid earlier, whatever a request asks for. An
+Default: 30s.`),
+	durationField(fieldMaxNotBefore, "Maximum not-before", 0, func(r *storedRole) *time.Duration { return &r.MaxNotBefore },
+		`How far ahead a request's not_before may be, in seconds or like 15m,
+24h, 7d; at most 3650d. Default: 0, which refuses scheduling.`),
+	dateField(fieldValidFrom, "Valid from", func(r *storedRole) *time.Time { return &r.ValidFrom },
+		`No token of this role is valid earlier, whatever a request asks for. An
 earlier request gets a token that begins then. As RFC 3339, like
 2030-01-31T09:00:00Z, or in seconds since the epoch. Default: none. An
-empty value removes it.`,
-		func(r *storedRole) *time.Time { return &r.ValidFrom }),
-	dateField(fieldValidUntil, "Valid until", `No token of this role is valid later, and the role then gives no more.
+empty value removes it.`),
+	dateField(fieldValidUntil, "Valid until", func(r *storedRole) *time.Time { return &r.ValidUntil },
+		`No token of this role is valid later, and the role then gives no more.
 As RFC 3339, like 2030-01-31T18:00:00Z, or in seconds since the epoch.
-Default: none. An empty value removes it.`,
-		func(r *storedRole) *time.Time { return &r.ValidUntil }),
-	flagField(fieldGenerateLease, "Generate lease", `Adds a lease that ends with the token, for clients that refresh by
+Default: none. An empty value removes it.`),
+	newField(fieldGenerateLease, framework.TypeBool, "Generate lease", false, func(r *storedRole) *bool { return &r.GenerateLease },
+		`Adds a lease that ends with the token, for clients that refresh by
 lease. It costs a write to Vault's storage per token, and revoking it
-does not end the token. Default: false.`,
-		func(r *storedRole) *bool { return &r.GenerateLease }),
+does not end the token. Default: false.`),
 }
 
 // ttlField reads as what applies, also if nobody set it.
 func ttlField() field[storedRole] {
-	f := durationField(fieldTTL, "TTL", defaultTTL, `The life of a token if the request names none, in seconds or like 90s,
+	f := durationField(fieldTTL, "TTL", defaultTTL, func(r *storedRole) *time.Duration { return &r.TTL },
+		`The life of a token if the request names none, in seconds or like 90s,
 15m, 1h; at most max_ttl. Default: 15m, or max_ttl if that is less; 0
-restores it.`,
-		func(r *storedRole) *time.Duration { return &r.TTL })
+restores it.`)
 	f.read = func(r *storedRole) any { return int64(r.effectiveTTL().Seconds()) }
 	return f
 }
