@@ -110,37 +110,20 @@ restores it.`)
 	return f
 }
 
-// storedRole is a role as somebody wrote it. It limits the tokens that a request gets.
-// All durations are in whole seconds.
+// storedRole is a role as somebody wrote it; roleFields say what its fields do. Times and
+// durations are in whole seconds.
 type storedRole struct {
-	// AllowedRooms are the rules, in lower case. A room must match one of them.
-	AllowedRooms []string `json:"allowed_rooms"`
-
-	// AllowedRoomsTemplate lets AllowedRooms and DefaultRoom hold directives.
-	AllowedRoomsTemplate bool `json:"allowed_rooms_template"`
-
-	// DefaultRoom is the room of a request that names none; empty if there is none.
-	DefaultRoom string `json:"default_room"`
-
-	// AllowWildcardRoom lets a request ask for room.Every, which no rule allows.
-	AllowWildcardRoom bool `json:"allow_wildcard_room"`
-
-	// TTL is 0 if nobody set it.
-	TTL    time.Duration `json:"ttl"`
-	MaxTTL time.Duration `json:"max_ttl"`
-
-	// NotBeforeDuration is how far nbf is backdated on a token for use now.
-	NotBeforeDuration time.Duration `json:"not_before_duration"`
-
-	// MaxNotBefore is how far ahead a request may schedule; 0 means not at all.
-	MaxNotBefore time.Duration `json:"max_not_before"`
-
-	// ValidFrom and ValidUntil are the role's window, in whole seconds. No token is
-	// valid outside of it. A zero time leaves that end open.
-	ValidFrom  time.Time `json:"valid_from,omitzero"`
-	ValidUntil time.Time `json:"valid_until,omitzero"`
-
-	GenerateLease bool `json:"generate_lease"`
+	AllowedRooms         []string      `json:"allowed_rooms"` // rules
+	AllowedRoomsTemplate bool          `json:"allowed_rooms_template"`
+	DefaultRoom          string        `json:"default_room"` // empty: none
+	AllowWildcardRoom    bool          `json:"allow_wildcard_room"`
+	TTL                  time.Duration `json:"ttl"` // 0: nobody set it
+	MaxTTL               time.Duration `json:"max_ttl"`
+	NotBeforeDuration    time.Duration `json:"not_before_duration"`
+	MaxNotBefore         time.Duration `json:"max_not_before"`      // 0: no scheduling
+	ValidFrom            time.Time     `json:"valid_from,omitzero"` // zero: this end is open
+	ValidUntil           time.Time     `json:"valid_until,omitzero"`
+	GenerateLease        bool          `json:"generate_lease"`
 }
 
 // A role is a storedRole with valid values and parsed rules. It is immutable.

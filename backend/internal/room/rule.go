@@ -28,6 +28,7 @@ type Rule struct {
 	text      string // in lower case, except for directives
 	pieces    []piece
 	templated bool
+	glob      bool
 }
 
 // A piece is either literal text or a directive without its braces.
@@ -51,7 +52,6 @@ func ParseRule(text string, templates bool) (Rule, error) {
 		return Rule{}, fmt.Errorf("is longer than %d characters%s", MaxRuleLength, shownTemplate(text))
 	}
 	var rule Rule
-	var lowered strings.Builder
 	length := 0
 	for rest := text; rest != ""; {
 		before, after, found := strings.Cut(rest, "{{")
@@ -63,8 +63,10 @@ func ParseRule(text string, templates bool) (Rule, error) {
 		if found && !templates {
 			return Rule{}, errTemplate
 		}
-		lowered.WriteString(strings.ToLower(before))
-		rule.pieces = append(rule.pieces, piece{literal: strings.ToLower(before)})
+		before = strings.ToLower(before)
+		rule.text += before
+		rule.pieces = append(rule.pieces, piece{literal: before})
+		rule.glob = rule.glob || strings.Contains(before, "*")
 		if !found {
 			break
 		}
@@ -73,7 +75,7 @@ func ParseRule(text string, templates bool) (Rule, error) {
 		if !closed || !directivePattern.MatchString(directive) {
 			return Rule{}, errDirective
 		}
-		lowered.WriteString("{{" + inner + "}}")
+		rule.text += "{{" + inner + "}}"
 		rule.pieces = append(rule.pieces, piece{directive: directive})
 		rule.templated = true
 		rest = next
@@ -81,7 +83,6 @@ func ParseRule(text string, templates bool) (Rule, error) {
 	if len(rule.pieces) == 0 {
 		return Rule{}, ErrNotARule
 	}
-	rule.text = lowered.String()
 	return rule, nil
 }
 
@@ -104,14 +105,7 @@ func (r Rule) String() string { return r.text }
 func (r Rule) Templated() bool { return r.templated }
 
 // IsGlob reports whether the rule itself has a "*", not only a value.
-func (r Rule) IsGlob() bool {
-	for _, p := range r.pieces {
-		if strings.Contains(p.literal, "*") {
-			return true
-		}
-	}
-	return false
-}
+func (r Rule) IsGlob() bool { return r.glob }
 
 // Values returns the caller's value for a directive, such as identity.entity.name. If the
 // caller has no such value, the error is a [*NoValueError]. Any other error is a fault.
