@@ -133,10 +133,6 @@ func TestRefusedValues(t *testing.T) {
 		want        string
 	}{
 		{"config", fieldActiveKey, "0x2", "active_key must be a whole number in decimal digits"},
-		{"config", fieldActiveKey, "1_0", "active_key must be a whole number"},
-		{"config", fieldActiveKey, "1.0", "active_key must be a whole number"},
-		{"config", fieldActiveKey, true, "active_key must be a whole number"},
-		{"config", fieldActiveKey, "", "active_key must be a whole number"},
 		{"config", fieldActiveKey, "010", "active_key 10 does not exist"},
 		{"config", fieldActiveKey, "99999999999999999999", "active_key is too large"},
 		{"config", fieldActiveKey, 0, "active_key 0 is accepted only while no key is active; version 1 is active"},
@@ -151,8 +147,6 @@ func TestRefusedValues(t *testing.T) {
 		{"config", fieldIssuer, "prod\ufffd\x00", "issuer must be"},
 		{"config", fieldDomain, "meet.example.com\u200b", "domain must be a host name alone"},
 		{"config", fieldConsumerID, "acme\ufeff", "consumer_id must be"},
-		{"keys/generate", fieldKeyBits, "04096x", "key_bits must be a whole number"},
-		{"keys/generate", fieldKeyBits, true, "key_bits must be a whole number"},
 		{"keys/generate", fieldKeyBits, "0x800", "key_bits must be a whole number"},
 		{"roles/webinar", fieldAllowedRooms, []any{true}, "entry 1 of allowed_rooms must be a string"},
 		{"roles/webinar", fieldAllowedRooms, []any{"a", nil}, "entry 2 of allowed_rooms must be a string"},
@@ -168,7 +162,6 @@ func TestRefusedValues(t *testing.T) {
 		{"roles/webinar", fieldNotBeforeDuration, 86401, "not_before_duration is too large: the maximum is 1 day"},
 		{"roles/webinar", fieldMaxNotBefore, true, "max_not_before must be in whole seconds"},
 		{"creds/webinar", fieldTTL, "9223372037", "ttl is too large"},
-		{"creds/webinar", fieldTTL, true, "ttl must be in whole seconds"},
 		{"creds/webinar", fieldTTL, "0x10", "ttl must be in whole seconds"},
 		{"creds/webinar", fieldNotBefore, "2030-02-30T00:00:00Z", "not_before must be RFC 3339"},
 		{"creds/webinar", fieldNotBefore, "9223372036854775807", "not_before seems to be in milliseconds; give it in seconds"},
