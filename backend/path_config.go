@@ -220,12 +220,10 @@ const configHelpDescription = `
 Holds the consumer ID and the claims that all tokens of this mount share, and
 says which key version signs.
 
-A write changes only the fields that it names. private_key is stored as the next
-key version and signs from then on; active_key switches to a version that is
-stored already. A read returns the settings, and the public half of the active
-key, with which the meeting server verifies tokens. No path returns a private
-key. A delete removes the configuration and every key version; tokens that were
-signed before stay valid until they expire.
+A write changes only the fields that it names. A read returns the settings, and
+the public half of the active key, with which the meeting server verifies
+tokens. No path returns a private key. A delete removes the configuration and
+every key version; tokens that were signed before stay valid until they expire.
 
 Refused, with nothing stored: a first write without consumer_id; private_key and
 active_key in one write; a key version that does not exist; a private key that

@@ -243,9 +243,8 @@ lower case. An entry matches nothing if the caller has no entity or no such
 value, or if the value has anything but a-z, 0-9, "_" and "-" in it.
 
 With valid_from and valid_until, the role itself keeps a host from starting
-early, and ends with its event. A request before valid_from gets a token that
-begins then. A token that would outlive valid_until is cut, with a warning. If
-both are set, a request may name any not_before between them.
+early, and ends with its event. A token that would outlive valid_until is cut,
+with a warning. If both are set, a request may name any not_before between them.
 
 Refused: a role that allows nothing, a ttl over max_ttl, a default_room that the
 role does not allow, a valid_until that is not after valid_from, a fraction of a
