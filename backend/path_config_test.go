@@ -125,23 +125,6 @@ func TestConfigWithoutAKey(t *testing.T) {
 	require.Equal(t, "this mount has no active key; write private_key to clanmeeting/config, or active_key to choose one that is stored", message)
 }
 
-func TestKeyVersions(t *testing.T) {
-	m := configured(t)
-	other := readTestdata(t, "rsa2048.openssh.pem")
-
-	m.mustWrite("config", map[string]any{fieldPrivateKey: other})
-	require.EqualValues(t, 2, m.mustRead("config", nil)[fieldActiveKey])
-	require.EqualValues(t, 2, m.mustRead("creds/support", map[string]any{fieldRoom: "support-1"})[fieldKeyVersion])
-
-	// After switching back, the first key signs again.
-	m.mustWrite("config", map[string]any{fieldActiveKey: 1})
-	answer, _ := m.token("support", map[string]any{fieldRoom: "support-1"})
-	require.EqualValues(t, 1, answer[fieldKeyVersion])
-
-	require.Contains(t, m.refused(logical.UpdateOperation, "config", map[string]any{fieldActiveKey: 3}), "active_key 3 does not exist")
-	require.EqualValues(t, 1, m.mustRead("config", nil)[fieldActiveKey])
-}
-
 func TestConfigDelete(t *testing.T) {
 	m := configured(t)
 	m.mustDelete("config")

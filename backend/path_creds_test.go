@@ -68,11 +68,6 @@ func TestMeetingURL(t *testing.T) {
 	require.NotContains(t, answer, fieldMeetingURL)
 }
 
-func TestCredsUnknownRole(t *testing.T) {
-	m := newTestMount(t)
-	require.Equal(t, `role "nobody" not found`, m.refused(logical.ReadOperation, "creds/nobody", nil))
-}
-
 // A caller tries rooms that the role does not allow.
 func TestRefusedRooms(t *testing.T) {
 	m := configured(t)

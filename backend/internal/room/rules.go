@@ -43,7 +43,9 @@ func NewRules(field string, texts []string, templates bool) (*Rules, error) {
 		if err != nil {
 			return nil, fmt.Errorf("entry %d of %s %w", i+1, field, err)
 		}
-		length += len(text)
+		if length += len(text); length > MaxRulesLength {
+			return nil, fmt.Errorf("%s has more than %d bytes in all", field, MaxRulesLength)
+		}
 		r.texts[i] = rule.text
 		if namePattern.MatchString(rule.text) {
 			r.names[rule.text] = struct{}{}
@@ -53,9 +55,6 @@ func NewRules(field string, texts []string, templates bool) (*Rules, error) {
 		if rule.templated {
 			templated++
 		}
-	}
-	if length > MaxRulesLength {
-		return nil, fmt.Errorf("%s has %d bytes in all; %d are allowed", field, length, MaxRulesLength)
 	}
 	if templated > MaxTemplates {
 		return nil, fmt.Errorf("%s has %d templates; %d are allowed", field, templated, MaxTemplates)
