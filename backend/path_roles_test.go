@@ -4,6 +4,7 @@
 package backend
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -209,6 +210,7 @@ func TestLengthOfARoleName(t *testing.T) {
 	m.mustWrite("roles/"+longest, map[string]any{fieldAllowedRooms: "a"})
 	m.mustRead("creds/"+longest, map[string]any{fieldRoom: "a"})
 	m.mustDelete("roles/" + longest)
+	m.storage.failWith(func(string, string) error { return errors.New("asked for a name that is too long") })
 	for _, length := range []int{maxNameLength + 1, 32_720, 100_000} {
 		name := strings.Repeat("n", length)
 		want := `the name of a role must have 255 characters at most; this one begins with "` + strings.Repeat("n", 80) + `…"`
