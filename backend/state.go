@@ -179,7 +179,8 @@ func (b *backend) lockedKeyring(ctx context.Context, s logical.Storage) (*keyrin
 	return loaded, nil
 }
 
-// A change is what a write did to the configuration and the keys.
+// A change is what a write did to the configuration and the keys. It is nil if the write
+// failed.
 type change struct {
 	settings settings // as they are now
 	resp     *logical.Response
@@ -207,7 +208,7 @@ func (b *backend) lockedChange(ctx context.Context, write func(context.Context) 
 	defer cancel()
 	defer func() {
 		b.state.keyring.Store(nil)
-		if s := b.state.snapshot.Load(); s != nil && (err != nil || done == nil || s.settings != done.settings) {
+		if s := b.state.snapshot.Load(); s != nil && (done == nil || s.settings != done.settings) {
 			b.state.snapshot.Store(nil)
 		}
 	}()
