@@ -54,9 +54,8 @@ import (
 // Goroutines that compute share the processors by themselves. So each mount only limits its
 // own work, and no mount waits in the line of another:
 //
-//   - line: signatures of single reads, checks of private keys, and verifications. As many
-//     run at once as there are processors. A request looks at its context, its role and its
-//     snapshot after the wait.
+//   - line: single reads of creds, checks of private keys, and verifications. As many run at
+//     once as there are processors. A request is decided after the wait.
 //   - batching: one batch at a time. Others wait, as long as they can still end before
 //     Vault gives up. Beyond that, and beyond some hundreds, they get a 503.
 //   - generating: one key at a time. Nothing else waits for it.
@@ -254,9 +253,6 @@ func (b *backend) compute(ctx context.Context, work func() error) error {
 		return err
 	}
 	defer b.state.line.Release(1)
-	if err := ctx.Err(); err != nil {
-		return err
-	}
 	return work()
 }
 
