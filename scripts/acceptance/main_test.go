@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -49,10 +50,22 @@ func testMain(m *testing.M) int {
 	}
 	status := m.Run()
 	vault.Stop()
+	if status != 0 {
+		printErrors(vault.Log())
+	}
 	if i := strings.Index(vault.Log(), "DATA RACE"); i >= 0 {
 		return fail(fmt.Errorf("the plugin has a race: %.4000s", vault.Log()[i:]))
 	}
 	return status
+}
+
+// printErrors prints what may explain a failed test: answers don't say why Vault failed.
+func printErrors(log string) {
+	for line := range strings.Lines(log) {
+		if strings.Contains(line, "[ERROR]") {
+			fmt.Fprint(os.Stderr, "shared server: ", line)
+		}
+	}
 }
 
 func fail(err error) int {
@@ -72,6 +85,15 @@ func startVault(dir string) error {
 	vault, err = devvault.Start(context.Background(), devvault.Options{
 		VaultBin: bin, PluginDir: filepath.Join(dir, "plugins"), LogLevel: "trace",
 	})
+	if err != nil {
+		return err
+	}
+	// Vault ends the plugin's process with its last mount. Then a test that mounts the engine
+	// at that moment would fail. So one mount stays.
+	status, answer, err := vault.Call(context.Background(), vault.RootToken, http.MethodPost, "sys/mounts/resident", map[string]any{"type": devvault.PluginName})
+	if err == nil && status != http.StatusNoContent {
+		err = fmt.Errorf("mounting the engine: %d %v", status, answer)
+	}
 	return err
 }
 
