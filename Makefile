@@ -22,13 +22,13 @@ endif
 # The build tag of the signer.
 TAG := $(filter openssl,$(SIGNER))
 
-# The race detector is written in C: tests need a C compiler, the plugin does not. Most
-# parallel tests only wait for a Vault Agent and need no core. GOFLAGS is for the tests' own
-# builds of the plugin.
+# The race detector is written in C: tests need a C compiler, the plugin does not. GOFLAGS is
+# for the tests' own builds of the plugin.
 GOTEST := CGO_ENABLED=1 $(if $(TAG),GOFLAGS="$$GOFLAGS -tags=$(TAG)") go test -race -shuffle=on -parallel=8 -timeout 30m
 # For the tests of the built plugin in a real server. They don't import the plugin, so Go
-# would take an old result for a new plugin.
-ACCEPTANCE := $(GOTEST) -count=1 -tags acceptance
+# would take an old result for a new plugin. The longest ones only wait, for a cluster or an
+# agent, and need no core.
+ACCEPTANCE := $(GOTEST) -count=1 -parallel=16 -tags acceptance
 
 # The server for the tests: make test VAULT=oldest uses the oldest Vault that we support,
 # VAULT=newest the newest, VAULT=released the newest that HashiCorp has released. If VAULT is

@@ -129,11 +129,8 @@ func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (resp
 
 // checkRequest refuses a request because of its path or the names of its fields.
 func (b *backend) checkRequest(req *logical.Request) error {
-	if hasRelativePath(req) {
-		return invalid("a name in the path must not have two dots in a row")
-	}
-	if hugeVersion.MatchString(req.Path) {
-		return invalid("a number in the path is out of range")
+	if err := checkPath(req.Path); err != nil {
+		return err
 	}
 	if path := b.requested(req); path != nil {
 		return checkNames(req.Data, path.Fields)
@@ -159,21 +156,42 @@ func (b *backend) requested(req *logical.Request) *framework.Path {
 // value, and Vault logs that error.
 func (b *backend) HandleExistenceCheck(ctx context.Context, req *logical.Request) (checkFound, exists bool, err error) {
 	defer recovered(b.Logger(), &err)
-	if hasRelativePath(req) {
+	if checkPath(req.Path) != nil {
 		return false, false, nil // HandleRequest refuses it
 	}
 	bare := *req
 	bare.Data = nil
 	checkFound, exists, err = b.Backend.HandleExistenceCheck(ctx, &bare)
+	if errors.Is(err, errCorrupt) {
+		return true, true, nil // the handler says what is wrong with the entry
+	}
 	b.logFault(ctx, "existence check failed", err, "path", room.Shorten(req.Path))
 	return checkFound, exists, err
 }
 
+// maxNameLength is the maximum length of a role's name, in characters. Storage has limits
+// of its own, above which it fails.
+const maxNameLength = 255
+
+// longName matches a path with the name of a role, and a name that is too long.
+var longName = regexp.MustCompile(fmt.Sprintf(`^(?:roles|creds|check)/([\w.-]{%d,})$`, maxNameLength+1))
+
 // hugeVersion matches a key version that may not fit an integer.
 var hugeVersion = regexp.MustCompile(`^` + keyPrefix + `[1-9][0-9]{9,}$`)
 
-// hasRelativePath reports a path that Vault's storage would reject.
-func hasRelativePath(req *logical.Request) bool { return strings.Contains(req.Path, "..") }
+// checkPath refuses what storage would reject.
+func checkPath(path string) error {
+	if strings.Contains(path, "..") {
+		return invalid("a name in the path must not have two dots in a row")
+	}
+	if hugeVersion.MatchString(path) {
+		return invalid("a number in the path is out of range")
+	}
+	if long := longName.FindStringSubmatch(path); long != nil {
+		return invalid("the name of a role must have %d characters at most; this one begins with %q", maxNameLength, room.Shorten(long[1]))
+	}
+	return nil
+}
 
 // unsupported says which operations the path of a request has.
 func (b *backend) unsupported(req *logical.Request) string {

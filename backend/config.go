@@ -37,51 +37,40 @@ const (
 
 // configFields are the fields of the configuration.
 var configFields = []field[config]{
-	required(textField(fieldConsumerID, "Consumer ID", "", `The consumer ID that Clan Meeting gave you with the key: 1 to 128
+	required(newField(fieldConsumerID, framework.TypeString, "Consumer ID", nil, func(c *config) *string { return &c.ConsumerID },
+		`The consumer ID that Clan Meeting gave you with the key: 1 to 128
 letters, digits, underscores and hyphens. It becomes kid and sub of
-every token. Required when the configuration is created; no default.`,
-		func(c *config) *string { return &c.ConsumerID })),
-	{
-		name: fieldPrivateKey,
-		schema: framework.FieldSchema{
-			Type: framework.TypeString,
-			Description: `The private key, cm-api-key.pem: an RSA key of 2048 to 8192 bits as a
+every token. Required when the configuration is created; no default.`)),
+	{name: fieldPrivateKey, schema: privateKeySchema(`The private key, cm-api-key.pem: an RSA key of 2048 to 8192 bits as a
 PEM, in PKCS#1, PKCS#8 or OpenSSH form, not encrypted. It becomes the
 next key version, unless it is stored already, and signs from then on.
-It is never returned. No default.`,
-			DisplayAttrs: &framework.DisplayAttributes{Name: "Private key", Sensitive: true, EditType: "file"},
-		},
-	},
-	{
-		name: fieldActiveKey,
-		schema: framework.FieldSchema{
-			Type: framework.TypeInt,
-			Description: `The key version that signs, a number from 1. Set it to switch to a
+It is never returned. No default.`)},
+	newField(fieldActiveKey, framework.TypeInt, "Active key version", nil, func(c *config) *int { return &c.ActiveKey },
+		`The key version that signs, a number from 1. Set it to switch to a
 version that is stored already, or back. Default: the last version
 written as private_key. Not together with private_key. A read returns 0
-if no key is active; 0 is accepted only then.`,
-			DisplayAttrs: &framework.DisplayAttributes{Name: "Active key version"},
-		},
-		read: func(c *config) any { return c.ActiveKey },
-		write: func(c *config, v any) error {
-			c.ActiveKey = v.(int)
-			return nil
-		},
-	},
-	textField(fieldAudience, "Audience", defaultAudience, `The aud claim of every token, 1 to 255 visible characters. Default:
-clanmeeting, which an empty value restores.`,
-		func(c *config) *string { return &c.Audience }),
-	textField(fieldIssuer, "Issuer", defaultIssuer, `The iss claim of every token, 1 to 255 visible characters. Default:
-production, which an empty value restores.`,
-		func(c *config) *string { return &c.Issuer }),
-	textField(fieldDomain, "Domain", "", `The host name of the meetings, like meet.example.com, without scheme,
+if no key is active; 0 is accepted only then.`),
+	newField(fieldAudience, framework.TypeString, "Audience", defaultAudience, func(c *config) *string { return &c.Audience },
+		`The aud claim of every token, 1 to 255 visible characters. Default:
+clanmeeting, which an empty value restores.`),
+	newField(fieldIssuer, framework.TypeString, "Issuer", defaultIssuer, func(c *config) *string { return &c.Issuer },
+		`The iss claim of every token, 1 to 255 visible characters. Default:
+production, which an empty value restores.`),
+	newField(fieldDomain, framework.TypeString, "Domain", nil, func(c *config) *string { return &c.Domain },
+		`The host name of the meetings, like meet.example.com, without scheme,
 port or path. With it, creds also returns meeting_url. Default: none. An
-empty value removes it.`,
-		func(c *config) *string { return &c.Domain }),
-	durationField(fieldDeleteEndedRolesAfter, "Delete ended roles after", 0, `Deletes roles whose valid_until passed at least so long ago, in seconds
+empty value removes it.`),
+	durationField(fieldDeleteEndedRolesAfter, "Delete ended roles after", 0, func(c *config) *time.Duration { return &c.DeleteEndedRolesAfter },
+		`Deletes roles whose valid_until passed at least so long ago, in seconds
 or like 24h, 30d; at most 3650d. The engine does it by itself, within
-some minutes. Default: 0, which keeps them.`,
-		func(c *config) *time.Duration { return &c.DeleteEndedRolesAfter }),
+some minutes. Default: 0, which keeps them.`),
+}
+
+func privateKeySchema(description string) framework.FieldSchema {
+	return framework.FieldSchema{
+		Type: framework.TypeString, Description: description,
+		DisplayAttrs: &framework.DisplayAttributes{Name: "Private key", Sensitive: true, EditType: "file"},
+	}
 }
 
 // settings are what all tokens of a mount share.
@@ -162,12 +151,7 @@ func (c *config) check() error {
 	if c.Domain != "" && (len(c.Domain) > maxDomainLength || !domainPattern.MatchString(c.Domain)) {
 		problems = append(problems, invalid("%s must be a host name alone, like meet.example.com: no scheme, port or path%s", fieldDomain, lineEnd(c.Domain)))
 	}
-	switch after := c.DeleteEndedRolesAfter; {
-	case after < 0 || after%time.Second != 0:
-		problems = append(problems, invalid("%s must be in whole seconds, and not negative", fieldDeleteEndedRolesAfter))
-	case after > maxLife:
-		problems = append(problems, invalid("%s is too large: the maximum is %s", fieldDeleteEndedRolesAfter, inDays(maxLife)))
-	}
+	problems = append(problems, checkDuration(fieldDeleteEndedRolesAfter, c.DeleteEndedRolesAfter, 0, maxLife))
 	return errors.Join(problems...)
 }
 

@@ -81,72 +81,51 @@ func required[E any](f field[E]) field[E] {
 	return f
 }
 
-// The constructors below take the name that a form shows, the description of the path's
-// help, and where the entry has the value.
-
-// textField is a text. An empty one restores the default.
-func textField[E any](name, title, byDefault, description string, at func(*E) *string) field[E] {
-	schema := framework.FieldSchema{Type: framework.TypeString, Description: description, DisplayAttrs: &framework.DisplayAttributes{Name: title}}
-	if byDefault != "" {
-		schema.Default = byDefault
-	}
+// newField is a field whose value is in the entry as its type T has it. The title is the
+// name that a form shows.
+func newField[E, T any](name string, kind framework.FieldType, title string, byDefault any, at func(*E) *T, description string) field[E] {
 	return field[E]{
 		name:   name,
-		schema: schema,
+		schema: framework.FieldSchema{Type: kind, Default: byDefault, Description: description, DisplayAttrs: titled(title)},
 		read:   func(entry *E) any { return *at(entry) },
 		write: func(entry *E, v any) error {
-			*at(entry) = v.(string)
-			if v == "" {
-				*at(entry) = byDefault
-			}
+			*at(entry) = v.(T)
 			return nil
 		},
 	}
 }
 
-// flagField is true or false; by default false.
-func flagField[E any](name, title, description string, at func(*E) *bool) field[E] {
-	return field[E]{
-		name:   name,
-		schema: framework.FieldSchema{Type: framework.TypeBool, Default: false, Description: description, DisplayAttrs: &framework.DisplayAttributes{Name: title}},
-		read:   func(entry *E) any { return *at(entry) },
-		write: func(entry *E, v any) error {
-			*at(entry) = v.(bool)
-			return nil
-		},
-	}
+func titled(title string) *framework.DisplayAttributes {
+	return &framework.DisplayAttributes{Name: title}
 }
 
 // durationField is a duration in whole seconds.
-func durationField[E any](name, title string, byDefault time.Duration, description string, at func(*E) *time.Duration) field[E] {
-	return field[E]{
-		name: name,
-		schema: framework.FieldSchema{
-			Type: framework.TypeDurationSecond, Default: int(byDefault.Seconds()), Description: description, DisplayAttrs: &framework.DisplayAttributes{Name: title},
-		},
-		read: func(entry *E) any { return int64(at(entry).Seconds()) },
-		write: func(entry *E, v any) error {
-			*at(entry) = time.Duration(v.(int)) * time.Second
-			return nil
-		},
+func durationField[E any](name, title string, byDefault time.Duration, at func(*E) *time.Duration, description string) field[E] {
+	f := newField(name, framework.TypeDurationSecond, title, int(byDefault.Seconds()), at, description)
+	f.read = func(entry *E) any { return int64(at(entry).Seconds()) }
+	f.write = func(entry *E, v any) error {
+		*at(entry) = time.Duration(v.(int)) * time.Second
+		return nil
 	}
+	return f
 }
 
 // dateField is a time that an empty text removes, which framework.TypeTime can't express.
-func dateField[E any](name, title, description string, at func(*E) *time.Time) field[E] {
-	return field[E]{
-		name:   name,
-		schema: framework.FieldSchema{Type: framework.TypeString, Description: description, DisplayAttrs: &framework.DisplayAttributes{Name: title}},
-		read:   func(entry *E) any { return formatTime(*at(entry)) },
-		write: func(entry *E, v any) error {
-			t, err := parseDate(v.(string))
-			if err != nil {
-				return invalid("%s %s; an empty value removes it", name, problem(err, framework.TypeTime))
-			}
-			*at(entry) = t
-			return nil
-		},
+func dateField[E any](name, title string, at func(*E) *time.Time, description string) field[E] {
+	f := newField(name, framework.TypeString, title, nil, at, description)
+	f.read = func(entry *E) any { return formatTime(*at(entry)) }
+	f.write = func(entry *E, v any) error {
+		seconds, err := takeTime(v)
+		if err != nil {
+			return invalid("%s %s; an empty value removes it", name, err)
+		}
+		*at(entry) = time.Time{}
+		if seconds != nil {
+			*at(entry) = time.Unix(seconds.(int64), 0).UTC()
+		}
+		return nil
 	}
+	return f
 }
 
 // ok describes an answer with these fields.
@@ -154,15 +133,21 @@ func ok(fields map[string]*framework.FieldSchema) map[int][]framework.Response {
 	return map[int][]framework.Response{http.StatusOK: {{Description: "OK", Fields: fields}}}
 }
 
+// nothing is an answer without data.
+var nothing = map[string]*framework.FieldSchema{}
+
 // noContent describes an operation that returns nothing.
-var noContent = map[int][]framework.Response{
-	http.StatusNoContent: {{Description: "No Content", Fields: map[string]*framework.FieldSchema{}}},
-}
+var noContent = map[int][]framework.Response{http.StatusNoContent: {{Description: "No Content", Fields: nothing}}}
 
 // onlyWarnings describes a write, which returns nothing but warnings.
 var onlyWarnings = map[int][]framework.Response{
-	http.StatusNoContent: {{Description: "No Content", Fields: map[string]*framework.FieldSchema{}}},
-	http.StatusOK:        {{Description: "OK, with warnings", Fields: map[string]*framework.FieldSchema{}}},
+	http.StatusNoContent: {{Description: "No Content", Fields: nothing}},
+	http.StatusOK:        {{Description: "OK, with warnings", Fields: nothing}},
+}
+
+// named is how the OpenAPI document names an operation.
+func named(verb, suffix string) *framework.DisplayAttributes {
+	return &framework.DisplayAttributes{OperationVerb: verb, OperationSuffix: suffix}
 }
 
 // writing is an operation that changes storage, on the active node of the primary.

@@ -91,12 +91,11 @@ func (t *terms) grantRoom(ctx context.Context, name string) (granted room.Name, 
 		return "", "", errNoRoomName(fieldRoom, name)
 	}
 	rule, err = t.role.match(ctx, wanted, t.matcher)
-	unmet := new(room.UnmetError)
 	switch {
 	case rule != "":
 		return wanted, rule, nil
-	case errors.As(err, &unmet):
-		return "", "", invalid("%s %q is not allowed by this role; %s", fieldRoom, room.Shorten(string(wanted)), unmet)
+	case errors.As(err, new(*room.NoValueError)):
+		return "", "", invalid("%s %q is not allowed by this role; %s", fieldRoom, room.Shorten(string(wanted)), err)
 	case err != nil:
 		return "", "", err
 	case wanted == room.Every:

@@ -18,19 +18,19 @@ const (
 )
 
 func (b *backend) pathCheck() *framework.Path {
-	operation := func(suffix string) *framework.PathOperation {
+	check := func(suffix string) *framework.PathOperation {
 		return &framework.PathOperation{
 			Callback:     b.pathCheckRead, // not refusing: a refusal is what it answers
 			Summary:      "Say whether creds would give a token.",
 			Responses:    ok(checkResponse()),
-			DisplayAttrs: &framework.DisplayAttributes{OperationVerb: "check", OperationSuffix: suffix},
+			DisplayAttrs: named("check", suffix),
 		}
 	}
 	return &framework.Path{
 		Pattern:         "check/" + framework.GenericNameRegex(fieldName),
 		Fields:          withName(withBatch(requestFields())),
-		Operations:      operationMap{logical.ReadOperation: operation(""), logical.UpdateOperation: operation("request-with-parameters")},
-		HelpSynopsis:    checkHelpSynopsis,
+		Operations:      operationMap{logical.ReadOperation: check(""), logical.UpdateOperation: check("request-with-parameters")},
+		HelpSynopsis:    "Say whether a role would give a token, and why not, without making one.",
 		HelpDescription: checkHelpDescription,
 		DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "request"},
 	}
@@ -46,14 +46,12 @@ func checkResponse() map[string]*framework.FieldSchema {
 }
 
 func (b *backend) pathCheckRead(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	name, err := roleName(d)
-	if err == nil {
-		_, err = b.currentRole(ctx, req.Storage, name)
-	}
-	if isInvalid(err) {
+	name := d.Get(fieldName).(string)
+	_, err := b.currentRole(ctx, req.Storage, name)
+	switch {
+	case isInvalid(err):
 		return refusal(err), nil
-	}
-	if err != nil {
+	case err != nil:
 		return nil, err
 	}
 	resp, err := b.check(ctx, req, name, d)
@@ -100,8 +98,6 @@ func (b *backend) checkBatch(ctx context.Context, req *logical.Request, name str
 		return &logical.Response{Data: map[string]any{fieldAllowed: true}, Warnings: warnings}, nil
 	})
 }
-
-const checkHelpSynopsis = `Say whether a role would give a token, and why not, without making one.`
 
 const checkHelpDescription = `
 Takes what creds/<name> takes, makes the same decision for the same caller, and

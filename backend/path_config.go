@@ -4,6 +4,7 @@
 package backend
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,20 +16,18 @@ import (
 )
 
 func (b *backend) pathConfig() *framework.Path {
-	write := writing(b.pathConfigWrite, "Configure the consumer and its key.", onlyWarnings, &framework.DisplayAttributes{OperationVerb: "configure"})
+	write := writing(b.pathConfigWrite, "Configure the consumer and its key.", onlyWarnings, named("configure", ""))
 	return &framework.Path{
 		Pattern: "config",
 		Fields:  schemas(configFields),
 		Operations: operationMap{
 			logical.CreateOperation: write,
 			logical.UpdateOperation: write,
-			logical.ReadOperation: reading(b.pathConfigRead, "Read the configuration and the public half of the active key.", ok(configResponse()),
-				&framework.DisplayAttributes{OperationVerb: "read", OperationSuffix: "configuration"}),
-			logical.DeleteOperation: writing(b.pathConfigDelete, "Delete the configuration and every key.", noContent,
-				&framework.DisplayAttributes{OperationVerb: "delete", OperationSuffix: "configuration"}),
+			logical.ReadOperation:   reading(b.pathConfigRead, "Read the configuration and the public half of the active key.", ok(configResponse()), named("read", "configuration")),
+			logical.DeleteOperation: writing(b.pathConfigDelete, "Delete the configuration and every key.", noContent, named("delete", "configuration")),
 		},
 		ExistenceCheck:  b.pathConfigExists,
-		HelpSynopsis:    configHelpSynopsis,
+		HelpSynopsis:    "Configure the consumer and the key that this mount signs tokens for.",
 		HelpDescription: configHelpDescription,
 		DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix},
 	}
@@ -37,22 +36,13 @@ func (b *backend) pathConfig() *framework.Path {
 // configResponse are the settings, and the public half of the active key if there is one.
 func configResponse() map[string]*framework.FieldSchema {
 	fields := responseSchemas(configFields)
-	for name, schema := range publicResponse() {
-		schema.Required = false
-		fields[name] = schema
-	}
+	maps.Copy(fields, keyResponse(false, fieldPublicKey, fieldPublicKeySHA256, fieldKeyBits))
 	return fields
 }
 
 func (b *backend) pathConfigExists(ctx context.Context, req *logical.Request, _ *framework.FieldData) (bool, error) {
 	cfg, err := loadConfig(ctx, req.Storage)
-	if errors.Is(err, errCorrupt) {
-		return true, nil // there is one, and the handler says what is wrong with it
-	}
-	if err != nil {
-		return false, err
-	}
-	return cfg.configured(), nil
+	return err == nil && cfg.configured(), err
 }
 
 func (b *backend) pathConfigRead(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
@@ -115,10 +105,9 @@ func (b *backend) givenKey(ctx context.Context, d *framework.FieldData) (*key, e
 // problems at once.
 func (c *config) patched(d *framework.FieldData) (*config, error) {
 	changed := *c
-	if !c.configured() {
-		changed.Audience, changed.Issuer = defaultAudience, defaultIssuer
-	}
 	problems := []error{patchFields(configFields, &changed, d)}
+	changed.Audience = cmp.Or(changed.Audience, defaultAudience)
+	changed.Issuer = cmp.Or(changed.Issuer, defaultIssuer)
 	if changed.ActiveKey == 0 && c.ActiveKey != 0 {
 		problems = append(problems, invalid("%s 0 is accepted only while no key is active; version %d is active: set another version, or delete the configuration", fieldActiveKey, c.ActiveKey))
 	}
@@ -164,14 +153,14 @@ func writeConfig(ctx context.Context, s logical.Storage, ring *keyring, changed 
 // knownKeyWarning says that a key that was written to the configuration is stored already,
 // and which version was active before.
 func knownKeyWarning(version, was int) string {
-	switch was {
-	case version:
+	if was == version {
 		return activeKeyWarning(version)
-	case 0:
-		return fmt.Sprintf("this private key was stored already, as version %d, which is the active one now; no version was active before; no new version was stored", version)
-	default:
-		return fmt.Sprintf("this private key was stored already, as version %d, which is the active one now; version %d was active before; no new version was stored", version, was)
 	}
+	before := "no version"
+	if was != 0 {
+		before = fmt.Sprintf("version %d", was)
+	}
+	return fmt.Sprintf("this private key was stored already, as version %d, which is the active one now; %s was active before; no new version was stored", version, before)
 }
 
 func activeKeyWarning(version int) string {
@@ -227,18 +216,14 @@ func (c *config) delete(ctx context.Context, s logical.Storage, keys []string) e
 	return store(ctx, s, configStoragePath, *last)
 }
 
-const configHelpSynopsis = `Configure the consumer and the key that this mount signs tokens for.`
-
 const configHelpDescription = `
 Holds the consumer ID and the claims that all tokens of this mount share, and
 says which key version signs.
 
-A write changes only the fields that it names. private_key is stored as the next
-key version and signs from then on; active_key switches to a version that is
-stored already. A read returns the settings, and the public half of the active
-key, with which the meeting server verifies tokens. No path returns a private
-key. A delete removes the configuration and every key version; tokens that were
-signed before stay valid until they expire.
+A write changes only the fields that it names. A read returns the settings, and
+the public half of the active key, with which the meeting server verifies
+tokens. No path returns a private key. A delete removes the configuration and
+every key version; tokens that were signed before stay valid until they expire.
 
 Refused, with nothing stored: a first write without consumer_id; private_key and
 active_key in one write; a key version that does not exist; a private key that

@@ -63,23 +63,14 @@ func TestConfigRefusals(t *testing.T) {
 		"empty consumer":     {map[string]any{fieldConsumerID: ""}, "consumer_id is required"},
 		"consumer with dot":  {map[string]any{fieldConsumerID: "acme.com"}, "consumer_id must be"},
 		"consumer with line": {map[string]any{fieldConsumerID: "acme\n"}, "consumer_id must be"},
-		"long consumer":      {map[string]any{fieldConsumerID: strings.Repeat("a", 129)}, "consumer_id must be"},
 		"audience, new line": {map[string]any{fieldConsumerID: "a", fieldAudience: "clanmeeting\n"}, "audience must"},
-		"issuer, tab within": {map[string]any{fieldConsumerID: "a", fieldIssuer: "pro\tduction"}, "issuer must"},
 		"domain with scheme": {map[string]any{fieldConsumerID: "a", fieldDomain: "https://meet.example.com"}, "domain must be"},
 		"domain with path":   {map[string]any{fieldConsumerID: "a", fieldDomain: "meet.example.com/x"}, "domain must be"},
 		"domain with user":   {map[string]any{fieldConsumerID: "a", fieldDomain: "evil@meet.example.com"}, "domain must be"},
 		"domain, two dots":   {map[string]any{fieldConsumerID: "a", fieldDomain: "meet..example.com"}, "domain must be"},
-		"long domain":        {map[string]any{fieldConsumerID: "a", fieldDomain: strings.Repeat("a.", 127) + "a"}, "domain must be"},
 		"no such key":        {map[string]any{fieldConsumerID: "a", fieldActiveKey: 1}, "active_key 1 does not exist; list the path keys to see which versions do"},
 		"key -1":             {map[string]any{fieldConsumerID: "a", fieldActiveKey: -1}, "active_key -1 does not exist"},
-		"key 1.5":            {map[string]any{fieldConsumerID: "a", fieldActiveKey: 1.5}, fieldActiveKey},
-		"key x":              {map[string]any{fieldConsumerID: "a", fieldActiveKey: "x"}, "active_key must be a whole number"},
-		"true as issuer":     {map[string]any{fieldConsumerID: "a", fieldIssuer: true}, "issuer must be one string"},
-		"long issuer":        {map[string]any{fieldConsumerID: "a", fieldIssuer: strings.Repeat("i", 256)}, "issuer must be 1 to 255 characters"},
 		"two, and no key":    {map[string]any{fieldConsumerID: "a", fieldActiveKey: 7, fieldPrivateKey: pkcs1}, "can't be used together"},
-		"fraction as issuer": {map[string]any{fieldConsumerID: "a", fieldIssuer: 1.5}, "issuer must be one string"},
-		"inexact audience":   {map[string]any{fieldConsumerID: "a", fieldAudience: 9007199254740993}, "audience must be one string"},
 		"two ways at once":   {map[string]any{fieldConsumerID: "a", fieldActiveKey: 0, fieldPrivateKey: pkcs1}, "can't be used together"},
 		"every problem told": {map[string]any{fieldConsumerID: "a.b", fieldIssuer: " x", fieldDomain: "x:1"}, "consumer_id must be 1 to 128 letters, digits, underscores and hyphens; issuer must"},
 	} {
@@ -132,32 +123,6 @@ func TestConfigWithoutAKey(t *testing.T) {
 	require.NotContains(t, got, fieldPublicKey)
 	message := m.refused(logical.ReadOperation, "creds/support", map[string]any{fieldRoom: "support-1"})
 	require.Equal(t, "this mount has no active key; write private_key to clanmeeting/config, or active_key to choose one that is stored", message)
-}
-
-func TestKeyVersions(t *testing.T) {
-	m := configured(t)
-	other := readTestdata(t, "rsa2048.openssh.pem")
-
-	m.mustWrite("config", map[string]any{fieldPrivateKey: other})
-	require.EqualValues(t, 2, m.mustRead("config", nil)[fieldActiveKey])
-	require.EqualValues(t, 2, m.mustRead("creds/support", map[string]any{fieldRoom: "support-1"})[fieldKeyVersion])
-
-	// After switching back, the first key signs again.
-	m.mustWrite("config", map[string]any{fieldActiveKey: 1})
-	answer, _ := m.token("support", map[string]any{fieldRoom: "support-1"})
-	require.EqualValues(t, 1, answer[fieldKeyVersion])
-
-	require.Contains(t, m.refused(logical.UpdateOperation, "config", map[string]any{fieldActiveKey: 3}), "active_key 3 does not exist")
-	require.EqualValues(t, 1, m.mustRead("config", nil)[fieldActiveKey])
-}
-
-func TestImportOfTheActiveKeyWarns(t *testing.T) {
-	m := configured(t)
-	resp := m.mustWrite("config", map[string]any{fieldPrivateKey: readTestdata(t, "rsa2048.pkcs1.pem"), fieldDomain: "meet.example.com"})
-	require.Equal(t, []string{"this private key is already the active one, version 1; no new version was stored"}, resp.Warnings)
-	got := m.mustRead("config", nil)
-	require.EqualValues(t, 1, got[fieldActiveKey])
-	require.Equal(t, "meet.example.com", got[fieldDomain])
 }
 
 func TestConfigDelete(t *testing.T) {

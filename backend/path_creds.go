@@ -28,12 +28,11 @@ func (b *backend) pathCreds() *framework.Path {
 		Pattern: "creds/" + framework.GenericNameRegex(fieldName),
 		Fields:  withName(withBatch(requestFields())),
 		Operations: operationMap{
-			logical.ReadOperation: reading(b.pathCredsRead, "Get a host token.", ok(credsResponse()),
-				&framework.DisplayAttributes{OperationVerb: "generate"}),
+			logical.ReadOperation: reading(b.pathCredsRead, "Get a host token.", ok(credsResponse()), named("generate", "")),
 			logical.UpdateOperation: reading(b.pathCredsRead, "Get a host token, or a batch of them.", ok(credsOrBatchResponse()),
-				&framework.DisplayAttributes{OperationVerb: "generate", OperationSuffix: "credentials-with-parameters"}),
+				named("generate", "credentials-with-parameters")),
 		},
-		HelpSynopsis:    credsHelpSynopsis,
+		HelpSynopsis:    "Get a token that makes its holder the host of a meeting.",
 		HelpDescription: credsHelpDescription,
 		DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "credentials"},
 	}
@@ -108,10 +107,7 @@ func (b *backend) secretToken() *framework.Secret {
 }
 
 func (b *backend) pathCredsRead(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	name, err := roleName(d)
-	if err != nil {
-		return nil, err
-	}
+	name := d.Get(fieldName).(string)
 	if _, ok := d.GetOk(fieldBatchInput); ok {
 		return b.credsBatch(ctx, req, name, d)
 	}
@@ -152,8 +148,6 @@ func (b *backend) creds(ctx context.Context, req *logical.Request, name string, 
 	resp.Warnings = g.warnings
 	return resp, nil
 }
-
-const credsHelpSynopsis = `Get a token that makes its holder the host of a meeting.`
 
 //nolint:gosec // G101: a help text is no credential, though its name has "creds" in it
 const credsHelpDescription = `

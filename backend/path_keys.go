@@ -26,10 +26,8 @@ const (
 	fieldError           = "error"
 )
 
-// generatedKeyBits are the sizes that keys/generate supports.
-var generatedKeyBits = []int{2048, 3072, 4096}
-
-const defaultKeyBits = 2048
+// generatedKeyBits are the sizes that keys/generate supports; the first one is the default.
+var generatedKeyBits = []any{2048, 3072, 4096}
 
 func (b *backend) pathKeys() []*framework.Path {
 	return []*framework.Path{b.pathKeyList(), b.pathKeyGenerate(), b.pathKeyImport(), b.pathKey()}
@@ -41,10 +39,8 @@ func (b *backend) pathKeyList() *framework.Path {
 		"key_info": {Type: framework.TypeMap, Description: "For each version: active, source, created_time, key_bits and public_key_sha256; or error, if it can't be read."},
 	}
 	return &framework.Path{
-		Pattern: "keys/?$",
-		Operations: operationMap{
-			logical.ListOperation: reading(b.pathKeysList, "List the key versions.", ok(fields), nil),
-		},
+		Pattern:         "keys/?$",
+		Operations:      operationMap{logical.ListOperation: reading(b.pathKeysList, "List the key versions.", ok(fields), nil)},
 		HelpSynopsis:    "List the key versions of this mount.",
 		HelpDescription: keysHelpDescription,
 		DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "keys", Navigation: true, ItemType: "Key"},
@@ -52,22 +48,19 @@ func (b *backend) pathKeyList() *framework.Path {
 }
 
 func (b *backend) pathKeyGenerate() *framework.Path {
-	return &framework.Path{
-		Pattern: "keys/generate",
-		Fields: map[string]*framework.FieldSchema{
-			fieldKeyBits: {
-				Type:          framework.TypeInt,
-				Default:       defaultKeyBits,
-				AllowedValues: []any{2048, 3072, 4096},
-				Description: `The size of the key in bits: 2048, 3072 or 4096. Default: 2048. A
+	bits := &framework.FieldSchema{
+		Type:          framework.TypeInt,
+		Default:       generatedKeyBits[0],
+		AllowedValues: generatedKeyBits,
+		Description: `The size of the key in bits: 2048, 3072 or 4096. Default: 2048. A
 signature with 4096 bits takes five times as long as one with 2048.`,
-				DisplayAttrs: &framework.DisplayAttributes{Name: "Key bits"},
-			},
-		},
-		Operations: operationMap{
-			logical.UpdateOperation: writing(b.pathKeysGenerate, "Generate a key pair inside Vault, as the next key version.", ok(newKeyResponse()),
-				&framework.DisplayAttributes{OperationVerb: "generate", OperationSuffix: "key"}),
-		},
+		DisplayAttrs: titled("Key bits"),
+	}
+	generate := writing(b.pathKeysGenerate, "Generate a key pair inside Vault, as the next key version.", ok(newKeyResponse()), named("generate", "key"))
+	return &framework.Path{
+		Pattern:         "keys/generate",
+		Fields:          map[string]*framework.FieldSchema{fieldKeyBits: bits},
+		Operations:      operationMap{logical.UpdateOperation: generate},
 		HelpSynopsis:    "Generate a key pair inside Vault, without activating it.",
 		HelpDescription: keysGenerateHelpDescription,
 		DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix},
@@ -75,21 +68,14 @@ signature with 4096 bits takes five times as long as one with 2048.`,
 }
 
 func (b *backend) pathKeyImport() *framework.Path {
+	private := privateKeySchema(`The private key: an RSA key of 2048 to 8192 bits as a PEM, in PKCS#1,
+PKCS#8 or OpenSSH form, not encrypted. It is never returned. Required.`)
+	private.Required = true
+	store := writing(b.pathKeysImport, "Store a key as the next key version.", ok(newKeyResponse()), named("import", "key"))
 	return &framework.Path{
-		Pattern: "keys/import",
-		Fields: map[string]*framework.FieldSchema{
-			fieldPrivateKey: {
-				Type:     framework.TypeString,
-				Required: true,
-				Description: `The private key: an RSA key of 2048 to 8192 bits as a PEM, in PKCS#1,
-PKCS#8 or OpenSSH form, not encrypted. It is never returned. Required.`,
-				DisplayAttrs: &framework.DisplayAttributes{Name: "Private key", Sensitive: true, EditType: "file"},
-			},
-		},
-		Operations: operationMap{
-			logical.UpdateOperation: writing(b.pathKeysImport, "Store a key as the next key version.", ok(newKeyResponse()),
-				&framework.DisplayAttributes{OperationVerb: "import", OperationSuffix: "key"}),
-		},
+		Pattern:         "keys/import",
+		Fields:          map[string]*framework.FieldSchema{fieldPrivateKey: &private},
+		Operations:      operationMap{logical.UpdateOperation: store},
 		HelpSynopsis:    "Store a private key without activating it.",
 		HelpDescription: keysImportHelpDescription,
 		DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix},
@@ -97,6 +83,7 @@ PKCS#8 or OpenSSH form, not encrypted. It is never returned. Required.`,
 }
 
 func (b *backend) pathKey() *framework.Path {
+	all := keyResponse(true, slices.Collect(maps.Keys(keyFields))...)
 	return &framework.Path{
 		// No leading zeros, which the SDK would read as octal.
 		Pattern: keyPrefix + `(?P<` + fieldVersion + `>[1-9][0-9]*)`,
@@ -104,7 +91,7 @@ func (b *backend) pathKey() *framework.Path {
 			fieldVersion: {Type: framework.TypeInt, Required: true, Description: "The key version, a number from 1. Part of the path."},
 		},
 		Operations: operationMap{
-			logical.ReadOperation:   reading(b.pathKeyRead, "Read the public half of a key version.", ok(keyResponse()), nil),
+			logical.ReadOperation:   reading(b.pathKeyRead, "Read the public half of a key version.", ok(all), nil),
 			logical.DeleteOperation: writing(b.pathKeyDelete, "Delete a key version that is not active.", noContent, nil),
 		},
 		HelpSynopsis:    "Read the public half of a key version, or delete it.",
@@ -113,28 +100,31 @@ func (b *backend) pathKey() *framework.Path {
 	}
 }
 
-// publicResponse describes the public half of a key.
-func publicResponse() map[string]*framework.FieldSchema {
-	return map[string]*framework.FieldSchema{
-		fieldPublicKey:       {Type: framework.TypeString, Required: true, Description: "The public half, as a SubjectPublicKeyInfo PEM."},
-		fieldPublicKeySHA256: {Type: framework.TypeString, Required: true, Description: "Hex of the SHA-256 of the public key in DER."},
-		fieldKeyBits:         {Type: framework.TypeInt, Required: true, Description: "The size of the key in bits."},
+// keyFields are what answers tell of a key version.
+var keyFields = map[string]framework.FieldSchema{
+	fieldVersion:         {Type: framework.TypeInt, Description: "The key version."},
+	fieldPublicKey:       {Type: framework.TypeString, Description: "The public half, as a SubjectPublicKeyInfo PEM."},
+	fieldPublicKeySHA256: {Type: framework.TypeString, Description: "Hex of the SHA-256 of the public key in DER."},
+	fieldKeyBits:         {Type: framework.TypeInt, Description: "The size of the key in bits."},
+	fieldSource:          {Type: framework.TypeString, Description: "How the key came into Vault: imported or generated."},
+	fieldCreatedTime:     {Type: framework.TypeTime, Description: "When it came into Vault, as RFC 3339."},
+	fieldActive:          {Type: framework.TypeBool, Description: "Whether it is the version that signs."},
+}
+
+// keyResponse describes an answer with some of the keyFields.
+func keyResponse(always bool, names ...string) map[string]*framework.FieldSchema {
+	fields := map[string]*framework.FieldSchema{}
+	for _, name := range names {
+		schema := keyFields[name]
+		schema.Required = always
+		fields[name] = &schema
 	}
+	return fields
 }
 
 // newKeyResponse describes a key that was just stored.
 func newKeyResponse() map[string]*framework.FieldSchema {
-	fields := publicResponse()
-	fields[fieldVersion] = &framework.FieldSchema{Type: framework.TypeInt, Required: true, Description: "The key version."}
-	return fields
-}
-
-func keyResponse() map[string]*framework.FieldSchema {
-	fields := newKeyResponse()
-	fields[fieldSource] = &framework.FieldSchema{Type: framework.TypeString, Required: true, Description: "How the key came into Vault: imported or generated."}
-	fields[fieldCreatedTime] = &framework.FieldSchema{Type: framework.TypeTime, Required: true, Description: "When it came into Vault, as RFC 3339."}
-	fields[fieldActive] = &framework.FieldSchema{Type: framework.TypeBool, Required: true, Description: "Whether it is the version that signs."}
-	return fields
+	return keyResponse(true, fieldVersion, fieldPublicKey, fieldPublicKeySHA256, fieldKeyBits)
 }
 
 // keyInfo describes a version in a list. Its public half takes up too much space there.
@@ -168,7 +158,7 @@ func (b *backend) pathKeysList(ctx context.Context, req *logical.Request, _ *fra
 
 func (b *backend) pathKeysGenerate(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	bits := d.Get(fieldKeyBits).(int)
-	if !slices.Contains(generatedKeyBits, bits) {
+	if !slices.Contains(generatedKeyBits, any(bits)) {
 		return nil, invalid("%s must be 2048, 3072 or 4096", fieldKeyBits)
 	}
 	ring, err := b.currentKeyring(ctx, req.Storage)

@@ -122,15 +122,6 @@ func TestInvalidKeyPaths(t *testing.T) {
 	require.Contains(t, m.refused(logical.ReadOperation, "keys/99999999999999999999", nil), "out of range")
 }
 
-func TestImportOfTheActiveKey(t *testing.T) {
-	m := configured(t)
-	writes := m.storage.written()
-	resp := m.mustWrite("keys/import", map[string]any{fieldPrivateKey: readTestdata(t, "rsa2048.pkcs1.pem")})
-	require.Equal(t, []string{"this private key is already the active one, version 1; no new version was stored"}, resp.Warnings)
-	require.EqualValues(t, 1, resp.Data[fieldVersion])
-	require.Equal(t, writes, m.storage.written())
-}
-
 func TestImportRefusesWhatConfigRefuses(t *testing.T) {
 	m := configured(t)
 	writes := m.storage.written()
@@ -253,6 +244,9 @@ func TestKeyIsStoredOnce(t *testing.T) {
 	m.mustWrite("config", map[string]any{fieldActiveKey: 2})
 	resp := m.mustWrite("config", map[string]any{fieldPrivateKey: first})
 	require.Equal(t, []string{"this private key was stored already, as version 1, which is the active one now; version 2 was active before; no new version was stored"}, resp.Warnings)
+	resp = m.mustWrite("config", map[string]any{fieldPrivateKey: first, fieldDomain: "meet.example.com"})
+	require.Equal(t, []string{"this private key is already the active one, version 1; no new version was stored"}, resp.Warnings)
+	require.Equal(t, "meet.example.com", m.mustRead("config", nil)[fieldDomain])
 	require.EqualValues(t, 1, m.mustRead("config", nil)[fieldActiveKey])
 	require.Equal(t, []any{"1", "2"}, m.must(m.call(logical.ListOperation, "keys/", nil)).Data["keys"])
 	require.Contains(t, m.events.take(), "clanmeeting/key-activate modified=true operation=key-activate path=config version=1")

@@ -10,7 +10,6 @@ import (
 	"reflect"
 	"slices"
 	"time"
-	"unicode/utf8"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/helper/locksutil"
@@ -22,27 +21,17 @@ import (
 const fieldName = "name"
 
 func (b *backend) pathRoles() []*framework.Path {
-	return []*framework.Path{b.pathRoleList(), b.pathRole()}
-}
-
-func (b *backend) pathRoleList() *framework.Path {
-	fields := map[string]*framework.FieldSchema{
+	names := map[string]*framework.FieldSchema{
 		"keys": {Type: framework.TypeStringSlice, Required: true, Description: "The names of the roles, sorted."},
 	}
-	return &framework.Path{
-		Pattern: "roles/?$",
-		Operations: operationMap{
-			logical.ListOperation: reading(b.pathRolesList, "List the roles.", ok(fields), nil),
-		},
+	write := writing(b.pathRoleWrite, "Create or update a role.", onlyWarnings, nil)
+	return []*framework.Path{{
+		Pattern:         "roles/?$",
+		Operations:      operationMap{logical.ListOperation: reading(b.pathRolesList, "List the roles.", ok(names), nil)},
 		HelpSynopsis:    "List the roles of this mount.",
 		HelpDescription: rolesHelpDescription,
 		DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "roles", Navigation: true, ItemType: "Role"},
-	}
-}
-
-func (b *backend) pathRole() *framework.Path {
-	write := writing(b.pathRoleWrite, "Create or update a role.", onlyWarnings, nil)
-	return &framework.Path{
+	}, {
 		Pattern: rolePrefix + framework.GenericNameRegex(fieldName),
 		Fields:  withName(schemas(roleFields)),
 		Operations: operationMap{
@@ -52,17 +41,14 @@ func (b *backend) pathRole() *framework.Path {
 			logical.DeleteOperation: writing(b.pathRoleDelete, "Delete a role.", noContent, nil),
 		},
 		ExistenceCheck:  b.pathRoleExists,
-		HelpSynopsis:    roleHelpSynopsis,
+		HelpSynopsis:    "Manage a role, which says what tokens may be for and how long they live.",
 		HelpDescription: roleHelpDescription,
 		DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "role", ItemType: "Role"},
-	}
+	}}
 }
 
-// maxNameLength is the maximum length of a role's name, in characters. Storage has limits
-// of its own, above which it fails.
-const maxNameLength = 255
-
-// withName adds the role's name, which comes with the path.
+// withName adds the role's name, which comes with the path. HandleRequest has checked how
+// long it is.
 func withName(fields map[string]*framework.FieldSchema) map[string]*framework.FieldSchema {
 	fields[fieldName] = &framework.FieldSchema{
 		Type:     framework.TypeString,
@@ -71,15 +57,6 @@ func withName(fields map[string]*framework.FieldSchema) map[string]*framework.Fi
 hyphens and dots. Part of the path.`,
 	}
 	return fields
-}
-
-// roleName returns the name in the path.
-func roleName(d *framework.FieldData) (string, error) {
-	name := d.Get(fieldName).(string)
-	if utf8.RuneCountInString(name) > maxNameLength {
-		return "", invalid("the name of a role must have %d characters at most; this one begins with %q", maxNameLength, room.Shorten(name))
-	}
-	return name, nil
 }
 
 func (b *backend) pathRolesList(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
@@ -101,23 +78,12 @@ func listRoles(ctx context.Context, s logical.Storage) ([]string, error) {
 }
 
 func (b *backend) pathRoleExists(ctx context.Context, req *logical.Request, d *framework.FieldData) (bool, error) {
-	name, err := roleName(d)
-	if err != nil {
-		return false, nil // the handler refuses it
-	}
-	r, err := loadRole(ctx, req.Storage, name)
-	if errors.Is(err, errCorrupt) {
-		return true, nil // there is one, and the handler says what is wrong with it
-	}
+	r, err := loadRole(ctx, req.Storage, d.Get(fieldName).(string))
 	return r != nil, err
 }
 
 func (b *backend) pathRoleRead(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	name, err := roleName(d)
-	if err != nil {
-		return nil, err
-	}
-	r, err := loadRole(ctx, req.Storage, name)
+	r, err := loadRole(ctx, req.Storage, d.Get(fieldName).(string))
 	if err != nil || r == nil {
 		return nil, err
 	}
@@ -125,10 +91,7 @@ func (b *backend) pathRoleRead(ctx context.Context, req *logical.Request, d *fra
 }
 
 func (b *backend) pathRoleWrite(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	name, err := roleName(d)
-	if err != nil {
-		return nil, err
-	}
+	name := d.Get(fieldName).(string)
 	r, err := b.changeRole(ctx, name, func(ctx context.Context) (*role, error) {
 		return writeRole(ctx, req.Storage, name, d)
 	})
@@ -168,12 +131,9 @@ func writeRole(ctx context.Context, s logical.Storage, name string, d *framework
 }
 
 func (b *backend) pathRoleDelete(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	name, err := roleName(d)
-	if err != nil {
-		return nil, err
-	}
+	name := d.Get(fieldName).(string)
 	// Not read first, so that a role that can't be decoded is deleted, too.
-	_, err = b.changeRole(ctx, name, func(ctx context.Context) (*role, error) {
+	_, err := b.changeRole(ctx, name, func(ctx context.Context) (*role, error) {
 		return nil, remove(ctx, req.Storage, rolePath(name))
 	})
 	if err != nil {
@@ -267,8 +227,6 @@ found".
     vault list clanmeeting/roles
 `
 
-const roleHelpSynopsis = `Manage a role, which says what tokens may be for and how long they live.`
-
 const roleHelpDescription = `
 A role limits the rooms and the life of the tokens that are read from
 creds/<name>. A write creates the role if it does not exist. Otherwise it
@@ -285,9 +243,8 @@ lower case. An entry matches nothing if the caller has no entity or no such
 value, or if the value has anything but a-z, 0-9, "_" and "-" in it.
 
 With valid_from and valid_until, the role itself keeps a host from starting
-early, and ends with its event. A request before valid_from gets a token that
-begins then. A token that would outlive valid_until is cut, with a warning. If
-both are set, a request may name any not_before between them.
+early, and ends with its event. A token that would outlive valid_until is cut,
+with a warning. If both are set, a request may name any not_before between them.
 
 Refused: a role that allows nothing, a ttl over max_ttl, a default_room that the
 role does not allow, a valid_until that is not after valid_from, a fraction of a

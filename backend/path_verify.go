@@ -38,11 +38,10 @@ ignored. Required.`,
 Default: none; the room is then not compared.`,
 			},
 		},
-		Operations: map[logical.Operation]framework.OperationHandler{
-			logical.UpdateOperation: reading(b.pathVerifyWrite, "Say why the meeting server would refuse a token.", ok(verifyResponse()),
-				&framework.DisplayAttributes{OperationVerb: "verify", OperationSuffix: "token"}),
+		Operations: operationMap{
+			logical.UpdateOperation: reading(b.pathVerifyWrite, "Say why the meeting server would refuse a token.", ok(verifyResponse()), named("verify", "token")),
 		},
-		HelpSynopsis:    verifyHelpSynopsis,
+		HelpSynopsis:    "Say why a host with a token was refused.",
 		HelpDescription: verifyHelpDescription,
 		DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix},
 	}
@@ -137,8 +136,6 @@ func (b *backend) verify(ctx context.Context, token string, wanted room.Name, ri
 }
 
 var errNoSigner = errors.New("signed by another key, or changed since: no key version of this mount verifies it")
-
-const verifyHelpSynopsis = `Say why a host with a token was refused.`
 
 const verifyHelpDescription = `
 Checks a token as the meeting server does. In the answer, valid says whether the

@@ -6,8 +6,6 @@ package backend
 import (
 	"context"
 	"errors"
-	"fmt"
-	"regexp"
 	"strconv"
 	"time"
 
@@ -58,102 +56,74 @@ const (
 
 // roleFields are the fields of a role.
 var roleFields = []field[storedRole]{
-	{
-		name: fieldAllowedRooms,
-		schema: framework.FieldSchema{
-			Type: framework.TypeCommaStringSlice,
-			Description: `The rooms that a token may be for, separated by commas: names, and globs
+	newField(fieldAllowedRooms, framework.TypeCommaStringSlice, "Allowed rooms", nil, func(r *storedRole) *[]string { return &r.AllowedRooms },
+		`The rooms that a token may be for, separated by commas: names, and globs
 in which "*" stands for any part of a name, like support-*. "*" alone is
 any named room. Each has 1 to 255 of a-z, 0-9, "_", "-" and "*"; upper
-case becomes lower case. At most 2,000 entries, 128 KiB. Default: none.`,
-			DisplayAttrs: &framework.DisplayAttributes{Name: "Allowed rooms", Description: `Names of rooms, and globs in which "*" stands for any part of a name.`},
-		},
-		read: func(r *storedRole) any { return r.AllowedRooms },
-		write: func(r *storedRole, v any) error {
-			r.AllowedRooms = v.([]string)
-			return nil
-		},
-	},
-	flagField(fieldAllowedRoomsTemplate, "Allowed rooms are templates", `Lets allowed_rooms and default_room hold identity templates, which stand
+case becomes lower case. At most 2,000 entries, 128 KiB. Default: none.`),
+	newField(fieldAllowedRoomsTemplate, framework.TypeBool, "Allowed rooms are templates", false, func(r *storedRole) *bool { return &r.AllowedRoomsTemplate },
+		`Lets allowed_rooms and default_room hold identity templates, which stand
 for values of the caller's entity, like {{identity.entity.id}} or
 team-{{identity.entity.metadata.team}}-*; at most 100 entries then are
-templates. Default: false.`,
-		func(r *storedRole) *bool { return &r.AllowedRoomsTemplate }),
-	textField(fieldDefaultRoom, "Default room", "", `The room for a request that names none: one room name that the role
+templates. Default: false.`),
+	newField(fieldDefaultRoom, framework.TypeString, "Default room", nil, func(r *storedRole) *string { return &r.DefaultRoom },
+		`The room for a request that names none: one room name that the role
 allows. Default: none; a request must then name a room. An empty value
-removes it.`,
-		func(r *storedRole) *string { return &r.DefaultRoom }),
-	flagField(fieldAllowWildcardRoom, "Allow tokens for every room", `Lets a request ask for room=*, a token that makes its holder the host of
-every room of the consumer. Default: false.`,
-		func(r *storedRole) *bool { return &r.AllowWildcardRoom }),
+removes it.`),
+	newField(fieldAllowWildcardRoom, framework.TypeBool, "Allow tokens for every room", false, func(r *storedRole) *bool { return &r.AllowWildcardRoom },
+		`Lets a request ask for room=*, a token that makes its holder the host of
+every room of the consumer. Default: false.`),
 	ttlField(),
-	durationField(fieldMaxTTL, "Maximum TTL", defaultMaxTTL, `The longest life that a request can get, in seconds or like 90s, 15m,
+	durationField(fieldMaxTTL, "Maximum TTL", defaultMaxTTL, func(r *storedRole) *time.Duration { return &r.MaxTTL },
+		`The longest life that a request can get, in seconds or like 90s, 15m,
 1h; at most 3650d. The mount's maximum applies, too. Default: 1h; 0
-restores it.`,
-		func(r *storedRole) *time.Duration { return &r.MaxTTL }),
-	durationField(fieldNotBeforeDuration, "Not-before duration", defaultNotBeforeDuration, `How far nbf is backdated on a token for use now, in case the meeting
+restores it.`),
+	durationField(fieldNotBeforeDuration, "Not-before duration", defaultNotBeforeDuration, func(r *storedRole) *time.Duration { return &r.NotBeforeDuration },
+		`How far nbf is backdated on a token for use now, in case the meeting
 server's clock is behind, in seconds or like 90s, 15m; at most 24h.
-Default: 30s.`,
-		func(r *storedRole) *time.Duration { return &r.NotBeforeDuration }),
-	durationField(fieldMaxNotBefore, "Maximum not-before", 0, `How far ahead a request's not_before may be, in seconds or like 15m,
-24h, 7d; at most 3650d. Default: 0, which refuses scheduling.`,
-		func(r *storedRole) *time.Duration { return &r.MaxNotBefore }),
-	dateField(fieldValidFrom, "Valid from", `No token of this role is valid earlier, whatever a request asks for. An
+Default: 30s.`),
+	durationField(fieldMaxNotBefore, "Maximum not-before", 0, func(r *storedRole) *time.Duration { return &r.MaxNotBefore },
+		`How far ahead a request's not_before may be, in seconds or like 15m,
+24h, 7d; at most 3650d. Default: 0, which refuses scheduling.`),
+	dateField(fieldValidFrom, "Valid from", func(r *storedRole) *time.Time { return &r.ValidFrom },
+		`No token of this role is valid earlier, whatever a request asks for. An
 earlier request gets a token that begins then. As RFC 3339, like
 2030-01-31T09:00:00Z, or in seconds since the epoch. Default: none. An
-empty value removes it.`,
-		func(r *storedRole) *time.Time { return &r.ValidFrom }),
-	dateField(fieldValidUntil, "Valid until", `No token of this role is valid later, and the role then gives no more.
+empty value removes it.`),
+	dateField(fieldValidUntil, "Valid until", func(r *storedRole) *time.Time { return &r.ValidUntil },
+		`No token of this role is valid later, and the role then gives no more.
 As RFC 3339, like 2030-01-31T18:00:00Z, or in seconds since the epoch.
-Default: none. An empty value removes it.`,
-		func(r *storedRole) *time.Time { return &r.ValidUntil }),
-	flagField(fieldGenerateLease, "Generate lease", `Adds a lease that ends with the token, for clients that refresh by
+Default: none. An empty value removes it.`),
+	newField(fieldGenerateLease, framework.TypeBool, "Generate lease", false, func(r *storedRole) *bool { return &r.GenerateLease },
+		`Adds a lease that ends with the token, for clients that refresh by
 lease. It costs a write to Vault's storage per token, and revoking it
-does not end the token. Default: false.`,
-		func(r *storedRole) *bool { return &r.GenerateLease }),
+does not end the token. Default: false.`),
 }
 
 // ttlField reads as what applies, also if nobody set it.
 func ttlField() field[storedRole] {
-	f := durationField(fieldTTL, "TTL", defaultTTL, `The life of a token if the request names none, in seconds or like 90s,
+	f := durationField(fieldTTL, "TTL", defaultTTL, func(r *storedRole) *time.Duration { return &r.TTL },
+		`The life of a token if the request names none, in seconds or like 90s,
 15m, 1h; at most max_ttl. Default: 15m, or max_ttl if that is less; 0
-restores it.`,
-		func(r *storedRole) *time.Duration { return &r.TTL })
+restores it.`)
 	f.read = func(r *storedRole) any { return int64(r.effectiveTTL().Seconds()) }
 	return f
 }
 
-// storedRole is a role as somebody wrote it. It limits the tokens that a request gets.
-// All durations are in whole seconds.
+// storedRole is a role as somebody wrote it; roleFields say what its fields do. Times and
+// durations are in whole seconds.
 type storedRole struct {
-	// AllowedRooms are the rules, in lower case. A room must match one of them.
-	AllowedRooms []string `json:"allowed_rooms"`
-
-	// AllowedRoomsTemplate lets AllowedRooms and DefaultRoom hold directives.
-	AllowedRoomsTemplate bool `json:"allowed_rooms_template"`
-
-	// DefaultRoom is the room of a request that names none; empty if there is none.
-	DefaultRoom string `json:"default_room"`
-
-	// AllowWildcardRoom lets a request ask for room.Every, which no rule allows.
-	AllowWildcardRoom bool `json:"allow_wildcard_room"`
-
-	// TTL is 0 if nobody set it.
-	TTL    time.Duration `json:"ttl"`
-	MaxTTL time.Duration `json:"max_ttl"`
-
-	// NotBeforeDuration is how far nbf is backdated on a token for use now.
-	NotBeforeDuration time.Duration `json:"not_before_duration"`
-
-	// MaxNotBefore is how far ahead a request may schedule; 0 means not at all.
-	MaxNotBefore time.Duration `json:"max_not_before"`
-
-	// ValidFrom and ValidUntil are the role's window, in whole seconds. No token is
-	// valid outside of it. A zero time leaves that end open.
-	ValidFrom  time.Time `json:"valid_from,omitzero"`
-	ValidUntil time.Time `json:"valid_until,omitzero"`
-
-	GenerateLease bool `json:"generate_lease"`
+	AllowedRooms         []string      `json:"allowed_rooms"` // rules
+	AllowedRoomsTemplate bool          `json:"allowed_rooms_template"`
+	DefaultRoom          string        `json:"default_room"` // empty: none
+	AllowWildcardRoom    bool          `json:"allow_wildcard_room"`
+	TTL                  time.Duration `json:"ttl"` // 0: nobody set it
+	MaxTTL               time.Duration `json:"max_ttl"`
+	NotBeforeDuration    time.Duration `json:"not_before_duration"`
+	MaxNotBefore         time.Duration `json:"max_not_before"`      // 0: no scheduling
+	ValidFrom            time.Time     `json:"valid_from,omitzero"` // zero: this end is open
+	ValidUntil           time.Time     `json:"valid_until,omitzero"`
+	GenerateLease        bool          `json:"generate_lease"`
 }
 
 // A role is a storedRole with valid values and parsed rules. It is immutable.
@@ -189,31 +159,31 @@ func (s *storedRole) effectiveTTL() time.Duration {
 // compile parses the rules, and reports all problems at once.
 func (s storedRole) compile() (*role, error) {
 	r := &role{storedRole: s, ttl: s.effectiveTTL()}
-	problems := []error{r.compileRooms()}
+	problems := []error{
+		r.compileRooms(),
+		checkDuration(fieldTTL, r.ttl, time.Second, maxLife),
+		checkDuration(fieldMaxTTL, r.MaxTTL, time.Second, maxLife),
+		checkDuration(fieldNotBeforeDuration, r.NotBeforeDuration, 0, maxNotBeforeDuration),
+		checkDuration(fieldMaxNotBefore, r.MaxNotBefore, 0, maxLife),
+	}
 	if r.ttl > r.MaxTTL {
 		problems = append(problems, invalid("%s of %s is over %s of %s; lower %[1]s or raise %[3]s", fieldTTL, r.ttl, fieldMaxTTL, r.MaxTTL))
 	}
-	for _, d := range []struct {
-		field       string
-		value       time.Duration
-		least, most time.Duration
-	}{
-		{fieldTTL, r.ttl, time.Second, maxLife},
-		{fieldMaxTTL, r.MaxTTL, time.Second, maxLife},
-		{fieldNotBeforeDuration, r.NotBeforeDuration, 0, maxNotBeforeDuration},
-		{fieldMaxNotBefore, r.MaxNotBefore, 0, maxLife},
-	} {
-		switch {
-		case d.value < d.least, d.value%time.Second != 0:
-			problems = append(problems, invalid("%s must be in whole seconds, and not negative", d.field))
-		case d.value > d.most:
-			problems = append(problems, invalid("%s is too large: the maximum is %s", d.field, inDays(d.most)))
-		}
-	}
-	if !s.ValidFrom.IsZero() && !s.ValidUntil.IsZero() && !s.ValidFrom.Before(s.ValidUntil) {
+	if r.hasWindow() && !r.ValidFrom.Before(r.ValidUntil) {
 		problems = append(problems, invalid("%s must be after %s", fieldValidUntil, fieldValidFrom))
 	}
 	return r, errors.Join(problems...)
+}
+
+// checkDuration checks a duration that is stored.
+func checkDuration(field string, d, least, most time.Duration) error {
+	switch {
+	case d < least, d%time.Second != 0:
+		return invalid("%s must be in whole seconds, and not negative", field)
+	case d > most:
+		return invalid("%s is too large: the maximum is %s", field, inDays(most))
+	}
+	return nil
 }
 
 // inDays formats a whole number of days.
@@ -228,13 +198,9 @@ func (r *role) compileRooms() error {
 	if len(r.AllowedRooms) == 0 && !r.AllowWildcardRoom {
 		return invalid("a role must allow something: set %s, like support-*, or %s", fieldAllowedRooms, fieldAllowWildcardRoom)
 	}
-	rules, err := room.NewRules(r.AllowedRooms, r.AllowedRoomsTemplate)
-	entry, list := new(room.EntryError), new(room.ListError)
-	switch {
-	case errors.As(err, &entry):
-		return badRule(entry.Err, fmt.Sprintf("entry %d of %s", entry.Number, fieldAllowedRooms), r.AllowedRooms[entry.Number-1])
-	case errors.As(err, &list):
-		return invalid("%s %s", fieldAllowedRooms, list)
+	rules, err := room.NewRules(fieldAllowedRooms, r.AllowedRooms, r.AllowedRoomsTemplate)
+	if err != nil {
+		return invalid("%s", err)
 	}
 	r.rules, r.AllowedRooms = rules, rules.Texts()
 	return r.compileDefaultRoom()
@@ -247,43 +213,21 @@ func (r *role) compileDefaultRoom() error {
 		return nil
 	}
 	rule, err := room.ParseRule(r.DefaultRoom, r.AllowedRoomsTemplate)
-	if wrong := new(room.RuleError); errors.As(err, &wrong) {
-		if wrong.Problem == room.NotARule {
-			return errNoRoomName(fieldDefaultRoom, r.DefaultRoom)
-		}
-		return badRule(wrong, fieldDefaultRoom, r.DefaultRoom)
+	switch {
+	case errors.Is(err, room.ErrNotARule), rule.IsGlob() && rule.String() != string(room.Every):
+		return errNoRoomName(fieldDefaultRoom, r.DefaultRoom)
+	case err != nil:
+		return invalid("%s %s", fieldDefaultRoom, err)
 	}
 	r.defaultRule, r.DefaultRoom = rule, rule.String()
-	if rule.Templated() {
-		if rule.IsGlob() {
-			return errNoRoomName(fieldDefaultRoom, r.DefaultRoom)
-		}
+	name := room.Name(r.DefaultRoom)
+	if rule.Templated() || r.rules.Templated() && name != room.Every {
 		return nil
 	}
-	name, err := room.ParseName(r.DefaultRoom)
-	if err != nil {
-		return errNoRoomName(fieldDefaultRoom, r.DefaultRoom)
-	}
-	if name != room.Every && r.rules.Templated() {
-		return nil
-	}
-	if matched, err := r.match(context.Background(), name, nil); err != nil || matched == "" {
+	if matched, err := r.match(context.Background(), name, r.rules.Matcher(nil)); err != nil || matched == "" {
 		return invalid("%s must itself be allowed, by %s or, if it is \"*\", by %s", fieldDefaultRoom, fieldAllowedRooms, fieldAllowWildcardRoom)
 	}
 	return nil
-}
-
-// badRule says what is wrong with the text of a rule.
-func badRule(wrong *room.RuleError, what, text string) error {
-	switch wrong.Problem {
-	case room.TooLong:
-		return invalid("%s is longer than %d characters%s", what, room.MaxRuleLength, shownTemplate(text))
-	case room.UnknownDirective:
-		return invalid("%s has a template that is unknown or not closed by }}; use one like {{identity.entity.id}} or {{identity.entity.metadata.team}}", what)
-	case room.UnexpectedTemplate:
-		return invalid("%s is a template; set %s=true too", what, fieldAllowedRoomsTemplate)
-	}
-	return invalid("%s must be a room name or a glob: %s, with \"*\" for any part of a name", what, room.Syntax)
 }
 
 func errNoRoomName(field, text string) error {
@@ -291,17 +235,13 @@ func errNoRoomName(field, text string) error {
 }
 
 // match returns the rule that allows the room, or an empty string. For room.Every that
-// is never an entry of AllowedRooms. The errors are those of room.Matcher. The matcher
-// may be nil if no rule is a template.
+// is never an entry of AllowedRooms. The errors are those of room.Matcher.
 func (r *role) match(ctx context.Context, name room.Name, matcher *room.Matcher) (string, error) {
 	if name == room.Every {
 		if r.AllowWildcardRoom {
 			return fieldAllowWildcardRoom, nil
 		}
 		return "", nil
-	}
-	if matcher == nil {
-		matcher = r.rules.Matcher(nil)
 	}
 	return matcher.Match(ctx, name)
 }
@@ -325,16 +265,4 @@ func formatTime(t time.Time) string {
 		return ""
 	}
 	return t.UTC().Format(time.RFC3339)
-}
-
-// templateStart matches the beginning of a template and of nothing else.
-var templateStart = regexp.MustCompile(`^[A-Za-z0-9_*-]{0,70}\{\{`)
-
-// shownTemplate returns the beginning of a template, for a message. It repeats no other
-// text: a text that is too long for a rule may be a private key in the wrong field.
-func shownTemplate(text string) string {
-	if !templateStart.MatchString(text) {
-		return ""
-	}
-	return ": " + room.Shorten(text)
 }

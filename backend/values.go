@@ -22,13 +22,27 @@ import (
 // takeValues runs before the SDK sees a request, and leaves only values of the fields'
 // own types.
 
-// The errors of a value say in which way it is not one of its type's.
+// The errors of a value end a sentence that begins with the name of the field.
 var (
-	errWrongType    = errors.New("not a value of its type")
-	errTooLarge     = errors.New("too large")           // a number or duration that is well formed
-	errMilliseconds = errors.New("in milliseconds")     // a time that is not in seconds
-	errNoDate       = errors.New("outside of RFC 3339") // a time that no date can express
+	errNotWhole    = errors.New("must be a whole number in decimal digits")
+	errLargeNumber = errors.New("is too large; give a smaller number")
+	errNotFlag     = errors.New("must be true or false")
+	errNotText     = errors.New("must be one string")
+	errNotTexts    = errors.New("must be a list of strings, or one string with commas")
+	errNotObjects  = errors.New(`must be a list of objects, which the CLI takes only in JSON: from standard input, by "-", or from a file, by "@file"`)
+
+	errNotDuration  = errors.New("must be in whole seconds and not negative, like 90, 90s or 15m")
+	errLongDuration = errors.New("is too large; no duration is longer than " + inDays(maxLife))
+
+	errNotTime      = errors.New("must be RFC 3339, like 2030-01-31T09:00:00Z, or whole seconds since the epoch")
+	errMilliseconds = errors.New("seems to be in milliseconds; give it in seconds since the epoch")
+	errNoDate       = errors.New("must be after 0001-01-01T00:00:00Z and, in UTC, before the year 10000")
 )
+
+// An entryError is an entry of a list, counted from 1, that is not a string.
+type entryError struct{ number int }
+
+func (e *entryError) Error() string { return "an entry is not a string" }
 
 // takeValues converts each value to the type of its field, in place. A null, and an
 // empty time or duration, count as not given and are removed. Fields without a schema
@@ -46,12 +60,12 @@ func takeValues(data map[string]any, fields map[string]*framework.FieldSchema) e
 			continue
 		}
 		value, err := takeValue(data[name], field.Type)
-		entry := new(entryTypeError)
+		entry := new(entryError)
 		switch {
 		case errors.As(err, &entry):
 			problems = append(problems, invalid("entry %d of %s must be a string", entry.number, name))
 		case err != nil:
-			problems = append(problems, invalid("%s %s", name, problem(err, field.Type)))
+			problems = append(problems, invalid("%s %s", name, err))
 		case value == nil:
 			delete(data, name)
 		default:
@@ -60,11 +74,6 @@ func takeValues(data map[string]any, fields map[string]*framework.FieldSchema) e
 	}
 	return errors.Join(problems...)
 }
-
-// An entryTypeError is an entry of a list, counted from 1, that is not a string.
-type entryTypeError struct{ number int }
-
-func (e *entryTypeError) Error() string { return "an entry is not a string" }
 
 // takeValue converts a value to the type of its field; nil means that it was not given.
 func takeValue(raw any, t framework.FieldType) (any, error) {
@@ -83,45 +92,9 @@ func takeValue(raw any, t framework.FieldType) (any, error) {
 		if list, ok := raw.([]any); ok {
 			return list, nil
 		}
-		return nil, errWrongType
+		return nil, errNotObjects
 	default:
 		return takeString(raw)
-	}
-}
-
-// accepted describes the values that a field of the type accepts.
-func accepted(t framework.FieldType) string {
-	switch t {
-	case framework.TypeBool:
-		return "true or false"
-	case framework.TypeInt:
-		return "a whole number in decimal digits"
-	case framework.TypeDurationSecond:
-		return "in whole seconds and not negative, like 90, 90s or 15m"
-	case framework.TypeTime:
-		return "RFC 3339, like 2030-01-31T09:00:00Z, or whole seconds since the epoch"
-	case framework.TypeCommaStringSlice:
-		return "a list of strings, or one string with commas"
-	case framework.TypeSlice:
-		return `a list of objects, which the CLI takes only in JSON: from standard input, by "-", or from a file, by "@file"`
-	default:
-		return "one string"
-	}
-}
-
-// problem says what is wrong with a value, and what would be right.
-func problem(err error, t framework.FieldType) string {
-	switch {
-	case errors.Is(err, errMilliseconds):
-		return "seems to be in milliseconds; give it in seconds since the epoch"
-	case errors.Is(err, errNoDate):
-		return "must be after 0001-01-01T00:00:00Z and, in UTC, before the year 10000"
-	case !errors.Is(err, errTooLarge):
-		return "must be " + accepted(t)
-	case t == framework.TypeDurationSecond:
-		return "is too large; no duration is longer than " + inDays(maxLife)
-	default:
-		return "is too large; give a smaller number"
 	}
 }
 
@@ -129,25 +102,22 @@ func problem(err error, t framework.FieldType) string {
 // every JSON number into a float64.
 const maxExact = 1 << 53
 
-var wholePattern = regexp.MustCompile(`^-?[0-9]+$`)
-
-// wholeNumber returns the digits of a whole number that is not text.
-func wholeNumber(raw any) (digits string, ok bool) {
+// digitsOf returns the text of a string, or the digits of a whole number.
+func digitsOf(raw any) (digits string, ok bool) {
 	switch v := raw.(type) {
+	case string:
+		return v, true
 	case float64:
 		if v != math.Trunc(v) || math.IsInf(v, 0) {
 			return "", false
 		}
 		return strconv.FormatFloat(v, 'f', 0, 64), true
 	case json.Number:
-		if wholePattern.MatchString(v.String()) {
-			return v.String(), true
-		}
 		f, err := v.Float64()
 		if err != nil {
 			return "", false
 		}
-		return wholeNumber(f)
+		return digitsOf(f)
 	case int:
 		return strconv.Itoa(v), true
 	case int64:
@@ -156,50 +126,28 @@ func wholeNumber(raw any) (digits string, ok bool) {
 	return "", false
 }
 
-// parseWhole reads decimal digits, with or without leading zeros. An error other than
-// errTooLarge means that the text is not digits.
-func parseWhole(digits string) (int64, error) {
-	if !wholePattern.MatchString(digits) {
-		return 0, errWrongType
-	}
-	n, err := strconv.ParseInt(digits, 10, 64)
-	if err != nil {
-		return 0, errTooLarge
-	}
-	return n, nil
-}
-
-// digitsOf returns the text of a string, or the digits of a number.
-func digitsOf(raw any) (string, bool) {
-	if text, ok := raw.(string); ok {
-		return text, true
-	}
-	return wholeNumber(raw)
-}
+var wholePattern = regexp.MustCompile(`^-?[0-9]+$`)
 
 func takeInt(raw any) (any, error) {
-	digits, ok := digitsOf(raw)
-	if !ok {
-		return nil, errWrongType
+	digits, _ := digitsOf(raw)
+	if !wholePattern.MatchString(digits) {
+		return nil, errNotWhole
 	}
-	n, err := parseWhole(digits)
-	if err == nil && (n > math.MaxInt32 || n < math.MinInt32) {
-		err = errTooLarge
+	n, err := strconv.ParseInt(digits, 10, 32)
+	if err != nil {
+		return nil, errLargeNumber
 	}
-	return int(n), err
+	return int(n), nil
 }
 
 func takeBool(raw any) (any, error) {
 	if v, ok := raw.(bool); ok {
 		return v, nil
 	}
-	text, ok := digitsOf(raw)
-	if !ok {
-		return nil, errWrongType
-	}
+	text, _ := digitsOf(raw)
 	v, err := strconv.ParseBool(text)
 	if err != nil {
-		return nil, errWrongType
+		return nil, errNotFlag
 	}
 	return v, nil
 }
@@ -208,94 +156,71 @@ func takeBool(raw any) (any, error) {
 // as a number.
 func takeString(raw any) (any, error) {
 	text, ok := digitsOf(raw)
-	if !ok {
-		return nil, errWrongType
+	if _, isText := raw.(string); ok && !isText {
+		n, err := strconv.ParseInt(text, 10, 64)
+		ok = err == nil && -maxExact < n && n < maxExact
 	}
-	if _, isText := raw.(string); !isText {
-		if n, err := parseWhole(text); err != nil || n >= maxExact || n <= -maxExact {
-			return nil, errWrongType
-		}
+	if !ok {
+		return nil, errNotText
 	}
 	return text, nil
 }
 
 // takeStrings splits a string at commas, and takes a list of strings as it is.
 func takeStrings(raw any) (any, error) {
-	var texts []string
+	texts := []string{}
 	switch v := raw.(type) {
 	case string:
 		if v != "" {
 			texts = strings.Split(v, ",")
 		}
 	case []string:
-		texts = slices.Clone(v)
+		texts = append(texts, v...)
 	case []any:
 		for i, item := range v {
 			text, err := takeString(item)
 			if err != nil {
-				return nil, &entryTypeError{i + 1}
+				return nil, &entryError{i + 1}
 			}
 			texts = append(texts, text.(string))
 		}
 	default:
-		return nil, errWrongType
+		return nil, errNotTexts
 	}
 	for i := range texts {
 		texts[i] = strings.TrimSpace(texts[i])
 	}
-	return append([]string{}, texts...), nil
+	return texts, nil
 }
 
-var durationPattern = regexp.MustCompile(`^([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|ms|s|m|h)`)
+// durationPattern is a number of seconds or days, or what time.ParseDuration reads, without
+// a sign.
+var durationPattern = regexp.MustCompile(`^([0-9]+d?|(([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|ms|s|m|h))+)$`)
 
 // takeSeconds reads a duration as Vault does, and returns whole seconds.
 func takeSeconds(raw any) (any, error) {
 	text, ok := digitsOf(raw)
-	if !ok {
-		return nil, errWrongType
-	}
-	if text == "" {
-		return nil, nil
-	}
-	unit := int64(1)
-	if digits, isDays := strings.CutSuffix(text, "d"); isDays {
-		text, unit = digits, 24*60*60
-	}
-	n, err := parseWhole(text)
 	switch {
-	case errors.Is(err, errTooLarge) && !strings.HasPrefix(text, "-"), n > int64(math.MaxInt64/time.Second)/unit:
-		return nil, errTooLarge
-	case err == nil && n >= 0:
-		return n * unit, nil
-	case unit != 1:
-		return nil, errWrongType
+	case ok && text == "":
+		return nil, nil
+	case !durationPattern.MatchString(text):
+		return nil, errNotDuration
 	}
-	return takeUnits(text)
-}
-
-// takeUnits reads a duration such as 1h30m.
-func takeUnits(text string) (any, error) {
-	for rest := text; rest != ""; {
-		part := durationPattern.FindString(rest)
-		if part == "" {
-			return nil, errWrongType
-		}
-		rest = rest[len(part):]
+	unit := time.Duration(1)
+	if days, isDays := strings.CutSuffix(text, "d"); isDays {
+		text, unit = days+"h", 24
+	} else if wholePattern.MatchString(text) {
+		text += "s"
 	}
 	d, err := time.ParseDuration(text)
 	switch {
-	case err != nil:
-		return nil, errTooLarge // its form is right
-	case d%time.Second != 0:
-		return nil, errWrongType // the SDK would cut the rest off
+	case err != nil, d > math.MaxInt64/unit: // its form is right
+		return nil, errLongDuration
+	case d%time.Second != 0: // the SDK would cut the rest off
+		return nil, errNotDuration
 	}
-	return int64(d / time.Second), nil
+	return int64(d * unit / time.Second), nil
 }
-
-// RFC 3339, section 5.6, which allows lower case; time.Parse does not, and accepts forms
-// that RFC 3339 does not. A "+" that was not escaped in a URL arrives as a space. The
-// space can mean nothing else. Of a leap second, time.Parse knows nothing.
-var timePattern = regexp.MustCompile(`^([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt]([0-9]{2}:[0-9]{2}:)([0-9]{2})((?:\.[0-9]+)?)(?:[Zz]|([+ -])((?:[01][0-9]|2[0-3]):[0-5][0-9]))$`)
 
 const (
 	// The dates that RFC 3339 can express in UTC, without Go's zero time.
@@ -309,54 +234,45 @@ const (
 // takeTime reads a time, and returns whole seconds since the epoch.
 func takeTime(raw any) (any, error) {
 	text, ok := digitsOf(raw)
-	if !ok {
-		return nil, errWrongType
-	}
-	if text == "" {
+	if ok && text == "" {
 		return nil, nil
 	}
-	if parts := timePattern.FindStringSubmatch(text); parts != nil {
-		return takeDate(parts)
+	var seconds int64
+	var err error
+	if wholePattern.MatchString(text) {
+		seconds, err = strconv.ParseInt(text, 10, 64)
+		if err != nil || seconds >= manyDigits || seconds <= -manyDigits {
+			return nil, errMilliseconds
+		}
+	} else if seconds, err = parseDate(text); err != nil {
+		return nil, err
 	}
-	n, err := parseWhole(text)
-	if errors.Is(err, errTooLarge) || err == nil && (n >= manyDigits || n <= -manyDigits) {
-		return nil, errMilliseconds
-	}
-	return n, err
-}
-
-// takeDate reads the parts of a date in RFC 3339. A leap second, which is at the end of a
-// day in UTC, becomes the second after it: the epoch's seconds don't count it.
-func takeDate(parts []string) (any, error) {
-	second, leap, offset := parts[3], int64(0), "Z"
-	if second == "60" {
-		second, leap = "59", 1
-	}
-	if parts[5] != "" {
-		offset = strings.Replace(parts[5], " ", "+", 1) + parts[6]
-	}
-	t, err := time.Parse(time.RFC3339, parts[1]+"T"+parts[2]+second+parts[4]+offset)
-	if err != nil || leap == 1 && t.UTC().Format("15:04") != "23:59" {
-		return nil, errWrongType
-	}
-	seconds := t.Unix() + leap
 	if seconds < firstDate || seconds > lastDate {
 		return nil, errNoDate
 	}
 	return seconds, nil
 }
 
-// parseDate reads a time for a role's window; empty text is the zero time.
-func parseDate(text string) (time.Time, error) {
-	value, err := takeTime(text)
-	if err != nil || value == nil {
-		return time.Time{}, err
+// datePattern is the form of RFC 3339. time.Parse also accepts 1:00 for an hour, a comma
+// before a fraction, and an offset of 24 hours.
+var datePattern = regexp.MustCompile(`^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$`)
+
+// parseDate reads a date as RFC 3339, section 5.6, defines it: in upper or lower case. A
+// "+" that was not escaped in a URL arrives as a space, which can mean nothing else. A
+// leap second, which is at the end of a day in UTC, becomes the second after it: the
+// epoch's seconds don't count it.
+func parseDate(text string) (int64, error) {
+	const beforeSecond, afterSecond = len("2006-01-02T15:04:"), len("2006-01-02T15:04:05")
+	text = strings.Replace(strings.ToUpper(text), " ", "+", 1)
+	leap := int64(0)
+	if len(text) > afterSecond && text[beforeSecond:afterSecond] == "60" {
+		text, leap = text[:beforeSecond]+"59"+text[afterSecond:], 1
 	}
-	seconds := value.(int64)
-	if seconds < firstDate {
-		return time.Time{}, errNoDate
+	t, err := time.Parse(time.RFC3339, text)
+	if err != nil || !datePattern.MatchString(text) || leap == 1 && t.UTC().Format("15:04") != "23:59" {
+		return 0, errNotTime
 	}
-	return time.Unix(seconds, 0).UTC(), nil
+	return t.Unix() + leap, nil
 }
 
 // namePattern is what a field's name looks like, known or misspelt.

@@ -49,13 +49,11 @@ func ParseName(text string) (Name, error) {
 	return Name(strings.ToLower(text)), nil
 }
 
-// shownLength is how many characters of a text a message shows.
-const shownLength = 80
-
 // Shorten returns the first 80 characters of a text, enough to recognise it in a message.
 func Shorten(text string) string {
-	if utf8.RuneCountInString(text) <= shownLength {
+	const most = 80
+	if utf8.RuneCountInString(text) <= most {
 		return text
 	}
-	return string([]rune(text)[:shownLength]) + "…"
+	return string([]rune(text)[:most]) + "…"
 }

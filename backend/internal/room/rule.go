@@ -4,6 +4,7 @@
 package room
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
 	"strings"
@@ -27,6 +28,7 @@ type Rule struct {
 	text      string // in lower case, except for directives
 	pieces    []piece
 	templated bool
+	glob      bool
 }
 
 // A piece is either literal text or a directive without its braces.
@@ -35,75 +37,66 @@ type piece struct {
 	directive string
 }
 
-// A Problem says what is wrong with the text of a rule.
-type Problem int
+// The errors of a rule end a sentence that begins with the name of the field.
+var (
+	// ErrNotARule means that a text is neither a name nor a glob.
+	ErrNotARule = errors.New("must be a room name or a glob: " + Syntax + `, with "*" for any part of a name`)
 
-// The problems that the text of a rule can have.
-const (
-	NotARule           Problem = iota + 1 // neither a name nor a glob
-	UnexpectedTemplate                    // a template where there may be none
-	UnknownDirective                      // a directive that is unknown or not closed
-	TooLong                               // more than MaxRuleLength characters
+	errTemplate  = errors.New("is a template; set allowed_rooms_template=true too")
+	errDirective = errors.New("has a template that is unknown or not closed by }}; use one like {{identity.entity.id}} or {{identity.entity.metadata.team}}")
 )
 
-// A RuleError says what is wrong with the text of a rule.
-type RuleError struct{ Problem Problem }
-
-func (e *RuleError) Error() string {
-	switch e.Problem {
-	case UnexpectedTemplate:
-		return "a template where there may be none"
-	case UnknownDirective:
-		return "a template directive that is unknown or not closed"
-	case TooLong:
-		return fmt.Sprintf("longer than %d characters", MaxRuleLength)
-	default:
-		return "neither a name nor a glob"
-	}
-}
-
-// ParseRule parses a rule. If templates is set, it may be a template. The error is a
-// [*RuleError].
+// ParseRule parses a rule. If templates is set, it may be a template.
 func ParseRule(text string, templates bool) (Rule, error) {
-	if isTooLong(text) {
-		return Rule{}, &RuleError{TooLong}
+	if utf8.RuneCountInString(text) > MaxRuleLength {
+		return Rule{}, fmt.Errorf("is longer than %d characters%s", MaxRuleLength, shownTemplate(text))
 	}
 	var rule Rule
-	var lowered strings.Builder
 	length := 0
 	for rest := text; rest != ""; {
 		before, after, found := strings.Cut(rest, "{{")
 		// Text that is longer than any name can't be part of one.
 		length += len(before)
 		if !literalPattern.MatchString(before) || length > maxNameLength {
-			return Rule{}, &RuleError{NotARule}
+			return Rule{}, ErrNotARule
 		}
 		if found && !templates {
-			return Rule{}, &RuleError{UnexpectedTemplate}
+			return Rule{}, errTemplate
 		}
-		lowered.WriteString(strings.ToLower(before))
-		rule.pieces = append(rule.pieces, piece{literal: strings.ToLower(before)})
+		before = strings.ToLower(before)
+		rule.text += before
+		rule.pieces = append(rule.pieces, piece{literal: before})
+		rule.glob = rule.glob || strings.Contains(before, "*")
 		if !found {
 			break
 		}
 		inner, next, closed := strings.Cut(after, "}}")
 		directive := strings.TrimSpace(inner)
 		if !closed || !directivePattern.MatchString(directive) {
-			return Rule{}, &RuleError{UnknownDirective}
+			return Rule{}, errDirective
 		}
-		lowered.WriteString("{{" + inner + "}}")
+		rule.text += "{{" + inner + "}}"
 		rule.pieces = append(rule.pieces, piece{directive: directive})
 		rule.templated = true
 		rest = next
 	}
 	if len(rule.pieces) == 0 {
-		return Rule{}, &RuleError{NotARule}
+		return Rule{}, ErrNotARule
 	}
-	rule.text = lowered.String()
 	return rule, nil
 }
 
-func isTooLong(text string) bool { return utf8.RuneCountInString(text) > MaxRuleLength }
+// templateStart matches the beginning of a template and of nothing else.
+var templateStart = regexp.MustCompile(`^[A-Za-z0-9_*-]{0,70}\{\{`)
+
+// shownTemplate returns the beginning of a template, for a message. It repeats no other
+// text: a text that is too long for a rule may be a private key in the wrong field.
+func shownTemplate(text string) string {
+	if !templateStart.MatchString(text) {
+		return ""
+	}
+	return ": " + Shorten(text)
+}
 
 // String returns the text of the rule, in lower case except for directives.
 func (r Rule) String() string { return r.text }
@@ -112,14 +105,7 @@ func (r Rule) String() string { return r.text }
 func (r Rule) Templated() bool { return r.templated }
 
 // IsGlob reports whether the rule itself has a "*", not only a value.
-func (r Rule) IsGlob() bool {
-	for _, p := range r.pieces {
-		if strings.Contains(p.literal, "*") {
-			return true
-		}
-	}
-	return false
-}
+func (r Rule) IsGlob() bool { return r.glob }
 
 // Values returns the caller's value for a directive, such as identity.entity.name. If the
 // caller has no such value, the error is a [*NoValueError]. Any other error is a fault.

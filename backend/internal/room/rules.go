@@ -22,51 +22,29 @@ const (
 
 // Rules is a list of rules. A name is allowed if one of them allows it. It is immutable.
 type Rules struct {
-	texts []string
+	texts     []string
+	templated bool
 
 	// Rules that are plain names are looked up; the others are tried in order.
 	names  map[string]struct{}
 	others []Rule
 }
 
-// A ListError says what is wrong with a whole list of rules.
-type ListError struct{ text string }
-
-func (e *ListError) Error() string { return e.text }
-
-// An EntryError says which rule of a list is wrong, counting from 1, and why.
-type EntryError struct {
-	Number int
-	Err    *RuleError
-}
-
-func (e *EntryError) Error() string { return fmt.Sprintf("entry %d is %s", e.Number, e.Err) }
-
-// Unwrap returns the error of the rule.
-func (e *EntryError) Unwrap() error { return e.Err }
-
-// NewRules parses a list of rules. If templates is set, they may be templates. The error
-// is a [*ListError] or an [*EntryError].
-func NewRules(texts []string, templates bool) (*Rules, error) {
+// NewRules parses a list of rules. If templates is set, they may be templates. The error is
+// a sentence about the field that has the list.
+func NewRules(field string, texts []string, templates bool) (*Rules, error) {
 	if len(texts) > MaxRules {
-		return nil, &ListError{fmt.Sprintf("has %d entries; %d are allowed", len(texts), MaxRules)}
-	}
-	length := 0
-	for i, text := range texts {
-		if isTooLong(text) {
-			return nil, &EntryError{i + 1, &RuleError{TooLong}}
-		}
-		length += len(text)
-	}
-	if length > MaxRulesLength {
-		return nil, &ListError{fmt.Sprintf("has %d bytes in all; %d are allowed", length, MaxRulesLength)}
+		return nil, fmt.Errorf("%s has %d entries; %d are allowed", field, len(texts), MaxRules)
 	}
 	r := &Rules{texts: make([]string, len(texts)), names: map[string]struct{}{}}
-	templated := 0
+	length, templated := 0, 0
 	for i, text := range texts {
 		rule, err := ParseRule(text, templates)
-		if wrong := new(RuleError); errors.As(err, &wrong) {
-			return nil, &EntryError{i + 1, wrong}
+		if err != nil {
+			return nil, fmt.Errorf("entry %d of %s %w", i+1, field, err)
+		}
+		if length += len(text); length > MaxRulesLength {
+			return nil, fmt.Errorf("%s has more than %d bytes in all", field, MaxRulesLength)
 		}
 		r.texts[i] = rule.text
 		if namePattern.MatchString(rule.text) {
@@ -79,8 +57,9 @@ func NewRules(texts []string, templates bool) (*Rules, error) {
 		}
 	}
 	if templated > MaxTemplates {
-		return nil, &ListError{fmt.Sprintf("has %d templates; %d are allowed", templated, MaxTemplates)}
+		return nil, fmt.Errorf("%s has %d templates; %d are allowed", field, templated, MaxTemplates)
 	}
+	r.templated = templated > 0
 	return r, nil
 }
 
@@ -88,14 +67,7 @@ func NewRules(texts []string, templates bool) (*Rules, error) {
 func (r *Rules) Texts() []string { return r.texts }
 
 // Templated reports whether a rule depends on the caller.
-func (r *Rules) Templated() bool {
-	for _, rule := range r.others {
-		if rule.templated {
-			return true
-		}
-	}
-	return false
-}
+func (r *Rules) Templated() bool { return r.templated }
 
 // Size returns about how many bytes of memory the rules use.
 func (r *Rules) Size() int {
@@ -115,35 +87,27 @@ func (r *Rules) Size() int {
 type Matcher struct {
 	rules    *Rules
 	values   Values
-	rendered []rendering // of rules.others; nil until there is a template to render
+	rendered map[int]rendering // by the index in rules.others
 }
 
-// A rendering is a template with the values of the caller, or the error.
+// A rendering is the glob of a template for the caller, or why there is none.
 type rendering struct {
-	done bool
-	glob string        // empty if the rule can match nothing
-	err  *NoValueError // why the caller has no glob
+	glob string // empty if it can match nothing
+	err  *NoValueError
 }
 
 // Matcher returns a matcher for a caller who has the given values.
-func (r *Rules) Matcher(values Values) *Matcher { return &Matcher{rules: r, values: values} }
-
-// An UnmetError means that a template matches nothing for the caller. It says why.
-type UnmetError struct {
-	Rule string
-	Err  *NoValueError
-}
-
-func (e *UnmetError) Error() string {
-	return fmt.Sprintf("the template %s matches nothing: %s", Shorten(e.Rule), e.Err)
+func (r *Rules) Matcher(values Values) *Matcher {
+	return &Matcher{rules: r, values: values, rendered: map[int]rendering{}}
 }
 
 // checkEvery is how many rules are tried before the context is checked again.
 const checkEvery = 64
 
 // Match returns the text of a rule that allows the name, or an empty text. If no rule
-// does, and the caller lacks the values of a template, the error is an [*UnmetError] for
-// the first such template. Any other error is that of the context or of the values.
+// does, and the caller lacks the values of a template, the error is a [*NoValueError] for
+// the first such template, which it names. Any other error is that of the context or of
+// the values.
 func (m *Matcher) Match(ctx context.Context, name Name) (string, error) {
 	if _, ok := m.rules.names[string(name)]; ok {
 		return string(name), nil
@@ -163,7 +127,7 @@ func (m *Matcher) Match(ctx context.Context, name Name) (string, error) {
 				return "", err
 			}
 			if rendered.err != nil && unmet == nil {
-				unmet = &UnmetError{rule.text, rendered.err}
+				unmet = fmt.Errorf("the template %s matches nothing: %w", Shorten(rule.text), rendered.err)
 			}
 			glob = rendered.glob
 		}
@@ -176,21 +140,18 @@ func (m *Matcher) Match(ctx context.Context, name Name) (string, error) {
 
 // render renders a template when it is first needed. The error is a fault.
 func (m *Matcher) render(i int) (rendering, error) {
-	if m.rendered == nil {
-		m.rendered = make([]rendering, len(m.rules.others))
+	if r, ok := m.rendered[i]; ok {
+		return r, nil
 	}
-	r := &m.rendered[i]
-	if r.done {
-		return *r, nil
-	}
+	var r rendering
 	glob, err := m.rules.others[i].Render(m.values)
 	if !errors.As(err, &r.err) && err != nil {
-		return rendering{}, err
+		return r, err
 	}
 	// Text that is longer than any name can't match one, and is not kept.
 	if len(glob)-strings.Count(glob, "*") <= maxNameLength {
 		r.glob = glob
 	}
-	r.done = true
-	return *r, nil
+	m.rendered[i] = r
+	return r, nil
 }
