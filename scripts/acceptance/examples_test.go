@@ -422,12 +422,14 @@ func (k *keeper) said() string {
 	return string(raw)
 }
 
-// docs/migrating.md works as written. The audit log says who got a token.
+// docs/migrating.md works as written. The audit log says who got a token, by the commands of
+// the operator's guide.
 func TestMigratingGuide(t *testing.T) {
 	text, err := os.ReadFile("../../docs/migrating.md")
 	require.NoError(t, err)
 	dir := t.TempDir()
-	commands := strings.ReplaceAll(indented(string(text)), "/var/log/vault/", dir+"/")
+	audit := indented(sections(t, "../../docs/operations.md")["Who asked for which token"])
+	commands := strings.ReplaceAll(indented(string(text))+audit, "/var/log/vault/", dir+"/")
 	// An application's request, for the audit log.
 	commands = strings.Replace(commands, "jq -r", "vault read -field=token clanmeeting/creds/support room=support-4711\njq -r", 1)
 	require.NoError(t, os.CopyFS(filepath.Join(dir, "examples"), os.DirFS("../../examples")))

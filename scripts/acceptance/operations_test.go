@@ -79,6 +79,26 @@ func (g *guide) root() client {
 	return client{g.t, active.Server, g.cluster.RootToken}
 }
 
+// install returns steps 1 and 2 of "Install" for other variables: what copies the file and
+// registers it.
+func (g *guide) install(variables string) string {
+	g.t.Helper()
+	steps, _, found := strings.Cut(g.section("Install"), "\n**3. ")
+	require.True(g.t, found)
+	_, steps, found = strings.Cut(steps, "\n**1. ")
+	require.True(g.t, found)
+	return variables + indented(steps)
+}
+
+// variables returns the first block of commands of a section.
+func (g *guide) variables(section string) string {
+	g.t.Helper()
+	_, text, _ := strings.Cut(g.section(section), "\n\n    ")
+	block, _, found := strings.Cut("    "+text, "\n\n")
+	require.True(g.t, found, section)
+	return indented(block + "\n")
+}
+
 // follow runs the commands of a section as written, and returns what they print.
 func (g *guide) follow(section string) string {
 	g.t.Helper()
@@ -127,9 +147,10 @@ func TestOperationsGuide(t *testing.T) {
 	g.changeTheBuild(token, &key.PublicKey)
 	t.Run("pins: Vault only", func(t *testing.T) {
 		onlyOn(t, devvault.Vault)
-		require.Regexp(t, `version +v0\.1\.0`, g.follow("Versions"))
+		require.Regexp(t, `version +v0\.1\.0`, g.follow("Pin a version"))
 	})
-	require.True(t, strings.HasSuffix(g.follow("Upgrade"), "v0.2.0"))
+	next := strings.Replace(g.variables("Install"), "version=0.1.0", "version=0.2.0", 1)
+	require.True(t, strings.HasSuffix(g.run(g.install(next)+g.commands("Upgrade")), "v0.2.0"))
 	require.NoError(t, verifySignature(token(), &key.PublicKey))
 	require.Contains(t, g.follow("Roll back"), "v0.1.0")
 	require.NoError(t, verifySignature(token(), &key.PublicKey))
@@ -153,7 +174,10 @@ func (g *guide) changeTheBuild(token func() string, key *rsa.PublicKey) {
 	require.NoError(g.t, os.MkdirAll(filepath.Join(g.dir, "bin/plugins"), 0o700))
 	require.NoError(g.t, os.WriteFile(filepath.Join(g.dir, "bin/plugins", devvault.PluginName), append(raw, '\n'), 0o700)) //nolint:gosec // it must be executable
 	first := g.root().read("sys/mounts/clanmeeting")["running_sha256"]
-	out := g.run(indented(there))
+	variables := g.variables("Change the build")
+	reload, found := strings.CutPrefix(indented(there), variables)
+	require.True(g.t, found)
+	out := g.run(g.install(variables) + reload)
 	require.Contains(g.t, out, devvault.PluginName+" v0.1.0")
 	second := g.root().read("sys/mounts/clanmeeting")["running_sha256"].(string)
 	require.NotEqual(g.t, first, second)
@@ -169,8 +193,7 @@ func (g *guide) changeTheBuild(token func() string, key *rsa.PublicKey) {
 	status, _ = g.root().get("clanmeeting/creds/support", "room", "support-4711")
 	require.Equal(g.t, http.StatusInternalServerError, status, "the same version: Vault can't keep the old file")
 
-	variables, _, _ := strings.Cut(indented(there), "\n")
-	require.True(g.t, strings.HasSuffix(g.run(variables+"\n"+indented(back)), first.(string)))
+	require.True(g.t, strings.HasSuffix(g.run(variables+indented(back)), first.(string)))
 	require.NoError(g.t, verifySignature(token(), key))
 }
 
