@@ -111,10 +111,17 @@ func (b *backend) pathCredsRead(ctx context.Context, req *logical.Request, d *fr
 	if _, ok := d.GetOk(fieldBatchInput); ok {
 		return b.credsBatch(ctx, req, name, d)
 	}
-	return settled(func() (*logical.Response, error) { return b.creds(ctx, req, name, d) })
+	return settled(func() (resp *logical.Response, err error) {
+		err = b.compute(ctx, func() (err error) {
+			resp, err = b.creds(ctx, req, name, d)
+			return err
+		})
+		return resp, err
+	})
 }
 
-// creds answers with one token.
+// creds answers with one token. It decides after the wait in the line, which may be longer
+// than a token's life.
 func (b *backend) creds(ctx context.Context, req *logical.Request, name string, d *framework.FieldData) (*logical.Response, error) {
 	i, err := b.newIssuance(ctx, req, name)
 	if err != nil {
@@ -132,16 +139,13 @@ func (b *backend) creds(ctx context.Context, req *logical.Request, name string, 
 	if err != nil {
 		return nil, err
 	}
-	resp := &logical.Response{}
-	err = b.compute(ctx, func() (err error) {
-		resp.Data, err = i.sign(ctx, g)
-		return err
-	})
+	data, err := i.sign(ctx, g)
 	if err != nil {
 		return nil, err
 	}
+	resp := &logical.Response{Data: data}
 	if i.role.GenerateLease {
-		resp = b.Secret(secretTypeToken).Response(resp.Data, nil)
+		resp = b.Secret(secretTypeToken).Response(data, nil)
 		resp.Secret.TTL = time.Duration(g.ttl) * time.Second
 		resp.Secret.MaxTTL = resp.Secret.TTL
 	}

@@ -239,7 +239,10 @@ func (b *backend) pathKeyDelete(ctx context.Context, req *logical.Request, d *fr
 			return done, nil
 		}
 		done.events = []event{keyEvent(eventKeyDelete, version)}
-		return done, remove(ctx, req.Storage, keyPath(version))
+		if err := remove(ctx, req.Storage, keyPath(version)); err != nil {
+			return nil, err
+		}
+		return done, nil
 	})
 }
 

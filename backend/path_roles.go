@@ -143,9 +143,9 @@ func (b *backend) pathRoleDelete(ctx context.Context, req *logical.Request, d *f
 	return &logical.Response{}, nil
 }
 
-// changeRole changes a role; write returns the role as it is now, nil if it is gone. The
-// role is dropped from the cache if the cache has another one, or if the change failed:
-// storage may have it all the same.
+// changeRole changes a role; write returns the role as it should be, nil if it is gone. The
+// cache then drops the role, unless it has just that. That is so if the write failed, too:
+// storage may have done it all the same.
 func (b *backend) changeRole(ctx context.Context, name string, write func(context.Context) (*role, error)) (r *role, err error) {
 	lock := locksutil.LockForKey(b.state.roleLocks, name)
 	lock.Lock()
@@ -157,7 +157,7 @@ func (b *backend) changeRole(ctx context.Context, name string, write func(contex
 	defer cancel()
 	key := roleKey{b, name}
 	defer func() {
-		if err != nil || !b.process.roles.get(key).same(r) {
+		if !b.process.roles.get(key).same(r) {
 			b.process.roles.drop(key)
 		}
 	}()

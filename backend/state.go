@@ -54,9 +54,8 @@ import (
 // Goroutines that compute share the processors by themselves. So each mount only limits its
 // own work, and no mount waits in the line of another:
 //
-//   - line: signatures of single reads, checks of private keys, and verifications. As many
-//     run at once as there are processors. A request looks at its context, its role and its
-//     snapshot after the wait.
+//   - line: single reads of creds, checks of private keys, and verifications. As many run at
+//     once as there are processors. A request is decided after the wait.
 //   - batching: one batch at a time. Others wait, as long as they can still end before
 //     Vault gives up. Beyond that, and beyond some hundreds, they get a 503.
 //   - generating: one key at a time. Nothing else waits for it.
@@ -179,7 +178,8 @@ func (b *backend) lockedKeyring(ctx context.Context, s logical.Storage) (*keyrin
 	return loaded, nil
 }
 
-// A change is what a write did to the configuration and the keys.
+// A change is what a write did to the configuration and the keys. It is nil if the write
+// failed.
 type change struct {
 	settings settings // as they are now
 	resp     *logical.Response
@@ -207,7 +207,7 @@ func (b *backend) lockedChange(ctx context.Context, write func(context.Context) 
 	defer cancel()
 	defer func() {
 		b.state.keyring.Store(nil)
-		if s := b.state.snapshot.Load(); s != nil && (err != nil || done == nil || s.settings != done.settings) {
+		if s := b.state.snapshot.Load(); s != nil && (done == nil || s.settings != done.settings) {
 			b.state.snapshot.Store(nil)
 		}
 	}()
@@ -253,9 +253,6 @@ func (b *backend) compute(ctx context.Context, work func() error) error {
 		return err
 	}
 	defer b.state.line.Release(1)
-	if err := ctx.Err(); err != nil {
-		return err
-	}
 	return work()
 }
 

@@ -531,3 +531,23 @@ func TestVaultThatDoesNotAnswer(t *testing.T) {
 	require.Equal(t, 2, strings.Count(m.log.String(), "got no answer"))
 	require.Contains(t, m.mustWrite("roles/support", map[string]any{fieldTTL: "1m"}).Warnings[0], "Vault did not say")
 }
+
+// A request is decided after its wait: its token has its whole life, and a change meanwhile
+// does not make it wait again.
+func TestRequestsAreDecidedAfterTheirWait(t *testing.T) {
+	m := configured(t)
+	m.mustWrite("roles/support", map[string]any{fieldMaxTTL: "30s"})
+	m.mustRead("creds/support", map[string]any{fieldRoom: "support-1"})
+	require.NoError(t, m.inside.state.line.Acquire(t.Context(), int64(processors())))
+	answered := make(chan map[string]any)
+	go func() { answered <- m.mustRead("creds/support", map[string]any{fieldRoom: "support-1"}) }()
+	time.Sleep(20 * time.Millisecond) // it waits now, or soon
+	m.advance(time.Minute)
+	for i := range 2 * attempts {
+		m.mustWrite("config", map[string]any{fieldIssuer: strings.Repeat("x", i+1)})
+	}
+	m.inside.state.line.Release(int64(processors()))
+	answer := <-answered
+	require.EqualValues(t, 30, answer[fieldTTL])
+	require.EqualValues(t, m.clock().Unix()+30, answer[fieldExpiration])
+}

@@ -216,11 +216,10 @@ func (c *testCluster) suffer(t *testing.T, f fault) *report {
 }
 
 // fairFailures are how requests may fail while a node or the plugin is gone: Vault's own
-// errors, and the engine's answer if all that waited at a node comes at once, while the
-// clients go on changing what it is decided by.
+// errors.
 var fairFailures = []string{
 	"local node not active", "Vault is sealed", "plugin is shut down", "rpc error: code = Unavailable",
-	"no answer", "no connection", "redirected to another node", "changed 4 times while this request was in work; send it again",
+	"no answer", "no connection", "redirected to another node",
 }
 
 // requireFairFailures fails for a request that got no token while the cluster was whole, or

@@ -18,7 +18,7 @@ import (
 	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/scripts/devvault"
 )
 
-// The table of Go's FIPS 140-3 mode in docs/security.md.
+// What docs/security.md says about Go's FIPS 140-3 mode.
 func TestFIPS(t *testing.T) {
 	t.Parallel()
 	sum := root(t).read("sys/mounts/" + enable(t))["running_sha256"]

@@ -437,7 +437,7 @@ func TestRefusedDER(t *testing.T) {
 func TestFIPSModes(t *testing.T) {
 	if !fips140.Enabled() {
 		for _, mode := range []string{"on", "only"} {
-			again := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestFIPSModes$") //nolint:gosec // G702: it is this test
+			again := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestFIPSModes$")
 			again.Env = append(os.Environ(), "GODEBUG=fips140="+mode)
 			output, err := again.CombinedOutput()
 			require.NoError(t, err, "%s: %s", mode, output)
