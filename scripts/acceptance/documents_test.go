@@ -171,7 +171,7 @@ func normal(text string) string {
 func TestRecipes(t *testing.T) {
 	t.Parallel()
 	all := sections(t, "../../docs/recipes.md")
-	require.Len(t, all, 4)
+	require.Len(t, all, 3)
 	for name, section := range all {
 		t.Run(name, func(t *testing.T) { newReader(t).follow(vault.RootToken, section) })
 	}
