@@ -62,7 +62,7 @@ func factory(version string, now func() time.Time) logical.Factory {
 		if conf == nil {
 			return nil, errors.New("the backend's configuration is nil")
 		}
-		b := &backend{now: now, system: newSystemView(conf.System, now), process: shared, state: newState()}
+		b := &backend{now: now, system: newSystemView(conf.System, now), process: shared, state: newState(shared.mounts.Add(1))}
 		b.Backend = b.framework(version)
 		viewed := *conf
 		viewed.System = b.system
@@ -80,7 +80,7 @@ func (b *backend) framework(version string) *framework.Backend {
 		RunningVersion: version,
 		Invalidate:     b.invalidate,
 		PeriodicFunc:   b.periodic,
-		Clean:          func(context.Context) { b.process.roles.dropMount(b) },
+		Clean:          func(context.Context) { b.process.roles.dropMount(b.state.mount) },
 		Paths: framework.PathAppend(
 			[]*framework.Path{b.pathConfig()},
 			b.pathKeys(),

@@ -28,10 +28,12 @@ const (
 	maxBatch = 1000
 	// maxRefusals is how many refused items a message names.
 	maxRefusals = 20
-	// maxBatches is how many batches of a mount can wait.
+	// maxBatches is how many batches of a mount can wait, and maxWaiting how many bytes their
+	// texts have in all.
 	maxBatches = 200
+	maxWaiting = 32 << 20
 	// slotTime is how long a batch computes before the batches of other mounts have a turn.
-	// It is in the order of the slowest signature, so that a mount with a large key gets
+	// It is about as long as the slowest signature, so that a mount with a large key gets
 	// little more than its share.
 	slotTime = 100 * time.Millisecond
 )
@@ -44,8 +46,8 @@ const (
 )
 
 var (
-	errBatchesWait = unavailable("other batches of this mount are in work, and more wait than can be done in time; try again later, or send fewer batches at once")
-	errBatchSlow   = unavailable("this batch would not end within the time that Vault gives a request; send fewer items, or try again later")
+	errBatchesWait = unavailable("this mount is busy with other batches, and too many wait; try again later, or send fewer batches at once")
+	errBatchSlow   = unavailable("this batch would take longer than Vault allows a request; send fewer items, or try again later")
 )
 
 // withBatch adds the field of a batch to those of one token.
@@ -68,9 +70,10 @@ var batchItemSchema = func() map[string]*framework.FieldSchema {
 
 // A batchItem is one of the tokens that a batch asks for. If it is wrong, err says why.
 type batchItem struct {
-	wanted    tokenRequest
-	reference any // a string; nil if the item has none
-	err       error
+	wanted       tokenRequest
+	reference    string
+	hasReference bool // which may be empty
+	err          error
 }
 
 // credsBatch answers with many tokens: either every item gets one, or none does.
@@ -81,7 +84,7 @@ func (b *backend) credsBatch(ctx context.Context, req *logical.Request, name str
 			if err != nil {
 				return nil, err
 			}
-			grants, warnings, err := i.grantAll(ctx, items)
+			grants, warnings, err := i.decideAll(ctx, items)
 			if err != nil {
 				return nil, err
 			}
@@ -110,12 +113,12 @@ func (b *backend) withBatchItems(ctx context.Context, req *logical.Request, name
 	if deadline, ok := ctx.Deadline(); ok {
 		left = time.Until(deadline)
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, left-batchMargin, errBatchSlow)
+	ctx, cancel := context.WithTimeoutCause(ctx, max(left-batchMargin, left/2), errBatchSlow)
 	defer cancel()
-	if err := b.waitForBatches(ctx, left*5/6); err != nil {
+	if err := b.waitForBatches(ctx, left*5/6, items); err != nil {
 		return nil, err
 	}
-	defer b.state.batching.Release(1)
+	defer b.state.batching.release()
 	resp, err := answer(ctx, items)
 	if err != nil && errors.Is(context.Cause(ctx), errBatchSlow) || errors.Is(err, errBatchSlow) {
 		b.Logger().Warn("a batch was given up, because it would take longer than Vault waits", "role", name, "items", len(items))
@@ -125,16 +128,22 @@ func (b *backend) withBatchItems(ctx context.Context, req *logical.Request, name
 }
 
 // waitForBatches waits until no other batch of the mount is in work, for a limited time.
-func (b *backend) waitForBatches(ctx context.Context, limit time.Duration) error {
-	defer b.state.batches.Add(-1)
-	if b.state.batches.Add(1) > maxBatches {
+func (b *backend) waitForBatches(ctx context.Context, limit time.Duration, items []batchItem) error {
+	size := int64(maxWaiting / maxBatches)
+	texts := 0
+	for _, item := range items {
+		texts += len(item.wanted.room) + len(item.reference)
+	}
+	size = max(size, int64(texts))
+	if !b.state.waiting.TryAcquire(size) {
 		return errBatchesWait
 	}
-	limited, cancel := context.WithTimeout(ctx, limit)
+	defer b.state.waiting.Release(size)
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, errBatchesWait)
 	defer cancel()
-	if err := b.state.batching.Acquire(limited, 1); err != nil {
-		if ctx.Err() == nil {
-			return errBatchesWait
+	if err := b.state.batching.take(ctx); err != nil {
+		if cause := context.Cause(ctx); isUnavailable(cause) {
+			return cause
 		}
 		return err
 	}
@@ -180,7 +189,8 @@ func parseBatchItem(input any) batchItem {
 		return batchItem{err: err}
 	}
 	wanted, err := parseTokenRequest(&framework.FieldData{Raw: raw, Schema: batchItemSchema})
-	return batchItem{wanted, raw[fieldReference], err}
+	reference, ok := raw[fieldReference].(string)
+	return batchItem{wanted, reference, ok, err}
 }
 
 // misspelt returns a field's name for an error, or nothing if the name may be a secret.
@@ -191,8 +201,8 @@ func misspelt(name string) string {
 	return ` "` + name + `"`
 }
 
-// grantAll decides every item. The error names the refused items.
-func (i *issuance) grantAll(ctx context.Context, items []batchItem) ([]*grant, []string, error) {
+// decideAll decides every item. The error names the refused items.
+func (i *issuance) decideAll(ctx context.Context, items []batchItem) ([]*grant, []string, error) {
 	if i.role.GenerateLease {
 		return nil, nil, invalid("%s is not possible on a role with %s: an answer has one lease at most; ask for one token at a time, or use another role", fieldBatchInput, fieldGenerateLease)
 	}
@@ -200,7 +210,7 @@ func (i *issuance) grantAll(ctx context.Context, items []batchItem) ([]*grant, [
 	var refused refusals
 	err := i.backend.inSlots(ctx, 1, len(items), func(n int) (err error) {
 		if err = items[n].err; err == nil {
-			grants[n], err = i.grant(ctx, items[n].wanted)
+			grants[n], err = i.decide(ctx, items[n].wanted)
 		}
 		return refused.add(n, err)
 	})
@@ -239,13 +249,13 @@ func (r *refusals) add(item int, err error) error {
 
 func (r *refusals) err() error {
 	if others := r.count - len(r.first); others > 0 {
-		return errors.Join(append(r.first, invalid("and %d other items are refused", others))...)
+		return errors.Join(append(r.first, invalid("and %d more", others))...)
 	}
 	return errors.Join(r.first...)
 }
 
 // signAll signs a token for each grant, on all processors. If an eighth of the time is over
-// and less than an eighth is done, it ends with errBatchSlow instead of working in vain.
+// and less than an eighth is done, it ends with errBatchSlow instead of working for nothing.
 func (i *issuance) signAll(ctx context.Context, items []batchItem, grants []*grant) ([]map[string]any, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -263,7 +273,7 @@ func (i *issuance) signAll(ctx context.Context, items []batchItem, grants []*gra
 		if err != nil {
 			return err
 		}
-		if items[n].reference != nil {
+		if items[n].hasReference {
 			data[fieldReference] = items[n].reference
 		}
 		results[n] = data

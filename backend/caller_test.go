@@ -61,7 +61,7 @@ func TestIdentityIsAskedForOnce(t *testing.T) {
 		for i := range items {
 			items[i] = map[string]any{fieldRoom: test.name}
 		}
-		_, _, err = i.grantAll(t.Context(), parsed(items))
+		_, _, err = i.decideAll(t.Context(), parsed(items))
 		require.NoError(t, err)
 		require.Equal(t, []int64{test.entities, test.groups}, []int64{view.entities.Load(), view.groups.Load()}, "%v", test.rules)
 	}

@@ -45,7 +45,7 @@ func TestRefusalsAreShort(t *testing.T) {
 		message := m.refused(logical.UpdateOperation, "creds/long", map[string]any{fieldBatchInput: items})
 		require.Less(t, len(message), largestAnswer)
 		require.Equal(t, maxRefusals, strings.Count(message, "batch_input["))
-		require.Contains(t, message, "; and 980 other items are refused")
+		require.Contains(t, message, "; and 980 more")
 		for _, data := range []map[string]any{{}, {fieldRoom: strings.Repeat("r", 255)}} {
 			require.Less(t, len(m.refused(logical.ReadOperation, "creds/long", data)), 500)
 		}
@@ -57,7 +57,7 @@ func TestRefusalsAreShort(t *testing.T) {
 	require.Equal(t, maxRefusals, strings.Count(message, "batch_input["))
 	require.NotContains(t, message, "other items")
 	message = m.refused(logical.UpdateOperation, "creds/long", map[string]any{fieldBatchInput: items[:maxRefusals+1]})
-	require.Contains(t, message, "; and 1 other items are refused")
+	require.Contains(t, message, "; and 1 more")
 }
 
 // largestAnswer is far above the size of any refusal.
@@ -222,4 +222,26 @@ func TestDetailOfAFault(t *testing.T) {
 	require.Contains(t, m.log.String(), "detail=error:0200007A")
 	m.inside.logFault(t.Context(), "request failed", errors.New("another fault"))
 	require.Equal(t, 1, strings.Count(m.log.String(), "detail="))
+}
+
+// A write that another node must do is no fault. Over the plugin protocol, storage's error is
+// only text.
+func TestForwardedWriteIsNoFault(t *testing.T) {
+	m := configured(t)
+	m.storage.failWith(func(verb, _ string) error {
+		if verb == "put" || verb == "delete" {
+			return logical.ErrReadOnly
+		}
+		return nil
+	})
+	for _, o := range []operation{
+		{logical.UpdateOperation, "config", map[string]any{fieldIssuer: "staging"}},
+		{logical.UpdateOperation, "roles/support", map[string]any{fieldTTL: "1m"}},
+		{logical.DeleteOperation, "roles/support", nil},
+		{logical.UpdateOperation, "keys/generate", nil},
+	} {
+		_, err := m.call(o.op, o.path, o.data)
+		require.ErrorContains(t, err, logical.ErrReadOnly.Error(), "Vault looks for this text, and forwards")
+	}
+	require.NotContains(t, m.log.String(), "[ERROR]")
 }

@@ -209,7 +209,7 @@ func FuzzLimits(f *testing.F) {
 			list[i] = map[string]any{fieldRoom: name, fieldReference: reference}
 		}
 		// Decided only, because signatures would take most of the time.
-		granted, _, err := m.issuanceOf("fuzz").grantAll(t.Context(), parsed(list))
+		granted, _, err := m.issuanceOf("fuzz").decideAll(t.Context(), parsed(list))
 		if err != nil {
 			require.True(t, isInvalid(err), "%v", err)
 			require.Less(t, len(err.Error()), largestAnswer)

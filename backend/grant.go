@@ -43,8 +43,8 @@ func parseTokenRequest(d *framework.FieldData) (tokenRequest, error) {
 // terms are what a request is decided by: the role, and what it is compared with. creds
 // and check both use them, so they can't disagree. They are for one goroutine.
 //
-// Deciding is pure: no storage, and no clock. It is not a package of its own, because a
-// refusal names fields of the API, and because it needs the whole role.
+// Deciding needs no storage and no clock. It is not a package of its own, because a refusal
+// names fields of the API, and because it needs the whole role.
 type terms struct {
 	role    *role
 	values  room.Values // of the caller
@@ -59,12 +59,11 @@ type grant struct {
 	rule       string // the rule that allows the room
 	notBefore  int64  // seconds since the epoch
 	expiration int64  // seconds since the epoch
-	ttl        int64  // seconds from the decision until expiration
 	warnings   []string
 }
 
-// grant decides a request. A refusal is the caller's mistake.
-func (t *terms) grant(ctx context.Context, wanted tokenRequest) (*grant, error) {
+// decide decides a request. A refusal is the caller's mistake.
+func (t *terms) decide(ctx context.Context, wanted tokenRequest) (*grant, error) {
 	name, rule, err := t.grantRoom(ctx, wanted.room)
 	if err != nil {
 		return nil, err
@@ -140,7 +139,7 @@ func (t *terms) grantTimes(g *grant, start *time.Time, ttl time.Duration) error 
 		end = r.ValidUntil
 		g.warnings = append(g.warnings, "the token ends with this role, at "+formatTime(end)+", which is earlier than its TTL")
 	}
-	g.notBefore, g.expiration, g.ttl = begin.Unix(), end.Unix(), int64(end.Sub(now).Seconds())
+	g.notBefore, g.expiration = begin.Unix(), end.Unix()
 	switch life := end.Sub(now); {
 	case life <= 0:
 		return invalid("%s is so far in the past that the token would have expired already; leave it out for a token for now", fieldNotBefore)

@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/backend/internal/room"
@@ -18,11 +19,8 @@ type issuance struct {
 	terms
 	snapshot *snapshot
 
-	// Where the role and the snapshot came from.
 	backend *backend
-	storage logical.Storage
-	mount   string
-	name    string
+	name    string // of the role
 }
 
 // newIssuance reads what a request depends on. It is the caller's mistake if the role does
@@ -44,36 +42,47 @@ func (b *backend) newIssuance(ctx context.Context, req *logical.Request, name st
 	return &issuance{
 		terms:    terms{role: r, values: c.value, matcher: r.rules.Matcher(c.value), maxTTL: maxTTL, now: b.now()},
 		snapshot: s,
-		backend:  b, storage: req.Storage, mount: req.MountPoint, name: name,
+		backend:  b,
+		name:     name,
 	}, nil
 }
 
+// decideOne decides a request for one token. creds and check share it.
+func (b *backend) decideOne(ctx context.Context, req *logical.Request, name string, d *framework.FieldData) (*issuance, *grant, error) {
+	i, err := b.newIssuance(ctx, req, name)
+	if err != nil {
+		return nil, nil, err
+	}
+	wanted, err := parseTokenRequest(d)
+	if err != nil {
+		return nil, nil, err
+	}
+	g, err := i.decide(ctx, wanted)
+	return i, g, err
+}
+
 // checkCurrent returns errChanged if the role, the configuration or the active key is not
-// what the issuance was decided with. If the cache has dropped them, they are loaded, and
-// may be the same.
+// what the issuance was decided with, or if the cache has dropped it.
 func (i *issuance) checkCurrent(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	s, err := i.backend.currentSnapshot(ctx, i.storage, i.mount)
-	switch {
-	case isInvalid(err), err == nil && s.settings != i.snapshot.settings:
-		return errChanged
-	case err != nil:
-		return err
-	}
-	r, err := i.backend.currentRole(ctx, i.storage, i.name)
-	switch {
-	case isInvalid(err), err == nil && r != i.role && !r.same(i.role):
+	b := i.backend
+	s, r := b.state.snapshot.Load(), b.process.roles.get(b.roleKey(i.name))
+	if s == nil || s.settings != i.snapshot.settings || r == nil || r != i.role && !r.same(i.role) {
 		return errChanged
 	}
-	return err
+	return nil
 }
 
 // sign signs a granted token, and returns the data of its answer.
 func (i *issuance) sign(ctx context.Context, g *grant) (map[string]any, error) {
 	if err := i.checkCurrent(ctx); err != nil {
 		return nil, err
+	}
+	ttl := g.expiration - i.backend.now().Unix()
+	if ttl <= 0 { // a batch may take longer than a token lives
+		return nil, errBatchSlow
 	}
 	s := i.snapshot
 	token, err := s.consumer().Sign(s.key, g.room, g.notBefore, g.expiration)
@@ -86,7 +95,7 @@ func (i *issuance) sign(ctx context.Context, g *grant) (map[string]any, error) {
 		fieldConsumerID: s.ConsumerID,
 		fieldNotBefore:  g.notBefore,
 		fieldExpiration: g.expiration,
-		fieldTTL:        g.ttl,
+		fieldTTL:        ttl,
 		fieldKeyVersion: s.ActiveKey,
 	}
 	if s.Domain != "" {

@@ -103,13 +103,10 @@ func errNoSuchKey(version int) error {
 	return invalid("%s %d does not exist; list the path keys to see which versions do", fieldActiveKey, version)
 }
 
-// parseKey reads a private key from a request, and checks it with a sample.
-func (b *backend) parseKey(ctx context.Context, pem string) (*key, error) {
-	var private *rsakey.PrivateKey
-	err := b.compute(ctx, func() (err error) {
-		private, err = rsakey.Parse(pem)
-		return err
-	})
+// parseKey reads a private key from a request, and checks it with a sample. It does not wait
+// in the line: a key is replaced in emergencies, and only the security team can write one.
+func (b *backend) parseKey(pem string) (*key, error) {
+	private, err := rsakey.Parse(pem)
 	if mistake := new(rsakey.InputError); errors.As(err, &mistake) {
 		return nil, invalid("%s %s", fieldPrivateKey, mistake)
 	}
@@ -122,13 +119,13 @@ func (b *backend) parseKey(ctx context.Context, pem string) (*key, error) {
 // generateKey generates one key at a time. Go can't interrupt that: if the caller gives up,
 // the key is thrown away when it is done, and the next one is generated then.
 func (b *backend) generateKey(ctx context.Context, bits int) (*key, error) {
-	if err := b.state.generating.Acquire(ctx, 1); err != nil {
+	if err := b.state.generating.take(ctx); err != nil {
 		return nil, err
 	}
 	var private *rsakey.PrivateKey
 	done := make(chan error, 1)
 	go func() {
-		defer b.state.generating.Release(1)
+		defer b.state.generating.release()
 		var err error
 		defer func() { done <- err }()
 		defer recovered(b.Logger(), &err)
@@ -222,10 +219,13 @@ func (r *keyring) checkSigns(version int) error {
 	return err
 }
 
-// find returns the version of a key; 0 if it is not stored.
+// find returns the version of a key that can sign; 0 if it is not stored.
 func (r *keyring) find(public *rsakey.PublicKey) int {
 	for _, v := range r.versions {
-		if v.key != nil && v.key.public.Equal(public) {
+		if v.key == nil || !v.key.public.Equal(public) {
+			continue
+		}
+		if _, err := v.key.private(v.version); err == nil {
 			return v.version
 		}
 	}

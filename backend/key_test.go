@@ -106,7 +106,8 @@ func TestRefusedKeysLeaveNoTrace(t *testing.T) {
 // The active version is tried first, then the newest; the keyring stays as it is.
 func TestKeyringOrder(t *testing.T) {
 	t.Parallel()
-	first := &key{public: parsedKey(t, readTestdata(t, "rsa2048.pkcs1.pem")).Public()}
+	first, err := storedOf(t, readTestdata(t, "rsa2048.pkcs1.pem")).compile()
+	require.NoError(t, err)
 	second := parsedKey(t, readTestdata(t, "rsa2048.openssh.pem")).Public()
 	ring := keyring{config: &config{}, versions: []keyVersion{{version: 1, err: errCorrupt}, {version: 2, key: first}, {version: 4}, {version: 7, key: first}}}
 	versions := func(ordered []keyVersion) []int {

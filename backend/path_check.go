@@ -69,20 +69,20 @@ func (b *backend) check(ctx context.Context, req *logical.Request, name string, 
 	if _, ok := d.GetOk(fieldBatchInput); ok {
 		return b.checkBatch(ctx, req, name, d)
 	}
-	i, err := b.newIssuance(ctx, req, name)
-	if err != nil {
-		return nil, err
-	}
-	wanted, err := parseTokenRequest(d)
-	if err != nil {
-		return nil, err
-	}
-	g, err := i.grant(ctx, wanted)
-	if err != nil {
-		return nil, err
-	}
-	data := map[string]any{fieldAllowed: true, fieldMatchedRule: g.rule, fieldClaims: i.snapshot.consumer().Claims(g.room, g.notBefore, g.expiration)}
-	return &logical.Response{Data: data, Warnings: g.warnings}, nil
+	var resp *logical.Response
+	err := b.compute(ctx, func() error {
+		i, g, err := b.decideOne(ctx, req, name, d)
+		if err != nil {
+			return err
+		}
+		claims := i.snapshot.consumer().Claims(g.room, g.notBefore, g.expiration)
+		resp = &logical.Response{
+			Data:     map[string]any{fieldAllowed: true, fieldMatchedRule: g.rule, fieldClaims: claims},
+			Warnings: g.warnings,
+		}
+		return nil
+	})
+	return resp, err
 }
 
 func (b *backend) checkBatch(ctx context.Context, req *logical.Request, name string, d *framework.FieldData) (*logical.Response, error) {
@@ -91,7 +91,7 @@ func (b *backend) checkBatch(ctx context.Context, req *logical.Request, name str
 		if err != nil {
 			return nil, err
 		}
-		_, warnings, err := i.grantAll(ctx, items)
+		_, warnings, err := i.decideAll(ctx, items)
 		if err != nil {
 			return nil, err
 		}

@@ -67,7 +67,7 @@ func (b *backend) pathConfigRead(ctx context.Context, req *logical.Request, _ *f
 func (b *backend) pathConfigWrite(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	// The key is checked before the lock is taken. If it is wrong, the answer also says
 	// what else is.
-	given, keyErr := b.givenKey(ctx, d)
+	given, keyErr := b.givenKey(d)
 	if keyErr != nil && !isInvalid(keyErr) {
 		return nil, keyErr
 	}
@@ -90,7 +90,7 @@ func (b *backend) pathConfigWrite(ctx context.Context, req *logical.Request, d *
 }
 
 // givenKey returns the private key of the request; nil if it has none.
-func (b *backend) givenKey(ctx context.Context, d *framework.FieldData) (*key, error) {
+func (b *backend) givenKey(d *framework.FieldData) (*key, error) {
 	pem, ok := d.GetOk(fieldPrivateKey)
 	if !ok {
 		return nil, nil
@@ -98,7 +98,7 @@ func (b *backend) givenKey(ctx context.Context, d *framework.FieldData) (*key, e
 	if _, ok := d.GetOk(fieldActiveKey); ok {
 		return nil, invalid("%s and %s can't be used together: a new private key becomes active by itself", fieldPrivateKey, fieldActiveKey)
 	}
-	return b.parseKey(ctx, pem.(string))
+	return b.parseKey(pem.(string))
 }
 
 // patched returns the configuration with the request's changes. The error reports all

@@ -123,21 +123,13 @@ func (b *backend) pathCredsRead(ctx context.Context, req *logical.Request, d *fr
 // creds answers with one token. It decides after the wait in the line, which may be longer
 // than a token's life.
 func (b *backend) creds(ctx context.Context, req *logical.Request, name string, d *framework.FieldData) (*logical.Response, error) {
-	i, err := b.newIssuance(ctx, req, name)
+	i, g, err := b.decideOne(ctx, req, name, d)
 	if err != nil {
 		return nil, err
 	}
 	if i.role.GenerateLease && b.system.onPerformanceStandby() {
 		// Only the active node can register a lease; this makes Vault forward.
 		return nil, logical.ErrReadOnly
-	}
-	wanted, err := parseTokenRequest(d)
-	if err != nil {
-		return nil, err
-	}
-	g, err := i.grant(ctx, wanted)
-	if err != nil {
-		return nil, err
 	}
 	data, err := i.sign(ctx, g)
 	if err != nil {
@@ -146,7 +138,7 @@ func (b *backend) creds(ctx context.Context, req *logical.Request, name string, 
 	resp := &logical.Response{Data: data}
 	if i.role.GenerateLease {
 		resp = b.Secret(secretTypeToken).Response(data, nil)
-		resp.Secret.TTL = time.Duration(g.ttl) * time.Second
+		resp.Secret.TTL = time.Duration(data[fieldTTL].(int64)) * time.Second
 		resp.Secret.MaxTTL = resp.Secret.TTL
 	}
 	resp.Warnings = g.warnings

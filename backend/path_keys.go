@@ -176,7 +176,7 @@ func (b *backend) pathKeysGenerate(ctx context.Context, req *logical.Request, d 
 }
 
 func (b *backend) pathKeysImport(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
-	k, err := b.parseKey(ctx, d.Get(fieldPrivateKey).(string))
+	k, err := b.parseKey(d.Get(fieldPrivateKey).(string))
 	if err != nil {
 		return nil, err
 	}

@@ -336,7 +336,8 @@ func TestKeyInfo(t *testing.T) {
 	require.Equal(t, map[string]any{fieldActive: false, fieldError: `corrupt entry in storage: "keys/10": it is not JSON of the right form`}, infos["10"])
 }
 
-// A private half that does not belong to its public half is not used.
+// A private half that does not belong to its public half is not used. Writing the key again
+// stores it anew.
 func TestHalvesOfAKey(t *testing.T) {
 	m := configured(t)
 	mixed := storedOf(t, readTestdata(t, "rsa2048.openssh.pem"))
@@ -357,4 +358,6 @@ func TestHalvesOfAKey(t *testing.T) {
 			require.ErrorContains(t, err, want)
 		}
 	}
+	m.mustWrite("config", map[string]any{fieldPrivateKey: readTestdata(t, "rsa2048.pkcs1.pem")})
+	require.EqualValues(t, 2, m.mustRead("creds/support", map[string]any{fieldRoom: "support-1"})[fieldKeyVersion])
 }

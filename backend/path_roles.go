@@ -7,15 +7,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"reflect"
 	"slices"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
-	"github.com/hashicorp/vault/sdk/helper/locksutil"
 	"github.com/hashicorp/vault/sdk/logical"
-
-	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/backend/internal/room"
 )
 
 const fieldName = "name"
@@ -92,13 +88,15 @@ func (b *backend) pathRoleRead(ctx context.Context, req *logical.Request, d *fra
 
 func (b *backend) pathRoleWrite(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
 	name := d.Get(fieldName).(string)
-	r, err := b.changeRole(ctx, name, func(ctx context.Context) (*role, error) {
-		return writeRole(ctx, req.Storage, name, d)
+	var unchanged bool
+	r, err := b.changeRole(ctx, name, func(ctx context.Context) (r *role, err error) {
+		r, unchanged, err = writeRole(ctx, req.Storage, name, d)
+		return r, err
 	})
 	if err != nil {
 		return nil, err
 	}
-	b.sendEvents(ctx, req, []event{{operation: eventRoleWrite, metadata: []string{fieldName, name}}})
+	b.sendEvents(ctx, req, []event{{operation: eventRoleWrite, unchanged: unchanged, metadata: []string{fieldName, name}}})
 	resp := &logical.Response{}
 	for _, warning := range r.warnings(b.system.fresh.MaxLeaseTTL(), b.now()) {
 		resp.AddWarning(warning)
@@ -107,10 +105,10 @@ func (b *backend) pathRoleWrite(ctx context.Context, req *logical.Request, d *fr
 }
 
 // writeRole stores the role with the request's changes, unless it has them already.
-func writeRole(ctx context.Context, s logical.Storage, name string, d *framework.FieldData) (*role, error) {
+func writeRole(ctx context.Context, s logical.Storage, name string, d *framework.FieldData) (r *role, unchanged bool, err error) {
 	current, err := loadRole(ctx, s, name)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	changed := newRole()
 	if current != nil {
@@ -120,14 +118,14 @@ func writeRole(ctx context.Context, s logical.Storage, name string, d *framework
 	if changed.MaxTTL == 0 {
 		changed.MaxTTL = defaultMaxTTL
 	}
-	r, err := changed.compile()
+	r, err = changed.compile()
 	if err = errors.Join(patchErr, err); err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	if current.same(r) {
-		return r, nil
+		return r, true, nil
 	}
-	return r, store(ctx, s, rolePath(name), r.storedRole)
+	return r, false, store(ctx, s, rolePath(name), r.storedRole)
 }
 
 func (b *backend) pathRoleDelete(ctx context.Context, req *logical.Request, d *framework.FieldData) (*logical.Response, error) {
@@ -141,56 +139,6 @@ func (b *backend) pathRoleDelete(ctx context.Context, req *logical.Request, d *f
 	}
 	b.sendEvents(ctx, req, []event{{operation: eventRoleDelete, metadata: []string{fieldName, name}}})
 	return &logical.Response{}, nil
-}
-
-// changeRole changes a role; write returns the role as it should be, nil if it is gone. The
-// cache then drops the role, unless it has just that. That is so if the write failed, too:
-// storage may have done it all the same.
-func (b *backend) changeRole(ctx context.Context, name string, write func(context.Context) (*role, error)) (r *role, err error) {
-	lock := locksutil.LockForKey(b.state.roleLocks, name)
-	lock.Lock()
-	defer lock.Unlock()
-	ctx, cancel, err := finishing(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer cancel()
-	key := roleKey{b, name}
-	defer func() {
-		if !b.process.roles.get(key).same(r) {
-			b.process.roles.drop(key)
-		}
-	}()
-	return write(ctx)
-}
-
-// currentRole returns a role, which it loads into the cache if necessary. It is the
-// caller's mistake if there is none.
-func (b *backend) currentRole(ctx context.Context, s logical.Storage, name string) (*role, error) {
-	key := roleKey{b, name}
-	if r := b.process.roles.get(key); r != nil {
-		return r, nil
-	}
-	lock := locksutil.LockForKey(b.state.roleLocks, name)
-	lock.RLock()
-	defer lock.RUnlock()
-	r, err := loadRole(ctx, s, name)
-	if err != nil {
-		return nil, err
-	}
-	if r == nil {
-		return nil, invalid("role %q not found", room.Shorten(name))
-	}
-	b.process.roles.keep(key, r)
-	return r, nil
-}
-
-// same reports whether two roles allow the same; nil is no role.
-func (r *role) same(other *role) bool {
-	if r == nil || other == nil {
-		return r == other
-	}
-	return reflect.DeepEqual(r.storedRole, other.storedRole)
 }
 
 // warnings are what a security team should know about the role that it wrote.

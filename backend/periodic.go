@@ -40,19 +40,16 @@ func (b *backend) deleteEndedRoles(ctx context.Context, req *logical.Request, be
 	first := min(b.swept, len(names))
 	last := min(first+sweepRoles, len(names))
 	deleted := 0
-	var problems []error
 	for _, name := range names[first:last] {
-		done, err := b.deleteIfEnded(ctx, req.Storage, name, before)
-		if ctx.Err() != nil {
-			problems = append(problems, err)
-			break
-		}
-		if done {
+		var done bool
+		if done, err = b.deleteIfEnded(ctx, req.Storage, name, before); done {
 			deleted++
 			continue
 		}
 		b.swept++
-		problems = append(problems, err)
+		if err != nil { // the next run goes on behind it
+			break
+		}
 	}
 	if b.swept >= len(names)-deleted {
 		b.swept = 0
@@ -61,7 +58,7 @@ func (b *backend) deleteEndedRoles(ctx context.Context, req *logical.Request, be
 		b.Logger().Info("deleted roles that ended", "count", deleted, "ended_before", formatTime(before))
 		b.sendEvents(ctx, &logical.Request{Path: rolePrefix}, []event{{operation: eventRolesDeleteEnded, metadata: []string{"count", strconv.Itoa(deleted)}}})
 	}
-	return errors.Join(problems...)
+	return err
 }
 
 // deleteIfEnded deletes a role, unless it was changed meanwhile. A corrupt role stays, for

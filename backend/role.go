@@ -6,6 +6,7 @@ package backend
 import (
 	"context"
 	"errors"
+	"reflect"
 	"strconv"
 	"time"
 
@@ -265,4 +266,12 @@ func formatTime(t time.Time) string {
 		return ""
 	}
 	return t.UTC().Format(time.RFC3339)
+}
+
+// same reports whether two roles allow the same; nil is no role.
+func (r *role) same(other *role) bool {
+	if r == nil || other == nil {
+		return r == other
+	}
+	return reflect.DeepEqual(r.storedRole, other.storedRole)
 }

@@ -4,10 +4,13 @@
 package backend
 
 import (
+	"context"
 	"math"
 	"sync"
 
+	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/backend/internal/room"
 	"github.com/hashicorp/golang-lru/v2/simplelru"
+	"github.com/hashicorp/vault/sdk/logical"
 )
 
 // cachedBytes limits the memory of all cached roles. Most take about 1,000 bytes.
@@ -20,10 +23,14 @@ type roleCache struct {
 	bytes   int // of all entries together
 }
 
+// A roleKey names a role by the number of its mount, because a pointer to the mount would
+// keep an ended one, with its private key, in memory.
 type roleKey struct {
-	mount *backend
+	mount int64
 	name  string
 }
+
+func (b *backend) roleKey(name string) roleKey { return roleKey{b.state.mount, name} }
 
 func newRoleCache() *roleCache {
 	c := &roleCache{}
@@ -64,7 +71,7 @@ func (c *roleCache) drop(key roleKey) {
 }
 
 // dropMount drops the roles of a mount that has ended.
-func (c *roleCache) dropMount(mount *backend) {
+func (c *roleCache) dropMount(mount int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, key := range c.entries.Keys() {
@@ -72,4 +79,48 @@ func (c *roleCache) dropMount(mount *backend) {
 			c.entries.Remove(key)
 		}
 	}
+}
+
+// currentRole returns a role, which it loads into the cache if necessary. It is the
+// caller's mistake if there is none.
+func (b *backend) currentRole(ctx context.Context, s logical.Storage, name string) (*role, error) {
+	key := b.roleKey(name)
+	if r := b.process.roles.get(key); r != nil {
+		return r, nil
+	}
+	if err := b.state.roleLock(name).take(ctx); err != nil {
+		return nil, err
+	}
+	defer b.state.roleLock(name).release()
+	if r := b.process.roles.get(key); r != nil { // another request has loaded it meanwhile
+		return r, nil
+	}
+	r, err := loadRole(ctx, s, name)
+	if err != nil {
+		return nil, err
+	}
+	if r == nil {
+		return nil, invalid("role %q not found", room.Shorten(name))
+	}
+	b.process.roles.keep(key, r)
+	return r, nil
+}
+
+// changeRole changes a role; write returns the role as it should be, nil if it is gone. The
+// cache then drops the role, unless it has just that. That is so if the write failed, too:
+// storage may have done it all the same.
+func (b *backend) changeRole(ctx context.Context, name string, write func(context.Context) (*role, error)) (r *role, err error) {
+	if err := b.state.roleLock(name).take(ctx); err != nil {
+		return nil, err
+	}
+	defer b.state.roleLock(name).release()
+	ctx, cancel := finishing(ctx)
+	defer cancel()
+	key := b.roleKey(name)
+	defer func() {
+		if !isInvalid(err) && !b.process.roles.get(key).same(r) {
+			b.process.roles.drop(key)
+		}
+	}()
+	return write(ctx)
 }

@@ -116,7 +116,7 @@ func TestRoleCacheIsBounded(t *testing.T) {
 		require.NoError(t, m.storage.Delete(t.Context(), rolePath(fmt.Sprintf("large-%d", i))))
 	}
 	roles := m.inside.process.roles
-	key := func(name string) roleKey { return roleKey{m.inside, name} }
+	key := func(name string) roleKey { return m.inside.roleKey(name) }
 	require.LessOrEqual(t, roles.bytes, cachedBytes)
 	require.Greater(t, roles.bytes, cachedBytes-large.size())
 	runtime.GC()
@@ -150,7 +150,7 @@ func TestRoleCacheIsBounded(t *testing.T) {
 func TestMountsShareTheRoleCache(t *testing.T) {
 	m := configured(t)
 	roles := m.inside.process.roles
-	other := &backend{}
+	other := m.inside.state.mount + 1
 	r := m.issuanceOf("support").role
 	roles.keep(roleKey{other, "support"}, r)
 	require.Same(t, r, roles.get(roleKey{other, "support"}))

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"runtime"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -30,44 +29,45 @@ import (
 // immutable, and is replaced or dropped as a whole. The roles of all mounts share one
 // cache of 16 MiB.
 //
-// There is one lock for the configuration and the keys of a mount, and one for each role
-// (256, by a hash of its name). Whoever loads something into the cache holds its lock, and
-// so does whoever changes it, from the first read to the last write. So nothing that was
-// loaded before a change is kept after it. If another node changed the entry, Vault calls
+// There is one lock for the configuration and the keys of a mount, and 256 for its roles, by
+// a hash of their names. Whoever loads something into the cache holds its lock, and so does
+// whoever changes it, from the first read to the last write. So nothing that was loaded
+// before a change is kept after it. If another node changed the entry, Vault calls
 // invalidate, which takes the same lock.
 //
 // A change that has begun runs to its end, even if its caller gives up ([finishing]).
 // Otherwise the lock would be free while storage still commits the write, and a reader that
 // came in between would cache the old entry for good. A change drops what it replaced
-// before it is acknowledged. What it left the same stays: a write that changes nothing does
-// not disturb anybody.
+// before it is acknowledged. A write that changes nothing, or is refused, drops nothing.
 //
 // # What a request sees
 //
 // A request decides with one role and one snapshot. Before each signature it compares them
-// with the current ones, without a lock. So no signature begins after the change of a key,
-// a setting or the role was acknowledged. If they differ, the request is decided again, a
-// few times ([settled]).
+// with what is cached, without a lock. So no signature begins after the change of a key, a
+// setting or the role was acknowledged. If they differ, or are not cached any more, the
+// request is decided again, a few times ([settled]).
 //
 // # What waits
 //
 // Goroutines that compute share the processors by themselves. So each mount only limits its
 // own work, and no mount waits in the line of another:
 //
-//   - line: single reads of creds, checks of private keys, and verifications. As many run at
-//     once as there are processors. A request is decided after the wait.
+//   - line: single reads of creds and check, and verifications. As many run at once as there
+//     are processors. A request is decided after the wait.
 //   - batching: one batch at a time. Others wait, as long as they can still end before
 //     Vault gives up. Beyond that, and beyond some hundreds, they get a 503.
 //   - generating: one key at a time. Nothing else waits for it.
 //
 // All mounts of the process share the slots in which batches compute, one less than Go's
-// processors. So one processor is always free for new requests. A batch holds a slot for
-// [slotTime] at most, and then queues again behind the batches of other mounts.
+// processors. So a batch always leaves one for new requests. It holds a slot for
+// [slotTime] at most, and then queues again behind the batches of other mounts. In a slot
+// nothing waits for storage or a lock.
 
 // A process is what all mounts of the plugin's process share.
 type process struct {
-	roles *roleCache
-	slots *semaphore.Weighted
+	mounts atomic.Int64 // that there ever were
+	roles  *roleCache
+	slots  *semaphore.Weighted
 }
 
 func newProcess() *process {
@@ -81,29 +81,60 @@ func processors() int { return max(1, runtime.GOMAXPROCS(0)-1) }
 
 // state is what a mount has in memory.
 type state struct {
+	// mount is the number of the mount in the process.
+	mount int64
+
 	// keys is the lock of the configuration and the keys. The two pointers are set while it
 	// is held; reading them needs no lock. They are nil when they must be loaded.
-	keys     sync.Mutex
+	keys     lock
 	snapshot atomic.Pointer[snapshot]
 	keyring  atomic.Pointer[keyring]
 
-	// roleLocks are the locks of the roles, by name.
-	roleLocks []*locksutil.LockEntry
+	roleLocks [256]lock
 
 	line       *semaphore.Weighted
-	batching   *semaphore.Weighted
-	batches    atomic.Int32 // that wait for batching
-	generating *semaphore.Weighted
+	batching   lock
+	waiting    *semaphore.Weighted // bytes of the batches that wait
+	generating lock
 }
 
-func newState() *state {
-	return &state{
-		roleLocks:  locksutil.CreateLocks(),
+func newState(mount int64) *state {
+	s := &state{
+		mount:      mount,
+		keys:       newLock(),
 		line:       semaphore.NewWeighted(int64(processors())),
-		batching:   semaphore.NewWeighted(1),
-		generating: semaphore.NewWeighted(1),
+		batching:   newLock(),
+		waiting:    semaphore.NewWeighted(maxWaiting),
+		generating: newLock(),
+	}
+	for i := range s.roleLocks {
+		s.roleLocks[i] = newLock()
+	}
+	return s
+}
+
+// A lock is a mutex for which one can stop waiting.
+type lock chan struct{}
+
+func newLock() lock { return make(lock, 1) }
+
+// take waits for the lock. The error is that of the context.
+func (l lock) take(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	select {
+	case l <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
+
+func (l lock) release() { <-l }
+
+// roleLock returns the lock of a role.
+func (s *state) roleLock(name string) lock { return s.roleLocks[locksutil.LockIndexForKey(name)] }
 
 // A snapshot is the configuration and its active key at one moment. It does not change, so
 // a token is wholly of one configuration.
@@ -119,8 +150,10 @@ func (b *backend) currentSnapshot(ctx context.Context, s logical.Storage, mount 
 	if cached := b.state.snapshot.Load(); cached != nil {
 		return cached, nil
 	}
-	b.state.keys.Lock()
-	defer b.state.keys.Unlock()
+	if err := b.state.keys.take(ctx); err != nil {
+		return nil, err
+	}
+	defer b.state.keys.release()
 	if cached := b.state.snapshot.Load(); cached != nil {
 		return cached, nil
 	}
@@ -160,8 +193,10 @@ func (b *backend) currentKeyring(ctx context.Context, s logical.Storage) (*keyri
 	if cached := b.state.keyring.Load(); cached != nil {
 		return cached, nil
 	}
-	b.state.keys.Lock()
-	defer b.state.keys.Unlock()
+	if err := b.state.keys.take(ctx); err != nil {
+		return nil, err
+	}
+	defer b.state.keys.release()
 	return b.lockedKeyring(ctx, s)
 }
 
@@ -198,14 +233,16 @@ func (b *backend) changeKeys(ctx context.Context, req *logical.Request, write fu
 }
 
 func (b *backend) lockedChange(ctx context.Context, write func(context.Context) (*change, error)) (done *change, err error) {
-	b.state.keys.Lock()
-	defer b.state.keys.Unlock()
-	ctx, cancel, err := finishing(ctx)
-	if err != nil {
+	if err := b.state.keys.take(ctx); err != nil {
 		return nil, err
 	}
+	defer b.state.keys.release()
+	ctx, cancel := finishing(ctx)
 	defer cancel()
 	defer func() {
+		if isInvalid(err) {
+			return // refused before anything was stored
+		}
 		b.state.keyring.Store(nil)
 		if s := b.state.snapshot.Load(); s != nil && (done == nil || s.settings != done.settings) {
 			b.state.snapshot.Store(nil)
@@ -219,27 +256,23 @@ func (b *backend) lockedChange(ctx context.Context, write func(context.Context) 
 const changeTimeout = 2 * time.Minute
 
 // finishing returns the context of a change that begins now. It does not end with the
-// caller. The error means that the caller had given up before.
-func finishing(ctx context.Context) (context.Context, context.CancelFunc, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, nil, err
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), changeTimeout)
-	return ctx, cancel, nil
+// caller.
+func finishing(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), changeTimeout)
 }
 
 // invalidate is called when another node has changed a storage entry; key is the path of
 // the entry in the mount.
-func (b *backend) invalidate(_ context.Context, key string) {
+func (b *backend) invalidate(ctx context.Context, key string) {
+	ctx = context.WithoutCancel(ctx) // or the entry would stay, so take can't fail
 	if name, ok := strings.CutPrefix(key, rolePrefix); ok {
-		lock := locksutil.LockForKey(b.state.roleLocks, name)
-		lock.Lock()
-		defer lock.Unlock()
-		b.process.roles.drop(roleKey{b, name})
+		_ = b.state.roleLock(name).take(ctx)
+		defer b.state.roleLock(name).release()
+		b.process.roles.drop(b.roleKey(name))
 		return
 	}
-	b.state.keys.Lock()
-	defer b.state.keys.Unlock()
+	_ = b.state.keys.take(ctx)
+	defer b.state.keys.release()
 	b.state.keyring.Store(nil)
 	s := b.state.snapshot.Load()
 	if s != nil && (key == configStoragePath || key == keyPath(s.ActiveKey)) {
@@ -272,5 +305,5 @@ func settled(answer func() (*logical.Response, error)) (*logical.Response, error
 			return resp, err
 		}
 	}
-	return nil, unavailable(fmt.Sprintf("the configuration, the key or the role changed %d times while this request was in work; send it again", attempts))
+	return nil, unavailable(fmt.Sprintf("the configuration, the key or the role changed %d times while this request was being answered; send it again", attempts))
 }

@@ -132,6 +132,7 @@ func TestAbandonedWrites(t *testing.T) {
 		invalidated.Wait()
 		read.Wait()
 		require.Eventually(t, func() bool { return test.done(m) }, 10*time.Second, 10*time.Millisecond, name)
+		require.Contains(t, strings.Join(m.events.take(), "\n"), " path="+test.path, "subscribers learn of it, too")
 	}
 }
 
@@ -193,7 +194,9 @@ func TestWritesThatChangeNothing(t *testing.T) {
 	m.mustWrite("config", map[string]any{fieldPrivateKey: readTestdata(t, "rsa2048.pkcs1.pem")})
 	m.mustWrite("roles/support", map[string]any{fieldAllowedRooms: "Support-*"})
 	require.Equal(t, writes, m.storage.written())
-	require.Contains(t, m.events.take(), "clanmeeting/config-write modified=false operation=config-write path=config")
+	events := m.events.take()
+	require.Contains(t, events, "clanmeeting/config-write modified=false operation=config-write path=config")
+	require.Contains(t, events, "clanmeeting/role-write modified=false name=support operation=role-write path=roles/support")
 
 	m.refused(logical.UpdateOperation, "config", map[string]any{fieldIssuer: " "})
 	m.refused(logical.UpdateOperation, "config", map[string]any{fieldActiveKey: 9})
@@ -202,17 +205,18 @@ func TestWritesThatChangeNothing(t *testing.T) {
 	m.mustWrite("config", map[string]any{fieldDeleteEndedRolesAfter: "1h"})
 	m.mustDelete("keys/2")
 	m.wire.InvalidateKey(t.Context(), "keys/2")
-	again := m.issuanceOf("support")
+	require.Same(t, i.snapshot, m.inside.state.snapshot.Load())
+	require.Same(t, i.role, m.inside.process.roles.get(m.inside.roleKey("support")))
 	require.NoError(t, i.checkCurrent(t.Context()))
-	require.Equal(t, i.snapshot.settings, again.snapshot.settings)
 
-	// A staged key changes the configuration's LastKey, and with it the entry.
+	// What the cache dropped is not loaded before a signature. Loaded again, it is the same.
 	m.wire.InvalidateKey(t.Context(), configStoragePath)
-	require.Nil(t, m.inside.state.snapshot.Load())
+	require.ErrorIs(t, i.checkCurrent(t.Context()), errChanged)
+	m.issuanceOf("support")
 	require.NoError(t, i.checkCurrent(t.Context()))
-
-	// A role that was dropped from the cache and loaded again is the same.
-	m.inside.process.roles.drop(roleKey{m.inside, "support"})
+	m.inside.process.roles.drop(m.inside.roleKey("support"))
+	require.ErrorIs(t, i.checkCurrent(t.Context()), errChanged)
+	m.issuanceOf("support")
 	require.NoError(t, i.checkCurrent(t.Context()))
 }
 
@@ -257,7 +261,7 @@ func TestChangesBeforeASignature(t *testing.T) {
 		m := configured(t)
 		i := m.issuanceOf("support")
 		items := parsed(manyItems(40))
-		grants, _, err := i.grantAll(t.Context(), items)
+		grants, _, err := i.decideAll(t.Context(), items)
 		require.NoError(t, err)
 		test.change(m)
 		_, err = i.signAll(t.Context(), items, grants)
@@ -282,13 +286,8 @@ func TestChangesWhileRequestsWait(t *testing.T) {
 				answered <- resp
 			}()
 			time.Sleep(20 * time.Millisecond) // it waits now, or soon
-			if name == "key replaced" {       // a key is checked in the line
-				m.inside.state.line.Release(1)
-			}
 			test.change(m)
-			if name != "key replaced" {
-				m.inside.state.line.Release(1)
-			}
+			m.inside.state.line.Release(1)
 			m.inside.process.slots.Release(1)
 			resp := <-answered
 			if test.want != "" {
@@ -372,8 +371,7 @@ func TestLine(t *testing.T) {
 	defer m.inside.state.line.Release(int64(processors()))
 	for name, o := range map[string]operation{
 		"a token":          {logical.ReadOperation, "creds/support", map[string]any{fieldRoom: "support-1"}},
-		"an import":        {logical.UpdateOperation, "keys/import", map[string]any{fieldPrivateKey: readTestdata(t, "rsa2048.openssh.pem")}},
-		"a private key":    {logical.UpdateOperation, "config", map[string]any{fieldPrivateKey: readTestdata(t, "rsa2048.openssh.pem")}},
+		"a check":          {logical.ReadOperation, "check/support", map[string]any{fieldRoom: "support-1"}},
 		"a verified token": {logical.UpdateOperation, "verify", map[string]any{fieldToken: token}},
 	} {
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
@@ -382,10 +380,9 @@ func TestLine(t *testing.T) {
 		require.Error(t, err, name)
 	}
 	m.mustWrite("creds/support", map[string]any{fieldBatchInput: manyItems(3)})
-	m.mustWrite("config", map[string]any{fieldIssuer: "staging"})
+	m.mustWrite("config", map[string]any{fieldPrivateKey: readTestdata(t, "rsa2048.openssh.pem")})
 	m.mustWrite("roles/support", map[string]any{fieldTTL: "1m"})
 	m.mustWrite("keys/generate", nil)
-	m.mustRead("check/support", map[string]any{fieldRoom: "support-1"})
 	configured(t).token("support", map[string]any{fieldRoom: "support-1"})
 }
 
@@ -397,34 +394,48 @@ func TestBatchesWait(t *testing.T) {
 		_, err := m.wire.HandleRequest(ctx, batch)
 		return err
 	}
-	require.NoError(t, m.inside.state.batching.Acquire(t.Context(), 1))
+	require.NoError(t, m.inside.state.batching.take(t.Context()))
 	m.token("support", map[string]any{fieldRoom: "support-1"}) // a single read does not wait
 
 	// Five sixths of the time are over, and a sixth is left to answer.
-	ctx, cancel := context.WithTimeout(t.Context(), batchMargin+5*time.Second)
-	err := m.inside.waitForBatches(ctx, 10*time.Millisecond)
+	err := m.inside.waitForBatches(t.Context(), 10*time.Millisecond, parsed(manyItems(1)))
+	require.ErrorIs(t, err, errBatchesWait)
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	require.ErrorContains(t, call(ctx), "longer than Vault allows")
 	cancel()
-	require.ErrorContains(t, err, "more wait than can be done in time")
-	require.True(t, isUnavailable(err))
 
-	// Too many wait already.
-	m.inside.state.batches.Store(maxBatches)
-	require.ErrorContains(t, call(t.Context()), "more wait than can be done in time")
-	require.EqualValues(t, maxBatches, m.inside.state.batches.Load())
-	m.inside.state.batches.Store(0)
+	// Too many wait already, or their texts take too much memory.
+	const most = 1 << 20
+	large := []batchItem{{reference: strings.Repeat("r", most)}}
+	for _, waits := range []struct {
+		bytes   int64
+		another []batchItem
+	}{{maxWaiting, parsed(manyItems(1))}, {maxWaiting - most + 1, large}} {
+		require.NoError(t, m.inside.state.waiting.Acquire(t.Context(), waits.bytes))
+		require.ErrorIs(t, m.inside.waitForBatches(t.Context(), time.Hour, waits.another), errBatchesWait)
+		m.inside.state.waiting.Release(waits.bytes)
+	}
+	waits := func() bool {
+		none := m.inside.state.waiting.TryAcquire(maxWaiting)
+		if none {
+			m.inside.state.waiting.Release(maxWaiting)
+		}
+		return !none
+	}
+	require.False(t, waits(), "none is counted any more")
 
 	// The caller gives up.
 	gone, cancel := context.WithCancel(t.Context())
 	ended := make(chan error)
-	go func() { ended <- m.inside.waitForBatches(gone, time.Minute) }()
-	require.Eventually(t, func() bool { return m.inside.state.batches.Load() == 1 }, 10*time.Second, time.Millisecond)
+	go func() { ended <- m.inside.waitForBatches(gone, time.Minute, parsed(manyItems(1))) }()
+	require.Eventually(t, waits, 10*time.Second, time.Millisecond)
 	cancel()
 	require.ErrorIs(t, <-ended, context.Canceled)
 
 	// The other batch ends.
 	go func() { ended <- call(t.Context()) }()
-	require.Eventually(t, func() bool { return m.inside.state.batches.Load() == 1 }, 10*time.Second, time.Millisecond)
-	m.inside.state.batching.Release(1)
+	require.Eventually(t, waits, 10*time.Second, time.Millisecond)
+	m.inside.state.batching.release()
 	require.NoError(t, <-ended)
 }
 
@@ -482,18 +493,14 @@ func TestGeneratingIsNotAwaited(t *testing.T) {
 		ended <- err
 	}()
 	require.Eventually(t, func() bool {
-		free := m.inside.state.generating.TryAcquire(1)
-		if free {
-			m.inside.state.generating.Release(1)
-		}
-		return !free
+		return len(m.inside.state.generating) == 1
 	}, 10*time.Second, time.Millisecond)
 	cancel()
 	if err := <-ended; err != nil { // it may have been very quick
 		require.ErrorIs(t, err, context.Canceled)
 	}
-	require.NoError(t, m.inside.state.generating.Acquire(t.Context(), 1), "it ends, and the next key is generated")
-	m.inside.state.generating.Release(1)
+	require.NoError(t, m.inside.state.generating.take(t.Context()), "it ends, and the next key is generated")
+	m.inside.state.generating.release()
 	require.Equal(t, []any{"1"}, m.must(m.call(logical.ListOperation, "keys/", nil)).Data["keys"], "nobody got it, so it is not stored")
 }
 
@@ -501,7 +508,7 @@ func TestGeneratingIsNotAwaited(t *testing.T) {
 func TestEndedRequests(t *testing.T) {
 	m := configured(t)
 	i := m.issuanceOf("support")
-	g, err := i.grant(t.Context(), tokenRequest{room: "support-1"})
+	g, err := i.decide(t.Context(), tokenRequest{room: "support-1"})
 	require.NoError(t, err)
 	data, err := i.sign(t.Context(), g)
 	require.NoError(t, err)
@@ -550,4 +557,42 @@ func TestRequestsAreDecidedAfterTheirWait(t *testing.T) {
 	answer := <-answered
 	require.EqualValues(t, 30, answer[fieldTTL])
 	require.EqualValues(t, m.clock().Unix()+30, answer[fieldExpiration])
+}
+
+// One can stop waiting for a lock, which a write may hold as long as storage takes.
+func TestWaitingForALockEnds(t *testing.T) {
+	m := configured(t)
+	m.wire.InvalidateKey(t.Context(), configStoragePath)
+	m.wire.InvalidateKey(t.Context(), "roles/support")
+	require.NoError(t, m.inside.state.keys.take(t.Context()))
+	require.NoError(t, m.inside.state.roleLock("support").take(t.Context()))
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	for name, wait := range map[string]func() error{
+		"keyring":       func() error { _, err := m.inside.currentKeyring(ctx, m.storage); return err },
+		"snapshot":      func() error { _, err := m.inside.currentSnapshot(ctx, m.storage, ""); return err },
+		"role":          func() error { _, err := m.inside.currentRole(ctx, m.storage, "support"); return err },
+		"change":        func() error { _, err := m.inside.changeKeys(ctx, nil, nil); return err },
+		"role's change": func() error { _, err := m.inside.changeRole(ctx, "support", nil); return err },
+	} {
+		require.ErrorIs(t, wait(), context.DeadlineExceeded, name)
+	}
+	m.inside.state.keys.release()
+	m.inside.state.roleLock("support").release()
+	m.token("support", map[string]any{fieldRoom: "support-1"})
+}
+
+// A batch may take long: what an answer says of a token's life is true when it is signed.
+func TestTTLCountsFromTheSignature(t *testing.T) {
+	m := configured(t)
+	i := m.issuanceOf("support")
+	g, err := i.decide(t.Context(), tokenRequest{room: "support-1", ttl: time.Minute})
+	require.NoError(t, err)
+	m.advance(20 * time.Second)
+	data, err := i.sign(t.Context(), g)
+	require.NoError(t, err)
+	require.EqualValues(t, 40, data[fieldTTL])
+	m.advance(40 * time.Second)
+	_, err = i.sign(t.Context(), g)
+	require.ErrorIs(t, err, errBatchSlow)
 }
