@@ -89,12 +89,22 @@ func startVault(dir string) error {
 		return err
 	}
 	// Vault ends the plugin's process with its last mount. Then a test that mounts the engine
-	// at that moment would fail. So one mount stays.
-	status, answer, err := vault.Call(context.Background(), vault.RootToken, http.MethodPost, "sys/mounts/resident", map[string]any{"type": devvault.PluginName})
-	if err == nil && status != http.StatusNoContent {
-		err = fmt.Errorf("mounting the engine: %d %v", status, answer)
+	// at that moment would fail. So one mount stays. While an audit device is disabled, the
+	// last one, Vault fails requests of others. So one stays, too.
+	resident := map[string]map[string]any{"sys/mounts/resident": {"type": devvault.PluginName}}
+	if vault.Kind == devvault.Vault { // OpenBao has its devices in its configuration
+		resident["sys/audit/resident"] = map[string]any{"type": "file", "options": map[string]any{"file_path": "discard"}}
 	}
-	return err
+	for path, data := range resident {
+		status, answer, err := vault.Call(context.Background(), vault.RootToken, http.MethodPost, path, data)
+		if err == nil && status != http.StatusNoContent {
+			err = fmt.Errorf("%s: %d %v", path, status, answer)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // builds has the files of the plugin, each of which is built once.
