@@ -107,7 +107,7 @@ func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (resp
 	if err := b.checkRequest(req); err != nil {
 		return refusal(err), nil
 	}
-	if path := b.requested(req); path != nil {
+	if path := b.pathOf(req); path != nil {
 		if err := takeValues(req.Data, path.Fields); err != nil {
 			// The handler answers. The framework must not see the values.
 			ctx, req.Data = context.WithValue(ctx, mistakeKey{}, err), nil
@@ -132,15 +132,15 @@ func (b *backend) checkRequest(req *logical.Request) error {
 	if err := checkPath(req.Path); err != nil {
 		return err
 	}
-	if path := b.requested(req); path != nil {
+	if path := b.pathOf(req); path != nil {
 		return checkNames(req.Data, path.Fields)
 	}
 	return nil
 }
 
-// requested returns the path whose fields describe the data of the request; nil if there
+// pathOf returns the path whose fields describe the data of the request; nil if there
 // is none. Vault's own requests, such as revoking a lease, carry other data.
-func (b *backend) requested(req *logical.Request) *framework.Path {
+func (b *backend) pathOf(req *logical.Request) *framework.Path {
 	switch req.Operation {
 	case logical.RenewOperation, logical.RevokeOperation, logical.RollbackOperation, logical.RotationOperation, logical.HelpOperation:
 		return nil

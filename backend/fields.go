@@ -150,8 +150,8 @@ func named(verb, suffix string) *framework.DisplayAttributes {
 	return &framework.DisplayAttributes{OperationVerb: verb, OperationSuffix: suffix}
 }
 
-// writing is an operation that changes storage, on the active node of the primary.
-func writing(handler framework.OperationFunc, summary string, responses map[int][]framework.Response, display *framework.DisplayAttributes) *framework.PathOperation {
+// onActiveNode is an operation that changes storage, on the active node of the primary.
+func onActiveNode(handler framework.OperationFunc, summary string, responses map[int][]framework.Response, display *framework.DisplayAttributes) *framework.PathOperation {
 	return &framework.PathOperation{
 		Callback:                    refusing(handler),
 		Summary:                     summary,
@@ -162,8 +162,8 @@ func writing(handler framework.OperationFunc, summary string, responses map[int]
 	}
 }
 
-// reading is an operation that any node can answer.
-func reading(handler framework.OperationFunc, summary string, responses map[int][]framework.Response, display *framework.DisplayAttributes) *framework.PathOperation {
+// onAnyNode is an operation that any node can answer.
+func onAnyNode(handler framework.OperationFunc, summary string, responses map[int][]framework.Response, display *framework.DisplayAttributes) *framework.PathOperation {
 	return &framework.PathOperation{Callback: refusing(handler), Summary: summary, Responses: responses, DisplayAttrs: display}
 }
 

@@ -16,15 +16,15 @@ import (
 )
 
 func (b *backend) pathConfig() *framework.Path {
-	write := writing(b.pathConfigWrite, "Configure the consumer and its key.", onlyWarnings, named("configure", ""))
+	write := onActiveNode(b.pathConfigWrite, "Configure the consumer and its key.", onlyWarnings, named("configure", ""))
 	return &framework.Path{
 		Pattern: "config",
 		Fields:  schemas(configFields),
 		Operations: operationMap{
 			logical.CreateOperation: write,
 			logical.UpdateOperation: write,
-			logical.ReadOperation:   reading(b.pathConfigRead, "Read the configuration and the public half of the active key.", ok(configResponse()), named("read", "configuration")),
-			logical.DeleteOperation: writing(b.pathConfigDelete, "Delete the configuration and every key.", noContent, named("delete", "configuration")),
+			logical.ReadOperation:   onAnyNode(b.pathConfigRead, "Read the configuration and the public half of the active key.", ok(configResponse()), named("read", "configuration")),
+			logical.DeleteOperation: onActiveNode(b.pathConfigDelete, "Delete the configuration and every key.", noContent, named("delete", "configuration")),
 		},
 		ExistenceCheck:  b.pathConfigExists,
 		HelpSynopsis:    "Configure the consumer and the key that this mount signs tokens for.",

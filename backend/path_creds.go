@@ -28,8 +28,8 @@ func (b *backend) pathCreds() *framework.Path {
 		Pattern: "creds/" + framework.GenericNameRegex(fieldName),
 		Fields:  withName(withBatch(requestFields())),
 		Operations: operationMap{
-			logical.ReadOperation: reading(b.pathCredsRead, "Get a host token.", ok(credsResponse()), named("generate", "")),
-			logical.UpdateOperation: reading(b.pathCredsRead, "Get a host token, or a batch of them.", ok(credsOrBatchResponse()),
+			logical.ReadOperation: onAnyNode(b.pathCredsRead, "Get a host token.", ok(credsResponse()), named("generate", "")),
+			logical.UpdateOperation: onAnyNode(b.pathCredsRead, "Get a host token, or a batch of them.", ok(credsOrBatchResponse()),
 				named("generate", "credentials-with-parameters")),
 		},
 		HelpSynopsis:    "Get a token that makes its holder the host of a meeting.",

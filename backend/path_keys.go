@@ -40,7 +40,7 @@ func (b *backend) pathKeyList() *framework.Path {
 	}
 	return &framework.Path{
 		Pattern:         "keys/?$",
-		Operations:      operationMap{logical.ListOperation: reading(b.pathKeysList, "List the key versions.", ok(fields), nil)},
+		Operations:      operationMap{logical.ListOperation: onAnyNode(b.pathKeysList, "List the key versions.", ok(fields), nil)},
 		HelpSynopsis:    "List the key versions of this mount.",
 		HelpDescription: keysHelpDescription,
 		DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "keys", Navigation: true, ItemType: "Key"},
@@ -56,7 +56,7 @@ func (b *backend) pathKeyGenerate() *framework.Path {
 signature with 4096 bits takes five times as long as one with 2048.`,
 		DisplayAttrs: titled("Key bits"),
 	}
-	generate := writing(b.pathKeysGenerate, "Generate a key pair inside Vault, as the next key version.", ok(newKeyResponse()), named("generate", "key"))
+	generate := onActiveNode(b.pathKeysGenerate, "Generate a key pair inside Vault, as the next key version.", ok(newKeyResponse()), named("generate", "key"))
 	return &framework.Path{
 		Pattern:         "keys/generate",
 		Fields:          map[string]*framework.FieldSchema{fieldKeyBits: bits},
@@ -71,7 +71,7 @@ func (b *backend) pathKeyImport() *framework.Path {
 	private := privateKeySchema(`The private key: an RSA key of 2048 to 8192 bits as a PEM, in PKCS#1,
 PKCS#8 or OpenSSH form, not encrypted. It is never returned. Required.`)
 	private.Required = true
-	store := writing(b.pathKeysImport, "Store a key as the next key version.", ok(newKeyResponse()), named("import", "key"))
+	store := onActiveNode(b.pathKeysImport, "Store a key as the next key version.", ok(newKeyResponse()), named("import", "key"))
 	return &framework.Path{
 		Pattern:         "keys/import",
 		Fields:          map[string]*framework.FieldSchema{fieldPrivateKey: &private},
@@ -91,8 +91,8 @@ func (b *backend) pathKey() *framework.Path {
 			fieldVersion: {Type: framework.TypeInt, Required: true, Description: "The key version, a number from 1. Part of the path."},
 		},
 		Operations: operationMap{
-			logical.ReadOperation:   reading(b.pathKeyRead, "Read the public half of a key version.", ok(all), nil),
-			logical.DeleteOperation: writing(b.pathKeyDelete, "Delete a key version that is not active.", noContent, nil),
+			logical.ReadOperation:   onAnyNode(b.pathKeyRead, "Read the public half of a key version.", ok(all), nil),
+			logical.DeleteOperation: onActiveNode(b.pathKeyDelete, "Delete a key version that is not active.", noContent, nil),
 		},
 		HelpSynopsis:    "Read the public half of a key version, or delete it.",
 		HelpDescription: keyHelpDescription,

@@ -20,10 +20,10 @@ func (b *backend) pathRoles() []*framework.Path {
 	names := map[string]*framework.FieldSchema{
 		"keys": {Type: framework.TypeStringSlice, Required: true, Description: "The names of the roles, sorted."},
 	}
-	write := writing(b.pathRoleWrite, "Create or update a role.", onlyWarnings, nil)
+	write := onActiveNode(b.pathRoleWrite, "Create or update a role.", onlyWarnings, nil)
 	return []*framework.Path{{
 		Pattern:         "roles/?$",
-		Operations:      operationMap{logical.ListOperation: reading(b.pathRolesList, "List the roles.", ok(names), nil)},
+		Operations:      operationMap{logical.ListOperation: onAnyNode(b.pathRolesList, "List the roles.", ok(names), nil)},
 		HelpSynopsis:    "List the roles of this mount.",
 		HelpDescription: rolesHelpDescription,
 		DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "roles", Navigation: true, ItemType: "Role"},
@@ -33,8 +33,8 @@ func (b *backend) pathRoles() []*framework.Path {
 		Operations: operationMap{
 			logical.CreateOperation: write,
 			logical.UpdateOperation: write,
-			logical.ReadOperation:   reading(b.pathRoleRead, "Read a role.", ok(responseSchemas(roleFields)), nil),
-			logical.DeleteOperation: writing(b.pathRoleDelete, "Delete a role.", noContent, nil),
+			logical.ReadOperation:   onAnyNode(b.pathRoleRead, "Read a role.", ok(responseSchemas(roleFields)), nil),
+			logical.DeleteOperation: onActiveNode(b.pathRoleDelete, "Delete a role.", noContent, nil),
 		},
 		ExistenceCheck:  b.pathRoleExists,
 		HelpSynopsis:    "Manage a role, which says what tokens may be for and how long they live.",

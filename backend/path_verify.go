@@ -39,7 +39,7 @@ Default: none; the room is then not compared.`,
 			},
 		},
 		Operations: operationMap{
-			logical.UpdateOperation: reading(b.pathVerifyWrite, "Say why the meeting server would refuse a token.", ok(verifyResponse()), named("verify", "token")),
+			logical.UpdateOperation: onAnyNode(b.pathVerifyWrite, "Say why the meeting server would refuse a token.", ok(verifyResponse()), named("verify", "token")),
 		},
 		HelpSynopsis:    "Say why a host with a token was refused.",
 		HelpDescription: verifyHelpDescription,
