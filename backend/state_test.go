@@ -228,7 +228,9 @@ func TestStagedKeysKeepTheSnapshot(t *testing.T) {
 	m.wire.InvalidateKey(t.Context(), "keys/2")
 	m.mustDelete("keys/2")
 	require.Same(t, before, m.inside.state.snapshot.Load())
-	m.wire.InvalidateKey(t.Context(), "keys/1")
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	m.inside.invalidate(gone, "keys/1")
 	require.Nil(t, m.inside.state.snapshot.Load(), "another node deleted the key that signs here")
 }
 
@@ -266,6 +268,11 @@ func TestChangesBeforeASignature(t *testing.T) {
 		test.change(m)
 		_, err = i.signAll(t.Context(), items, grants)
 		require.ErrorIs(t, err, errChanged, name)
+		_, err = i.sign(t.Context(), grants[0])
+		require.ErrorIs(t, err, errChanged, name)
+
+		// Also once another request has loaded the new state.
+		_, _ = m.inside.newIssuance(t.Context(), &logical.Request{Storage: m.storage}, "support")
 		_, err = i.sign(t.Context(), grants[0])
 		require.ErrorIs(t, err, errChanged, name)
 	}
