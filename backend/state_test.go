@@ -132,7 +132,11 @@ func TestAbandonedWrites(t *testing.T) {
 		invalidated.Wait()
 		read.Wait()
 		require.Eventually(t, func() bool { return test.done(m) }, 10*time.Second, 10*time.Millisecond, name)
-		require.Contains(t, strings.Join(m.events.take(), "\n"), " path="+test.path, "subscribers learn of it, too")
+		seen := ""
+		require.Eventually(t, func() bool {
+			seen += strings.Join(m.events.take(), "\n")
+			return strings.Contains(seen, " path="+test.path)
+		}, 10*time.Second, 10*time.Millisecond, "subscribers learn of it, too, a moment later")
 	}
 }
 
