@@ -188,7 +188,7 @@ func checkPath(path string) error {
 		return invalid("a number in the path is out of range")
 	}
 	if long := longName.FindStringSubmatch(path); long != nil {
-		return invalid("the name of a role must have %d characters at most; this one begins with %q", maxNameLength, room.Shorten(long[1]))
+		return invalid("the name of a role must have at most %d characters; this one begins with %q", maxNameLength, room.Shorten(long[1]))
 	}
 	return nil
 }
@@ -222,7 +222,7 @@ func isEmpty(resp *logical.Response) bool {
 const backendHelp = `
 The Clan Meeting secrets engine keeps the private key that Clan Meeting gave
 you, and signs tokens with it. A token makes its holder the host of one room for
-some minutes. The key never leaves Vault.
+a few minutes. The key never leaves Vault.
 
 The security team configures the key and writes roles. A role says which rooms a
 token may be for, and how long it lives. Applications read tokens within the

@@ -127,7 +127,7 @@ func (b *backend) withBatchItems(ctx context.Context, req *logical.Request, name
 	return resp, err
 }
 
-// waitForBatches waits until no other batch of the mount is in work, for a limited time.
+// waitForBatches waits, for a limited time, until no other batch of the mount is running.
 func (b *backend) waitForBatches(ctx context.Context, limit time.Duration, items []batchItem) error {
 	size := int64(maxWaiting / maxBatches)
 	texts := 0
@@ -286,7 +286,7 @@ func (i *issuance) signAll(ctx context.Context, items []batchItem, grants []*gra
 	return results, err
 }
 
-// inSlots does work for each number below n, in order, by so many workers. Each of them
+// inSlots does work for each number below n, in order, with the given number of workers. Each of them
 // computes in a slot that all mounts share, and gives it back after slotTime.
 func (b *backend) inSlots(ctx context.Context, workers, n int, work func(int) error) error {
 	group, ctx := errgroup.WithContext(ctx)

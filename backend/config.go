@@ -61,9 +61,9 @@ production, which an empty value restores.`),
 port or path. With it, creds also returns meeting_url. Default: none. An
 empty value removes it.`),
 	durationField(fieldDeleteEndedRolesAfter, "Delete ended roles after", 0, func(c *config) *time.Duration { return &c.DeleteEndedRolesAfter },
-		`Deletes roles whose valid_until passed at least so long ago, in seconds
-or like 24h, 30d; at most 3650d. The engine does it by itself, within
-some minutes. Default: 0, which keeps them.`),
+		`Deletes a role this long after its valid_until, in seconds or like 24h,
+30d; at most 3650d. The engine does it by itself, within a few minutes.
+Default: 0, which keeps ended roles.`),
 }
 
 func privateKeySchema(description string) framework.FieldSchema {

@@ -74,7 +74,7 @@ func TestUnknownNames(t *testing.T) {
 		"allowedRooms": ", allowedRooms", "Room": ", Room", "a b": "", "": "", "é": "", "-a": "", strings.Repeat("a", 33): "", "MIIEvQIBADANBgkq": "",
 	} {
 		message := m.refused(logical.UpdateOperation, "config", map[string]any{name: "x"})
-		require.Equal(t, "the request has an impossible field name"+shown+": names have lower-case letters, digits and underscores, 32 at most; "+
+		require.Equal(t, "the request has a field with an invalid name"+shown+": names have at most 32 lower-case letters, digits, underscores and hyphens; "+
 			"the fields of this path are active_key, audience, consumer_id, delete_ended_roles_after, domain, issuer, private_key", message)
 	}
 }

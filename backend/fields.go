@@ -12,7 +12,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 )
 
-// A field is all that the engine knows of one field of an entry E: its name, its schema,
+// A field is all that the engine knows about one field of an entry E: its name, its schema,
 // and how a request reads and writes it.
 type field[E any] struct {
 	name   string

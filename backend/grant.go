@@ -120,7 +120,7 @@ func (t *terms) defaultRoom() (string, error) {
 func (t *terms) grantTimes(g *grant, start *time.Time, ttl time.Duration) error {
 	r, now := t.role, t.now.Truncate(time.Second)
 	if r.ended(now) {
-		return invalid("this role ended at %s, its %s; ask for a later one, or use another role", formatTime(r.ValidUntil), fieldValidUntil)
+		return invalid("this role ended at its %s, %s; have it moved, or use another role", fieldValidUntil, formatTime(r.ValidUntil))
 	}
 	begin, counted := now.Add(-r.NotBeforeDuration), now
 	switch {
@@ -142,10 +142,10 @@ func (t *terms) grantTimes(g *grant, start *time.Time, ttl time.Duration) error 
 	g.notBefore, g.expiration = begin.Unix(), end.Unix()
 	switch life := end.Sub(now); {
 	case life <= 0:
-		return invalid("%s is so far in the past that the token would have expired already; leave it out for a token for now", fieldNotBefore)
+		return invalid("%s is so far in the past that the token would already have expired; leave it out to get a token for now", fieldNotBefore)
 	case r.GenerateLease && life > t.maxTTL:
 		// Vault would cut the lease, which would then end before the token.
-		return invalid("the token would begin so far ahead that its lease would be over the mount's maximum; ask closer to the time, or use a role without %s", fieldGenerateLease)
+		return invalid("the token would begin so late that its lease would exceed the mount's maximum TTL; ask closer to the time, or use a role without %s", fieldGenerateLease)
 	}
 	return nil
 }
@@ -157,13 +157,13 @@ func (r *role) checkStart(start, now time.Time) error {
 	case !r.ValidFrom.IsZero() && start.Before(r.ValidFrom):
 		return invalid("%s is before this role's %s, %s", fieldNotBefore, fieldValidFrom, formatTime(r.ValidFrom))
 	case r.ended(start):
-		return invalid("%s is not before this role's %s, %s", fieldNotBefore, fieldValidUntil, formatTime(r.ValidUntil))
+		return invalid("%s is at or after this role's %s, %s", fieldNotBefore, fieldValidUntil, formatTime(r.ValidUntil))
 	case start.Before(now.Add(-r.NotBeforeDuration)):
-		return invalid("%s is more than %s in the past; leave it out for a token for now", fieldNotBefore, r.NotBeforeDuration)
+		return invalid("%s is more than %s in the past; leave it out to get a token for now", fieldNotBefore, r.NotBeforeDuration)
 	case r.hasWindow():
 		return nil
 	case start.After(now) && r.MaxNotBefore == 0:
-		return invalid("%s is in the future, and this role does not schedule; leave it out, or ask for %s to be set on the role", fieldNotBefore, fieldMaxNotBefore)
+		return invalid("%s is in the future, but this role has no %s; leave it out, or have %[2]s set", fieldNotBefore, fieldMaxNotBefore)
 	case start.After(now.Add(r.MaxNotBefore)):
 		return invalid("%s is further ahead than the %s of this role's %s; ask closer to the time", fieldNotBefore, r.MaxNotBefore, fieldMaxNotBefore)
 	}

@@ -268,7 +268,7 @@ func (r *keyring) checkCapacity() error {
 	if oldest == r.config.ActiveKey {
 		oldest = r.versions[1].version
 	}
-	return invalid("%d key versions are stored, and no more are possible; delete one that is not used any more, such as keys/%d", len(r.versions), oldest)
+	return invalid("%d key versions are stored, which is the maximum; delete one that is no longer used, such as keys/%d", len(r.versions), oldest)
 }
 
 // activeFirst returns the versions in the order in which they are tried on a token:

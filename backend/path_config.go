@@ -217,7 +217,7 @@ func (c *config) delete(ctx context.Context, s logical.Storage, keys []string) e
 }
 
 const configHelpDescription = `
-Holds the consumer ID and the claims that all tokens of this mount share, and
+Contains the consumer ID and the claims that all tokens of this mount share, and
 says which key version signs.
 
 A write changes only the fields that it names. A read returns the settings, and
@@ -227,9 +227,9 @@ every key version; tokens that were signed before stay valid until they expire.
 
 Refused, with nothing stored: a first write without consumer_id; private_key and
 active_key in one write; a key version that does not exist; a private key that
-is encrypted or damaged, not RSA, under 2048 bits or over 8192, or not alone in
-its PEM. UTF-16, a byte-order mark, quotes, CRLF, indentation and line breaks
-written as \n are repaired.
+is encrypted or damaged, not RSA, or under 2048 bits or over 8192; a PEM with
+anything else in it. UTF-16, a byte-order mark, quotes, CRLF, indentation and
+line breaks written as \n are repaired.
 
 A private key is stored once. If you write it again, its existing version
 becomes active, and a warning says which version was active before. A mount

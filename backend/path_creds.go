@@ -20,7 +20,7 @@ const (
 	fieldMeetingURL = "meeting_url"
 )
 
-// secretTypeToken is the type of the lease on a token.
+// secretTypeToken is the type of a token's lease.
 const secretTypeToken = "clanmeeting_token"
 
 func (b *backend) pathCreds() *framework.Path {
@@ -93,7 +93,8 @@ func credsOrBatchResponse() map[string]*framework.FieldSchema {
 	return fields
 }
 
-// secretToken is the lease on a token. Without a Renew it is not renewable.
+// secretToken describes the lease that comes with a token. It has no Renew, so the lease can't
+// be renewed.
 func (b *backend) secretToken() *framework.Secret {
 	return &framework.Secret{
 		Type:   secretTypeToken,

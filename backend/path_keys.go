@@ -100,7 +100,7 @@ func (b *backend) pathKey() *framework.Path {
 	}
 }
 
-// keyFields are what answers tell of a key version.
+// keyFields are what answers say about a key version.
 var keyFields = map[string]framework.FieldSchema{
 	fieldVersion:         {Type: framework.TypeInt, Description: "The key version."},
 	fieldPublicKey:       {Type: framework.TypeString, Description: "The public half, as a SubjectPublicKeyInfo PEM."},
@@ -278,10 +278,10 @@ has its version. When Clan Meeting has installed the public half, set active_key
 to that version (here 2). If the key may sign at once, write it to config
 instead.
 
-Refused, with nothing stored: a key that is encrypted or damaged, not RSA, under
-2048 bits or over 8192, or not alone in its PEM; more than 100 versions. A key
-is stored once: if it is stored already, the answer has its existing version and
-a warning.
+Refused, with nothing stored: a key that is encrypted or damaged, not RSA, or
+under 2048 bits or over 8192; a PEM with anything else in it; more than 100
+versions. A key is stored once: if it is stored already, the answer has its
+existing version and a warning.
 
     vault write clanmeeting/keys/import private_key=@new-key.pem
     vault write clanmeeting/config active_key=2

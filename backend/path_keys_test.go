@@ -269,7 +269,7 @@ func TestKeyVersionsAreLimited(t *testing.T) {
 	require.NoError(t, store(t.Context(), m.storage, configStoragePath, *cfg))
 	m.wire.InvalidateKey(t.Context(), keyPath(2))
 	other := readKey(t, "accepted/exponent-3.pem")
-	full := "100 key versions are stored, and no more are possible; delete one that is not used any more, such as keys/2"
+	full := "100 key versions are stored, which is the maximum; delete one that is no longer used, such as keys/2"
 	require.Equal(t, full, m.refused(logical.UpdateOperation, "keys/import", map[string]any{fieldPrivateKey: other}))
 	require.Equal(t, full, m.refused(logical.UpdateOperation, "config", map[string]any{fieldPrivateKey: other}))
 	require.Equal(t, full, m.refused(logical.UpdateOperation, "keys/generate", nil))

@@ -154,7 +154,7 @@ func (r *role) warnings(mountMax time.Duration, now time.Time) []string {
 	case mountMax == 0:
 		warnings = append(warnings, "Vault did not say what the mount's maximum TTL is, so "+fieldMaxTTL+" was not compared with it")
 	case r.MaxTTL > mountMax:
-		warnings = append(warnings, fmt.Sprintf("%s of %s is over the mount's maximum of %s, which applies", fieldMaxTTL, r.MaxTTL, mountMax))
+		warnings = append(warnings, fmt.Sprintf("%s of %s is over the mount's maximum of %s, so tokens get at most that", fieldMaxTTL, r.MaxTTL, mountMax))
 	}
 	if r.ended(now) {
 		warnings = append(warnings, fmt.Sprintf("%s, %s, is in the past: this role gives no tokens", fieldValidUntil, formatTime(r.ValidUntil)))
@@ -163,7 +163,7 @@ func (r *role) warnings(mountMax time.Duration, now time.Time) []string {
 		warnings = append(warnings, fmt.Sprintf("%s of %s is over %s: a scheduled token stops working when its key is replaced", fieldMaxNotBefore, r.MaxNotBefore, inDays(longMaxNotBefore)))
 	}
 	if r.ValidFrom.After(now.Add(longMaxNotBefore)) {
-		warnings = append(warnings, fmt.Sprintf("%s is more than %s ahead: a token for then stops working when its key is replaced", fieldValidFrom, inDays(longMaxNotBefore)))
+		warnings = append(warnings, fmt.Sprintf("%s is more than %s ahead: a token for that time stops working when its key is replaced", fieldValidFrom, inDays(longMaxNotBefore)))
 	}
 	return warnings
 }
@@ -185,7 +185,7 @@ allows support-4711, not my-support-4711, and "*" alone allows any named room. A
 token for every room, room=*, needs allow_wildcard_room, whatever allowed_rooms
 says.
 
-With allowed_rooms_template, entries and default_room may hold the identity
+With allowed_rooms_template, entries and default_room may contain the identity
 templates of Vault's policies. A value stands for one literal part of a name, in
 lower case. An entry matches nothing if the caller has no entity or no such
 value, or if the value has anything but a-z, 0-9, "_" and "-" in it.

@@ -213,7 +213,7 @@ func TestLengthOfARoleName(t *testing.T) {
 	m.storage.failWith(func(string, string) error { return errors.New("asked for a name that is too long") })
 	for _, length := range []int{maxNameLength + 1, 32_720, 100_000} {
 		name := strings.Repeat("n", length)
-		want := `the name of a role must have 255 characters at most; this one begins with "` + strings.Repeat("n", 80) + `…"`
+		want := `the name of a role must have at most 255 characters; this one begins with "` + strings.Repeat("n", 80) + `…"`
 		for _, path := range []string{"roles/", "creds/", "check/"} {
 			for op := range m.inside.Route(path + "x").Operations {
 				require.Equal(t, want, m.refused(op, path+name, map[string]any{fieldAllowedRooms: "a", fieldBatchInput: manyItems(1)}), "%s %s", op, path)
@@ -249,6 +249,6 @@ func TestWarningOfAFarWindow(t *testing.T) {
 	m := configured(t)
 	far := testNow.Add(longMaxNotBefore + time.Hour).Unix()
 	warnings := m.mustWrite("roles/event", map[string]any{fieldAllowedRooms: "a", fieldValidFrom: far}).Warnings
-	require.Equal(t, []string{"valid_from is more than 90 days ahead: a token for then stops working when its key is replaced"}, warnings)
+	require.Equal(t, []string{"valid_from is more than 90 days ahead: a token for that time stops working when its key is replaced"}, warnings)
 	require.Nil(t, m.mustWrite("roles/event", map[string]any{fieldValidFrom: far - 7200}))
 }

@@ -51,7 +51,7 @@ func verifyResponse() map[string]*framework.FieldSchema {
 	return map[string]*framework.FieldSchema{
 		fieldValid:      {Type: framework.TypeBool, Required: true, Description: "Whether the meeting server would accept the token now."},
 		fieldReason:     {Type: framework.TypeString, Description: "Every reason why it would not."},
-		fieldClaims:     {Type: framework.TypeMap, Description: "The claims of the token, whether it is valid or not. A number that is too large for JSON's numbers is returned as text."},
+		fieldClaims:     {Type: framework.TypeMap, Description: "The claims of the token, whether it is valid or not. A whole number of 2^53 or more is returned as text."},
 		fieldKeyVersion: {Type: framework.TypeInt, Description: "The key version that signed the token, if one did."},
 	}
 }
@@ -153,8 +153,10 @@ each version that can't be read from storage.
 
 verify is stricter than the server on purpose with what no library makes: it
 calls invalid a token with one character changed even if that changes nothing, a
-number as room, and claims that are nested more than 100 deep. Refused: no
-token, a room that is empty or not a name, and a mount that is not configured.
+number as room, and claims that are nested more than 100 levels deep.
+
+Refused: no token, a room that is empty or not a name, and a mount that is not
+configured.
 
     vault write clanmeeting/verify token=@token.txt room=support-1
     vault write clanmeeting/verify \

@@ -163,7 +163,7 @@ func TestVerifyAnswers(t *testing.T) {
 	for name, test := range map[string]struct{ token, reason, remark string }{
 		"as it should be":           {signedBy(t, key, goodHeader, good), "", ""},
 		"without exp":               {signedBy(t, key, goodHeader, strings.Replace(good, fmt.Sprintf(`"exp":%d,`, now+60), "", 1)), "", "the token has no exp: it never expires"},
-		"a fraction":                {signedBy(t, key, goodHeader, with(fmt.Sprintf(`"exp":%d.5`, now))), "", fmt.Sprintf("exp is %d.5, not a whole number; the server takes it as %d", now, now+1)},
+		"a fraction":                {signedBy(t, key, goodHeader, with(fmt.Sprintf(`"exp":%d.5`, now))), "", fmt.Sprintf("exp is %d.5, not a whole number; the server treats it as %d", now, now+1)},
 		"no float64":                {signedBy(t, key, goodHeader, with(`"x":[1e999]`)), "", ""},
 		"HS256 with the public key": {hs, `signed with alg "HS256", not RS256`, ""},
 		"alg none":                  {none, `signed with alg "none", not RS256`, ""},
@@ -175,7 +175,7 @@ func TestVerifyAnswers(t *testing.T) {
 			"context is [], not an object; the server accepts it, but the vendor says to keep it {}",
 		},
 		"two objects": {signedBy(t, key, goodHeader, good+"{}"), "malformed: its claims are not a JSON object", ""},
-		"endless":     {strings.Repeat("a", 33<<10) + ".b.c", "too long: it has 33796 characters, and the meeting server gives no answer to more than about 10240", ""},
+		"endless":     {strings.Repeat("a", 33<<10) + ".b.c", "too long: it has 33796 characters, and the meeting server accepts at most about 10240", ""},
 	} {
 		resp := m.verify(test.token, "a")
 		require.Equal(t, test.reason == "", resp.Data[fieldValid], name)

@@ -63,9 +63,9 @@ in which "*" stands for any part of a name, like support-*. "*" alone is
 any named room. Each has 1 to 255 of a-z, 0-9, "_", "-" and "*"; upper
 case becomes lower case. At most 2,000 entries, 128 KiB. Default: none.`),
 	newField(fieldAllowedRoomsTemplate, framework.TypeBool, "Allowed rooms are templates", false, func(r *storedRole) *bool { return &r.AllowedRoomsTemplate },
-		`Lets allowed_rooms and default_room hold identity templates, which stand
-for values of the caller's entity, like {{identity.entity.id}} or
-team-{{identity.entity.metadata.team}}-*; at most 100 entries then are
+		`Lets allowed_rooms and default_room contain identity templates, which
+stand for values of the caller's entity, like {{identity.entity.id}} or
+team-{{identity.entity.metadata.team}}-*. At most 100 entries may be
 templates. Default: false.`),
 	newField(fieldDefaultRoom, framework.TypeString, "Default room", nil, func(r *storedRole) *string { return &r.DefaultRoom },
 		`The room for a request that names none: one room name that the role

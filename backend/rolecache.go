@@ -107,8 +107,8 @@ func (b *backend) currentRole(ctx context.Context, s logical.Storage, name strin
 }
 
 // changeRole changes a role; write returns the role as it should be, nil if it is gone. The
-// cache then drops the role, unless it has just that. That is so if the write failed, too:
-// storage may have done it all the same.
+// cache then drops the role, unless it has exactly that. It does so even if the write failed,
+// because storage may have done it all the same.
 func (b *backend) changeRole(ctx context.Context, name string, write func(context.Context) (*role, error)) (r *role, err error) {
 	if err := b.state.roleLock(name).take(ctx); err != nil {
 		return nil, err

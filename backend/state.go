@@ -55,7 +55,7 @@ import (
 //   - line: single reads of creds and check, and verifications. As many run at once as there
 //     are processors. A request is decided after the wait.
 //   - batching: one batch at a time. Others wait, as long as they can still end before
-//     Vault gives up. Beyond that, and beyond some hundreds, they get a 503.
+//     Vault gives up. Beyond that, or if too many wait, they get a 503.
 //   - generating: one key at a time. Nothing else waits for it.
 //
 // All mounts of the process share the slots in which batches compute, one less than Go's
@@ -65,7 +65,7 @@ import (
 
 // A process is what all mounts of the plugin's process share.
 type process struct {
-	mounts atomic.Int64 // that there ever were
+	mounts atomic.Int64 // how many there ever were
 	roles  *roleCache
 	slots  *semaphore.Weighted
 }

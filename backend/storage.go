@@ -20,7 +20,7 @@ const storageFormat = 1
 // errCorrupt is an entry that can't be decoded, or that this engine never writes.
 var errCorrupt = errors.New("corrupt entry in storage")
 
-// A stored is what an entry holds. compile returns what the engine works with, an
+// A stored is what an entry contains. compile returns what the engine works with, an
 // immutable T, or says what is wrong with the entry.
 type stored[T any] interface {
 	compile() (*T, error)

@@ -17,10 +17,9 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 )
 
-// A value of a request has one meaning, or it is refused. The SDK is more lenient:
-// it reads 010 as eight, true as 1, and a list of booleans as a list of strings. So
-// takeValues runs before the SDK sees a request, and leaves only values of the fields'
-// own types.
+// Ambiguous values of a request are rejected. The SDK is more lenient: it reads 010 as eight,
+// true as 1, and a list of booleans as a list of strings. So takeValues runs before the SDK
+// sees a request, and leaves only values of the fields' own types.
 
 // The errors of a value end a sentence that begins with the name of the field.
 var (
@@ -98,7 +97,7 @@ func takeValue(raw any, t framework.FieldType) (any, error) {
 	}
 }
 
-// maxExact is where a float64 stops holding every integer. The plugin protocol turns
+// From maxExact on, a float64 can't represent every integer. The plugin protocol turns
 // every JSON number into a float64.
 const maxExact = 1 << 53
 
@@ -278,7 +277,7 @@ func parseDate(text string) (int64, error) {
 // namePattern is what a field's name looks like, known or misspelt.
 var namePattern = regexp.MustCompile(`^[a-z][a-z0-9_-]{0,31}$`)
 
-// checkNames refuses a request with an impossible field name. The error does not repeat
+// checkNames refuses a request that has a field with an invalid name. The error does not repeat
 // the name, which may be a private key that was sent as a form. For other unknown names
 // the SDK adds a warning, which repeats them.
 func checkNames(data map[string]any, fields map[string]*framework.FieldSchema) error {
@@ -294,7 +293,7 @@ func checkNames(data map[string]any, fields map[string]*framework.FieldSchema) e
 				shown = ", " + name
 			}
 			known := strings.Join(slices.Sorted(maps.Keys(fields)), ", ")
-			return invalid("the request has an impossible field name%s: names have lower-case letters, digits and underscores, 32 at most; the fields of this path are %s", shown, known)
+			return invalid("the request has a field with an invalid name%s: names have at most 32 lower-case letters, digits, underscores and hyphens; the fields of this path are %s", shown, known)
 		}
 	}
 	return nil
@@ -305,7 +304,7 @@ func checkNames(data map[string]any, fields map[string]*framework.FieldSchema) e
 var camelCasePattern = regexp.MustCompile(`^[A-Za-z][a-z]+([A-Z][a-z]+){0,3}$`)
 
 // sendable prepares decoded JSON for the plugin protocol, which turns every number into
-// a float64. Numbers that a float64 does not hold become strings. Objects and lists are
+// a float64. Numbers that a float64 can't represent become strings. Objects and lists are
 // copied.
 func sendable(value any) any {
 	switch v := value.(type) {

@@ -92,17 +92,17 @@ func TestWindowRefusals(t *testing.T) {
 		request     map[string]any
 		want        string
 	}{
-		"at its end":        {at(-60), at(0), nil, "this role ended at 2030-01-31T09:00:00Z, its valid_until; ask for a later one, or use another role"},
-		"after its end":     {"", at(-86400), nil, "this role ended at 2030-01-30T09:00:00Z"},
+		"at its end":        {at(-60), at(0), nil, "this role ended at its valid_until, 2030-01-31T09:00:00Z; have it moved, or use another role"},
+		"after its end":     {"", at(-86400), nil, "this role ended at its valid_until, 2030-01-30T09:00:00Z"},
 		"scheduled, ended":  {at(-60), at(-10), map[string]any{fieldNotBefore: now + 5}, "this role ended at"},
 		"starts before it":  {at(60), at(7200), map[string]any{fieldNotBefore: now + 59}, "not_before is before this role's valid_from, 2030-01-31T09:01:00Z"},
 		"now, before it":    {at(60), "", map[string]any{fieldNotBefore: now}, "not_before is before this role's valid_from"},
-		"starts at its end": {at(60), at(7200), map[string]any{fieldNotBefore: now + 7200}, "not_before is not before this role's valid_until, 2030-01-31T11:00:00Z"},
-		"starts after it":   {"", at(7200), map[string]any{fieldNotBefore: now + 9999}, "not_before is not before this role's valid_until"},
+		"starts at its end": {at(60), at(7200), map[string]any{fieldNotBefore: now + 7200}, "not_before is at or after this role's valid_until, 2030-01-31T11:00:00Z"},
+		"starts after it":   {"", at(7200), map[string]any{fieldNotBefore: now + 9999}, "not_before is at or after this role's valid_until"},
 		"in the past":       {at(-3600), at(7200), map[string]any{fieldNotBefore: now - 31}, "not_before is more than 30s in the past"},
-		"no schedule, from": {at(-60), "", map[string]any{fieldNotBefore: now + 60}, "this role does not schedule"},
-		"no schedule, end":  {"", at(7200), map[string]any{fieldNotBefore: now + 60}, "this role does not schedule"},
-		"its very begin":    {at(60), "", map[string]any{fieldNotBefore: now + 60}, "this role does not schedule"},
+		"no schedule, from": {at(-60), "", map[string]any{fieldNotBefore: now + 60}, "this role has no max_not_before"},
+		"no schedule, end":  {"", at(7200), map[string]any{fieldNotBefore: now + 60}, "this role has no max_not_before"},
+		"its very begin":    {at(60), "", map[string]any{fieldNotBefore: now + 60}, "this role has no max_not_before"},
 	} {
 		m.windowed(test.from, test.until, nil)
 		request := map[string]any{fieldRoom: "launch"}
@@ -181,7 +181,7 @@ func TestWindowWithALease(t *testing.T) {
 	resp := m.must(m.call(logical.ReadOperation, "creds/event", map[string]any{fieldRoom: "launch"}))
 	require.Equal(t, time.Hour, resp.Secret.TTL)
 	m.windowed(at(3301), "", map[string]any{fieldGenerateLease: true})
-	require.Contains(t, m.refused(logical.ReadOperation, "creds/event", map[string]any{fieldRoom: "launch"}), "over the mount's maximum")
+	require.Contains(t, m.refused(logical.ReadOperation, "creds/event", map[string]any{fieldRoom: "launch"}), "exceed the mount's maximum TTL")
 	m.windowed(at(-10), at(20), map[string]any{fieldGenerateLease: true})
 	resp = m.must(m.call(logical.ReadOperation, "creds/event", map[string]any{fieldRoom: "launch"}))
 	require.Equal(t, 20*time.Second, resp.Secret.TTL)

@@ -64,7 +64,7 @@ func (t *Token) checkTimes(now float64) error {
 	return nil
 }
 
-// seconds returns exp or nbf as the server takes it: in whole seconds, rounded up, and not
+// seconds returns exp or nbf as the server reads it: in whole seconds, rounded up, and not
 // given if it is false. A number may be beyond the range of a float64; it is then infinite,
 // as on the server.
 func (t *Token) seconds(claim string) (at float64, given bool, err error) {

@@ -15,8 +15,8 @@ import (
 	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/backend/internal/rsakey"
 )
 
-// maxLength is about where the server stops: a token is in the head of a request, for which
-// it allows 10 KiB.
+// maxLength is about where the server stops: it allows 10 KiB for the head of a request, which
+// contains the token.
 const maxLength = 10 << 10
 
 // maxNesting is far more than claims need, and less than the JSON decoders of many clients
@@ -41,20 +41,20 @@ type Token struct {
 // Decode parses a token. Its error says why the server can't read the token.
 func Decode(text string) (*Token, error) {
 	if len(text) > maxLength {
-		return nil, fmt.Errorf("too long: it has %d characters, and the meeting server gives no answer to more than about %d", len(text), maxLength)
+		return nil, fmt.Errorf("too long: it has %d characters, and the meeting server accepts at most about %d", len(text), maxLength)
 	}
 	claims := jwt.MapClaims{}
 	parsed, parts, err := parser.ParseUnverified(text, claims)
 	switch {
 	// A decoder of base64 skips line breaks.
 	case parts == nil, strings.ContainsAny(text, "\r\n"):
-		return nil, errors.New("malformed: it must be three parts of base64url with dots between, like what follows jwt= in a meeting's link")
+		return nil, errors.New("malformed: a token is three parts of base64url, separated by dots, as after jwt= in a meeting's link")
 	case parsed.Header == nil, parsed.Claims == nil:
 		return nil, errors.New("malformed: its header is not a JSON object")
 	case !isObject(parts[1]):
 		return nil, errors.New("malformed: its claims are not a JSON object")
 	case nesting(map[string]any(claims)) > maxNesting:
-		return nil, fmt.Errorf("malformed: its claims are nested more than %d deep, which verify does not read", maxNesting)
+		return nil, fmt.Errorf("malformed: its claims are nested more than %d levels deep, which verify does not read", maxNesting)
 	// Else it is the algorithm, of which CheckHeader says more.
 	case errors.Is(err, jwt.ErrTokenMalformed):
 		return nil, errors.New("malformed: its signature is not base64url")

@@ -108,7 +108,7 @@ func decoded(t testing.TB, part string) string {
 
 func TestDecodeRefuses(t *testing.T) {
 	const (
-		parts     = "malformed: it must be three parts of base64url with dots between, like what follows jwt="
+		parts     = "malformed: a token is three parts of base64url, separated by dots, as after jwt="
 		header    = "malformed: its header is not a JSON object"
 		claims    = "malformed: its claims are not a JSON object"
 		signature = "malformed: its signature is not base64url"
@@ -136,8 +136,8 @@ func TestDecodeRefuses(t *testing.T) {
 		encode(goodHeader) + ".e30.AAAA=":         signature,
 		encode(goodHeader) + ".e30.AAA=A":         signature,
 		encode(goodHeader) + ".e30.AAA+":          signature,
-		compact("{}", nested(maxNesting+1)):       "malformed: its claims are nested more than 100 deep",
-		strings.Repeat("A", maxLength-3) + "....": "too long: it has 10241 characters, and the meeting server gives no answer to more than about 10240",
+		compact("{}", nested(maxNesting+1)):       "malformed: its claims are nested more than 100 levels deep",
+		strings.Repeat("A", maxLength-3) + "....": "too long: it has 10241 characters, and the meeting server accepts at most about 10240",
 	} {
 		_, err := Decode(text)
 		require.ErrorContains(t, err, want, text)
@@ -191,11 +191,11 @@ func TestClaimsAsTheServer(t *testing.T) {
 		{"exp", fmt.Sprint(at + 1), "", ""},
 		{"exp", fmt.Sprint(at), "expired 0s ago", ""},
 		{"exp", fmt.Sprint(at - 40), "expired 40s ago", ""},
-		{"exp", fmt.Sprintf("%d.5", at), "", fmt.Sprintf("exp is %d.5, not a whole number; the server takes it as %d", at, at+1)},
-		{"exp", fmt.Sprintf("%d.0", at), "expired 0s ago", fmt.Sprintf("exp is %d.0, not a whole number; the server takes it as %d", at, at)},
-		{"exp", "1.9e9", "", "exp is 1.9e9, not a whole number; the server takes it as 1900000000"},
-		{"exp", "1.8E+9", "expired 26689h0m0s ago", "exp is 1.8E+9, not a whole number; the server takes it as 1800000000"},
-		{"exp", "false", "", "exp is false, which the server takes as missing: the token never expires"},
+		{"exp", fmt.Sprintf("%d.5", at), "", fmt.Sprintf("exp is %d.5, not a whole number; the server treats it as %d", at, at+1)},
+		{"exp", fmt.Sprintf("%d.0", at), "expired 0s ago", fmt.Sprintf("exp is %d.0, not a whole number; the server treats it as %d", at, at)},
+		{"exp", "1.9e9", "", "exp is 1.9e9, not a whole number; the server treats it as 1900000000"},
+		{"exp", "1.8E+9", "expired 26689h0m0s ago", "exp is 1.8E+9, not a whole number; the server treats it as 1800000000"},
+		{"exp", "false", "", "exp is false, which the server treats as missing: the token never expires"},
 		{"exp", "", "", "the token has no exp: it never expires"},
 		{"exp", "1895994060000", "", "exp seems to be in milliseconds; it must be in seconds"},
 		{"exp", "1e999", "", "exp seems to be in milliseconds; it must be in seconds"},
@@ -208,9 +208,9 @@ func TestClaimsAsTheServer(t *testing.T) {
 		{"exp", "[4e9]", "exp is [4e9], not a number of seconds", ""},
 		{"nbf", fmt.Sprint(at), "", ""},
 		{"nbf", fmt.Sprint(at + 12), "not valid for another 12s", ""},
-		{"nbf", fmt.Sprintf("%d.5", at-1), "", fmt.Sprintf("nbf is %d.5, not a whole number; the server takes it as %d", at-1, at)},
-		{"nbf", fmt.Sprintf("%d.001", at), "not valid for another 1s", fmt.Sprintf("nbf is %d.001, not a whole number; the server takes it as %d", at, at+1)},
-		{"nbf", "false", "", "nbf is false, which the server takes as missing"},
+		{"nbf", fmt.Sprintf("%d.5", at-1), "", fmt.Sprintf("nbf is %d.5, not a whole number; the server treats it as %d", at-1, at)},
+		{"nbf", fmt.Sprintf("%d.001", at), "not valid for another 1s", fmt.Sprintf("nbf is %d.001, not a whole number; the server treats it as %d", at, at+1)},
+		{"nbf", "false", "", "nbf is false, which the server treats as missing"},
 		{"nbf", "", "", ""},
 		{"nbf", "-5", "", ""},
 		{"nbf", "1895994000000", "not valid for another 100 years or more", "nbf seems to be in milliseconds; it must be in seconds"},

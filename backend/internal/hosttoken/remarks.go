@@ -44,13 +44,13 @@ func (t *Token) remarkTime(claim string) string {
 	case !ok:
 		return ""
 	case !given && claim == "exp":
-		return "exp is false, which the server takes as missing: the token never expires"
+		return "exp is false, which the server treats as missing: the token never expires"
 	case !given:
-		return claim + " is false, which the server takes as missing"
+		return claim + " is false, which the server treats as missing"
 	case at >= thousandsOfYears:
 		return claim + " seems to be in milliseconds; it must be in seconds"
 	case at > 0 && fmt.Sprint(written) != strconv.FormatFloat(at, 'f', 0, 64):
-		return fmt.Sprintf("%s is %s, not a whole number; the server takes it as %.0f", claim, shown(t.Claims, claim), at)
+		return fmt.Sprintf("%s is %s, not a whole number; the server treats it as %.0f", claim, shown(t.Claims, claim), at)
 	}
 	return ""
 }

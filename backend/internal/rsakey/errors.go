@@ -38,9 +38,9 @@ var (
 	errNotRSA  = inputError("is not an RSA key; RS256 needs one of %d to %d bits", MinBits, MaxBits)
 	errPSS     = inputError("is an RSA key for PSS signatures only; RS256 needs an ordinary RSA key, as openssl genrsa makes")
 	errBigE    = inputError("has a public exponent of more than 31 bits, which Go does not support; use a key with the usual exponent, 65537")
-	errUnusual = inputError("is encoded in a way that Go does not read; have OpenSSL write it anew: openssl rsa -in cm-api-key.pem -out copy.pem")
+	errUnusual = inputError("is encoded in a way that Go does not read; convert it: openssl rsa -in cm-api-key.pem -out copy.pem")
 	errWeak    = inputError("is easy to break: its primes are too close to each other, or its private exponent is too small; use another key")
-	errDamaged = inputError("is damaged: what stands between its BEGIN and END lines is not a key; use the file as you received it")
+	errDamaged = inputError("is damaged: the text between its BEGIN and END lines is not a key; use the file as you received it")
 	errMixed   = inputError("is damaged: its parts are inconsistent and do not make an RSA key; use the file as you received it")
 )
 
