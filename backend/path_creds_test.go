@@ -287,7 +287,7 @@ func TestLeaseBeyondTheMount(t *testing.T) {
 	resp := m.must(m.call(logical.ReadOperation, "creds/leased", map[string]any{fieldRoom: "x", fieldNotBefore: testNow.Unix() + 3300}))
 	require.Equal(t, time.Hour, resp.Secret.TTL)
 	for _, ahead := range []int64{3301, 315_350_000} {
-		require.Contains(t, m.refused(logical.ReadOperation, "creds/leased", map[string]any{fieldRoom: "x", fieldNotBefore: testNow.Unix() + ahead}), "over the mount's maximum")
+		require.Contains(t, m.refused(logical.ReadOperation, "creds/leased", map[string]any{fieldRoom: "x", fieldNotBefore: testNow.Unix() + ahead}), "exceed the mount's maximum TTL")
 	}
 	m.mustWrite("roles/leased", map[string]any{fieldGenerateLease: false})
 	answer, _ := m.token("leased", map[string]any{fieldRoom: "x", fieldNotBefore: testNow.Unix() + 315_350_000})
