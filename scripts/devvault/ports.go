@@ -22,7 +22,8 @@ var (
 	nextPort  = lowestPort + os.Getpid()%(highestPort-lowestPort)
 )
 
-// FreeAddrs returns addresses on 127.0.0.1 on which nobody listened a moment ago.
+// FreeAddrs returns addresses on 127.0.0.1 on which nobody listened a moment ago. The port
+// behind each of them is left out: a Vault in dev mode takes that, too.
 func FreeAddrs(n int) ([]string, error) {
 	portMutex.Lock()
 	defer portMutex.Unlock()
@@ -31,7 +32,7 @@ func FreeAddrs(n int) ([]string, error) {
 		if len(addrs) == n {
 			return addrs, nil
 		}
-		if nextPort++; nextPort >= highestPort {
+		if nextPort += 2; nextPort >= highestPort {
 			nextPort = lowestPort
 		}
 		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", nextPort))
