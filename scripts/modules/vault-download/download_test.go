@@ -9,17 +9,14 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/ProtonMail/go-crypto/openpgp"
 	"github.com/ProtonMail/go-crypto/openpgp/armor"
@@ -161,19 +158,6 @@ func signature(t *testing.T, signer *openpgp.Entity, content []byte) []byte {
 	return buf.Bytes()
 }
 
-// breaksOff interrupts the given number of requests halfway through the archive.
-func (r *release) breaksOff(requests int) {
-	r.answers[archive] = func(w http.ResponseWriter, _ *http.Request) {
-		content := r.files[archive]
-		w.Header().Set("Content-Type", "application/zip")
-		w.Header().Set("Content-Length", fmt.Sprint(len(content)))
-		if r.requests(archive) <= requests {
-			content = content[:len(content)/2]
-		}
-		_, _ = w.Write(content) // the server closes the connection if this is too short
-	}
-}
-
 // download runs the program, and returns both outputs.
 func download(t *testing.T, url, key, dir string) (status int, stdout, stderr string) {
 	t.Helper()
@@ -184,62 +168,18 @@ func download(t *testing.T, url, key, dir string) (status int, stdout, stderr st
 	return status, out.String(), said.String()
 }
 
-func requireEmpty(t *testing.T, dir string) {
-	t.Helper()
-	entries, err := os.ReadDir(dir)
-	require.NoError(t, err)
-	require.Empty(t, entries, "what was not verified must not stay")
-}
-
-func TestGoodDownload(t *testing.T) {
-	r, dir := newRelease(t), t.TempDir()
-	status, stdout, stderr := download(t, r.URL, r.key, dir)
-	require.Zero(t, status, stderr)
-	require.Equal(t, filepath.Join(dir, "vault")+"\n", stdout)
-	out, err := exec.Command(filepath.Join(dir, "vault"), "version").Output()
-	require.NoError(t, err)
-	require.Equal(t, "Vault v1.21.2 (loopback)\n", string(out))
-	entries, err := os.ReadDir(dir)
-	require.NoError(t, err)
-	require.Len(t, entries, 1, "nothing but the file stays")
-}
-
-func TestProgress(t *testing.T) {
-	large := releaseOf(t, "Vault v1.21.2 (loopback)'; exit # "+strings.Repeat("x", 12_000_000))
-	status, _, stderr := download(t, large.URL, large.key, t.TempDir())
-	require.Zero(t, status, stderr)
-	require.Equal(t, 5, strings.Count(stderr, " of 12 MB\n"), stderr)
-	require.True(t, strings.HasSuffix(stderr, "  12 of 12 MB\n"), stderr)
-}
-
 // If the site sent something wrong, it must be reported, and nothing is built instead.
 func TestWrongDownloads(t *testing.T) {
 	for name, test := range map[string]struct {
 		spoil func(*testing.T, *release)
 		want  string
 	}{
-		"checksum": {func(_ *testing.T, r *release) {
-			content := bytes.Clone(r.files[archive])
-			content[len(content)/3] ^= 1
-			r.files[archive] = content
-		}, "error: checksum does not match for \"" + archiveName()},
-		"checksum of another file": {func(t *testing.T, r *release) {
+		"checksum": {func(t *testing.T, r *release) {
 			r.files[archive] = zipped(t, "#!/bin/sh\necho 'Vault v1.21.2 (another)'\n")
-		}, "error: checksum does not match for \"" + archiveName()},
+		}, "  checksum does not match for \"" + archiveName()},
 		"signature of another key": {func(t *testing.T, r *release) {
 			r.files[sumsSig] = signature(t, newSigner(t), r.files[sums])
-		}, "error: unable to verify checksums signature"},
-		"signature of other checksums": {func(_ *testing.T, r *release) {
-			r.files[sums] = bytes.Replace(r.files[sums], []byte("plan9"), []byte("plan8"), 1)
-		}, "error: unable to verify checksums signature"},
-		"signature empty": {func(_ *testing.T, r *release) {
-			r.files[sumsSig] = nil
-		}, "error: unable to verify checksums signature"},
-		"checksum missing": {func(t *testing.T, r *release) {
-			signer := newSigner(t)
-			r.files[sums] = fmt.Appendf(nil, "%064d  vault_1.21.2_plan9_mips.zip\n", 0)
-			r.files[sumsSig], r.key = signature(t, signer, r.files[sums]), publicKey(t, signer)
-		}, "error: no checksum found for"},
+		}, "unable to verify checksums signature"},
 		"another version": {func(t *testing.T, r *release) {
 			other := releaseOf(t, "Vault v1.2.3 (loopback)")
 			r.files, r.key = other.files, other.key
@@ -248,16 +188,16 @@ func TestWrongDownloads(t *testing.T) {
 			other := releaseOf(t, "teapot")
 			r.files, r.key = other.files, other.key
 		}, "error: the downloaded Vault does not run"},
-		"length not announced": {func(_ *testing.T, r *release) {
+		"interrupted": {func(_ *testing.T, r *release) {
 			r.answers[archive] = func(w http.ResponseWriter, _ *http.Request) {
 				w.Header().Set("Content-Type", "application/zip")
-				w.(http.Flusher).Flush()
-				_, _ = w.Write(r.files[archive])
+				w.Header().Set("Content-Length", fmt.Sprint(len(r.files[archive])))
+				_, _ = w.Write(r.files[archive][:100]) // the server closes the connection
 			}
-		}, "; the log of hc-install:\n"},
+		}, "unexpected EOF"},
 		"a page to log in": {func(_ *testing.T, r *release) {
 			r.answers[folder+"index.json"] = func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>") }
-		}, "error: unexpected Content-Type"},
+		}, "unexpected Content-Type"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r, dir := newRelease(t), t.TempDir()
@@ -266,113 +206,42 @@ func TestWrongDownloads(t *testing.T) {
 			require.Equal(t, statusFailed, status, stderr)
 			require.Empty(t, stdout)
 			require.Contains(t, stderr, test.want)
-			requireEmpty(t, dir)
+			entries, err := os.ReadDir(dir)
+			require.NoError(t, err)
+			require.Empty(t, entries, "what was not verified must not stay")
 		})
 	}
 }
 
 // By default, HashiCorp's key is used.
 func TestDefaultKey(t *testing.T) {
-	r, dir := newRelease(t), t.TempDir()
+	r := newRelease(t)
 	var stdout, stderr bytes.Buffer
-	status := run(t.Context(), []string{"-version", "v1.21.2", "-dir", dir, "-url", r.URL}, &stdout, &stderr)
+	status := run(t.Context(), []string{"-version", "v1.21.2", "-dir", t.TempDir(), "-url", r.URL}, &stdout, &stderr)
 	require.Equal(t, statusFailed, status, &stderr)
-	require.Contains(t, stderr.String(), "error: unable to verify checksums signature")
+	require.Contains(t, stderr.String(), "unable to verify checksums signature")
 	require.Zero(t, r.requests(archive))
-	requireEmpty(t, dir)
-}
-
-func TestInterruptedDownload(t *testing.T) {
-	t.Run("twice", func(t *testing.T) {
-		r, dir := newRelease(t), t.TempDir()
-		r.breaksOff(attempts - 1)
-		status, stdout, stderr := download(t, r.URL, r.key, dir)
-		require.Zero(t, status, stderr)
-		require.Equal(t, filepath.Join(dir, "vault")+"\n", stdout)
-		require.Equal(t, attempts-1, strings.Count(stderr, "was interrupted"), stderr)
-	})
-	t.Run("always", func(t *testing.T) {
-		r, dir := newRelease(t), t.TempDir()
-		r.breaksOff(100)
-		status, stdout, stderr := download(t, r.URL, r.key, dir)
-		require.Equal(t, statusFailed, status, stderr)
-		require.Empty(t, stdout)
-		require.Contains(t, stderr, "error: the download was interrupted: unexpected EOF; 3 attempts failed")
-		require.Equal(t, attempts, r.requests(archive))
-		requireEmpty(t, dir)
-	})
-	t.Run("stalled", func(t *testing.T) {
-		r, dir := newRelease(t), t.TempDir()
-		r.answers[archive] = func(w http.ResponseWriter, req *http.Request) {
-			w.Header().Set("Content-Type", "application/zip")
-			_, _ = w.Write(r.files[archive][:100])
-			w.(http.Flusher).Flush()
-			<-req.Context().Done()
-		}
-		s := site{url: r.URL, key: r.key, connect: time.Minute, answer: time.Minute, stall: 200 * time.Millisecond, progress: t.Output()}
-		_, err := s.download(t.Context(), "v1.21.2", dir)
-		require.ErrorContains(t, err, "the download was interrupted: no data for 200ms; 3 attempts failed")
-		requireEmpty(t, dir)
-	})
 }
 
 func TestUnreachable(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	nobody := "http://" + l.Addr().String()
-	require.NoError(t, l.Close())
+	nobody := httptest.NewServer(http.NotFoundHandler())
+	nobody.Close()
 	tls := httptest.NewTLSServer(http.NotFoundHandler()) // with a self-signed certificate
 	t.Cleanup(tls.Close)
-	refusing := newRelease(t)
-	refusing.answers[folder+"index.json"] = func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusForbidden) }
-	half := newRelease(t)
-	delete(half.files, sumsSig)
-	for name, test := range map[string]struct{ url, want string }{
-		"no network":   {nobody, "connection refused"},
-		"no such name": {"http://releases.invalid", "releases.invalid"},
-		"no such site": {tls.URL, "certificate"},
-		"refused":      {refusing.URL, "answers 403 Forbidden"},
-		"no signature": {half.URL, "answers 404 Not Found"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			dir := t.TempDir()
-			status, stdout, stderr := download(t, test.url, half.key, dir)
-			require.Equal(t, statusUnreachable, status, stderr)
-			require.Empty(t, stdout)
-			require.True(t, strings.HasPrefix(stderr, "the release site can't be reached: "), stderr)
-			require.Contains(t, stderr, test.want)
-			require.Equal(t, 1, strings.Count(stderr, "\n"), "one line: %s", stderr)
-			requireEmpty(t, dir)
-		})
+	refusing := httptest.NewServer(http.NotFoundHandler())
+	t.Cleanup(refusing.Close)
+	for url, want := range map[string]string{nobody.URL: "connection refused", tls.URL: "certificate", refusing.URL: "answers 404 Not Found"} {
+		status, stdout, stderr := download(t, url, "", t.TempDir())
+		require.Equal(t, statusUnreachable, status, stderr)
+		require.Empty(t, stdout)
+		require.Contains(t, stderr, want)
+		require.Equal(t, 1, strings.Count(stderr, "\n"), "one line: %s", stderr)
 	}
-	t.Run("no answer", func(t *testing.T) {
-		silent := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, req *http.Request) { <-req.Context().Done() }))
-		t.Cleanup(silent.Close)
-		s := site{url: silent.URL, connect: time.Minute, answer: 200 * time.Millisecond, stall: time.Minute, progress: t.Output()}
-		_, err := s.download(t.Context(), "v1.21.2", t.TempDir())
-		var unreachable *unreachableError
-		require.ErrorAs(t, err, &unreachable)
-	})
-}
-
-func TestNewest(t *testing.T) {
-	r := newRelease(t)
-	var stdout, stderr bytes.Buffer
-	require.Zero(t, run(t.Context(), []string{"-newest", "-url", r.URL}, &stdout, &stderr), &stderr)
-	require.Equal(t, "v1.21.2\n", stdout.String())
-
-	delete(r.files, "/vault/index.json")
-	require.Equal(t, statusUnreachable, run(t.Context(), []string{"-newest", "-url", r.URL}, &stdout, &stderr))
 }
 
 func TestUsage(t *testing.T) {
 	for _, args := range [][]string{
-		{},
-		{"-version", "v1.21.2"},
-		{"-dir", "x"},
-		{"-newest", "-dir", "x"},
-		{"-nothing"},
-		{"-version", "v1.21.2", "-dir", "x", "-key", "missing.asc"},
+		{}, {"-version", "v1.21.2"}, {"-dir", "x"}, {"-newest", "-dir", "x"}, {"-nothing"}, {"-version", "v1.21.2", "-dir", "x", "-key", "missing.asc"},
 	} {
 		var stdout, stderr bytes.Buffer
 		require.Equal(t, statusUsage, run(t.Context(), args, &stdout, &stderr), args)
