@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"net/http"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -149,11 +150,15 @@ func configured(t testing.TB) (string, *rsa.PublicKey) {
 	return mount, publicKey(t, mount)
 }
 
-// twoKeys is a configured mount with a second key version, which is not active.
-func twoKeys(t testing.TB) string {
+// patience is enough for an election, a cluster that heals, or an alert.
+const patience = 2 * time.Minute
+
+// waitUntil waits for something that takes seconds.
+func waitUntil(t testing.TB, what string, ready func() bool) {
 	t.Helper()
-	mount, _ := configured(t)
-	status, answer := root(t).post(mount+"/keys/generate", nil)
-	require.Equal(t, http.StatusOK, status, answer.Errors())
-	return mount
+	for since := time.Now(); !ready(); time.Sleep(50 * time.Millisecond) {
+		if time.Since(since) > patience {
+			t.Fatalf("in %s it did not happen: %s", patience, what)
+		}
+	}
 }

@@ -16,7 +16,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"testing"
 	"time"
 
 	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/scripts/acceptance/history"
@@ -336,14 +335,4 @@ func (c *clients) answeredSince(since time.Time) bool {
 		}
 	}
 	return len(gave) == len(c.nodes)
-}
-
-// waitUntil waits for something that takes seconds.
-func waitUntil(t testing.TB, what string, ready func() bool) {
-	t.Helper()
-	for since := time.Now(); !ready(); time.Sleep(50 * time.Millisecond) {
-		if time.Since(since) > patience {
-			t.Fatalf("in %s it did not happen: %s", patience, what)
-		}
-	}
 }

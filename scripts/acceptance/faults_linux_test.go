@@ -37,7 +37,6 @@ const (
 	// has stored until it has the rest. We have seen 5 s.
 	catchUp = 8 * time.Second
 
-	patience  = 2 * time.Minute // for an election, or a cluster that heals
 	checkable = 2 * time.Minute // for the check of one register
 )
 
