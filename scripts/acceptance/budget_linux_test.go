@@ -74,11 +74,8 @@ func TestBudgets(t *testing.T) {
 // mount is the path of a new mount, with a key and a role.
 func (b budget) mount() string {
 	b.t.Helper()
-	mount := unique(b.t)
-	b.write("sys/mounts/"+mount, map[string]any{"type": devvault.PluginName})
-	_, private := newKey(b.t)
-	b.write(mount+"/config", map[string]any{"consumer_id": "acme", "private_key": private})
-	b.write(mount+"/roles/support", map[string]any{"allowed_rooms": "support-*"})
+	mount := b.enable(unique(b.t))
+	b.configure(mount)
 	return mount
 }
 

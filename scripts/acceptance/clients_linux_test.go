@@ -59,33 +59,22 @@ type clients struct {
 }
 
 // publicKeys are a mount's public keys by version.
-type publicKeys struct {
-	mu        sync.Mutex
-	byVersion map[int64]*rsa.PublicKey
-}
+type publicKeys struct{ byVersion sync.Map }
 
 func (k *publicKeys) add(version int64, text string) error {
 	public, err := parsePublicKey(text)
-	if err != nil {
-		return err
+	if err == nil {
+		k.byVersion.Store(version, public)
 	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.byVersion == nil {
-		k.byVersion = map[int64]*rsa.PublicKey{}
-	}
-	k.byVersion[version] = public
-	return nil
+	return err
 }
 
 func (k *publicKeys) verify(token string, version int64) error {
-	k.mu.Lock()
-	public := k.byVersion[version]
-	k.mu.Unlock()
-	if public == nil {
+	public, found := k.byVersion.Load(version)
+	if !found {
 		return fmt.Errorf("key version %d was never made", version)
 	}
-	return verifySignature(token, public)
+	return verifySignature(token, public.(*rsa.PublicKey))
 }
 
 // newClients returns clients that have not begun yet.

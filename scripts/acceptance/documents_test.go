@@ -119,13 +119,6 @@ func newReader(t testing.TB) reader {
 	return reader{root(t), readersFolder(t)}
 }
 
-// configure makes the mount what it is after the README's quick start.
-func (r reader) configure() {
-	r.t.Helper()
-	_, private := newKey(r.t)
-	r.write("clanmeeting/config", map[string]any{"consumer_id": "acme", "private_key": private, "domain": "meet.example.com"})
-}
-
 // readersFolder returns a folder that has only the program vault. It is a file on the PATH: a
 // shell function would not see variables that are set for one command.
 func readersFolder(t testing.TB) string {
@@ -180,7 +173,7 @@ func mountClanMeeting(t testing.TB) {
 	}
 	remove()
 	t.Cleanup(remove)
-	root(t).write("sys/mounts/clanmeeting", map[string]any{"type": devvault.PluginName})
+	root(t).enable("clanmeeting")
 }
 
 // follow runs the commands of a section in one shell, as written. It compares the end of
@@ -230,7 +223,7 @@ func TestRecipes(t *testing.T) {
 	for name, section := range all {
 		t.Run(name, func(t *testing.T) {
 			r := newReader(t)
-			r.configure()
+			r.configure("clanmeeting")
 			r.follow(section)
 		})
 	}
@@ -241,8 +234,8 @@ func TestRecipes(t *testing.T) {
 func TestKeysGuide(t *testing.T) {
 	t.Parallel()
 	r := newReader(t)
-	r.configure()
-	root(t).write("clanmeeting/roles/support", map[string]any{"allowed_rooms": "support-*", "ttl": "5m", "max_ttl": "5m"})
+	r.configure("clanmeeting")
+	r.write("clanmeeting/roles/support", map[string]any{"max_ttl": "5m"})
 	r.file("token.txt", root(t).read("clanmeeting/creds/support", "room", "support-4711")["token"].(string))
 	custodian, support := r.holding("key-custodian"), r.holding("support")
 	all := sections(t, "../../docs/keys.md")

@@ -37,10 +37,8 @@ func newNight(t *testing.T) night {
 	require.NoError(t, n.cluster.Register(t.Context(), devvault.PluginName, "", file))
 	n.log = filepath.Join(n.dir, "audit.log")
 	n.root().write("sys/audit/file", map[string]any{"type": "file", "options": map[string]any{"file_path": n.log}})
-	n.root().write("sys/mounts/clanmeeting", map[string]any{"type": devvault.PluginName})
-	_, private := newKey(t)
-	n.root().write("clanmeeting/config", map[string]any{"consumer_id": "acme", "private_key": private, "domain": "meet.example.com"})
-	n.root().write("clanmeeting/roles/support", map[string]any{"allowed_rooms": "support-*", "ttl": "10m", "valid_from": "2020-01-01T00:00:00Z"})
+	n.root().configure(n.root().enable("clanmeeting"))
+	n.root().write("clanmeeting/roles/support", map[string]any{"ttl": "10m", "valid_from": "2020-01-01T00:00:00Z"})
 	n.root().write("sys/policies/acl/app", map[string]any{"policy": examplePolicy(t, "app")})
 	n.root().write("sys/auth/approle", map[string]any{"type": "approle"})
 	app := "auth/approle/role/support-app"

@@ -120,10 +120,7 @@ func startMonitored(t *testing.T, plugins, config string) client {
 	require.NoError(t, err)
 	t.Cleanup(server.Stop)
 	c := client{t, server, server.RootToken}
-	_, private := newKey(t)
-	c.write("sys/mounts/clanmeeting", map[string]any{"type": devvault.PluginName})
-	c.write("clanmeeting/config", map[string]any{"consumer_id": "acme", "private_key": private})
-	c.write("clanmeeting/roles/support", map[string]any{"allowed_rooms": "support-*"})
+	c.configure(c.enable("clanmeeting"))
 	c.write("clanmeeting/roles/leased", map[string]any{"allowed_rooms": "*", "generate_lease": true})
 	return c
 }

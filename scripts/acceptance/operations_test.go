@@ -115,9 +115,7 @@ func TestOperationsGuide(t *testing.T) {
 	g.unpackReleases()
 	g.token = g.root().as(examplePolicy(t, "operator")).token
 	require.Regexp(t, `running_plugin_version +v0\.1\.0`, g.follow("Install"))
-	key, private := newKey(t)
-	g.root().write("clanmeeting/config", map[string]any{"consumer_id": "acme", "private_key": private})
-	g.root().write("clanmeeting/roles/support", map[string]any{"allowed_rooms": "support-*"})
+	key := g.root().configure("clanmeeting")
 	token := func() string {
 		return g.root().read("clanmeeting/creds/support", "room", "support-4711")["token"].(string)
 	}

@@ -17,8 +17,6 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-
-	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/scripts/devvault"
 )
 
 const (
@@ -52,9 +50,7 @@ const abandonedMount = "abandoned"
 // backend tests everything that the engine keeps in memory.
 func abandonedWrites(root client) []abandonedWrite {
 	const mount = abandonedMount
-	root.write("sys/mounts/"+mount, map[string]any{"type": devvault.PluginName})
-	_, private := newKey(root.t)
-	root.write(mount+"/config", map[string]any{"consumer_id": "acme", "private_key": private})
+	root.configure(root.enable(mount))
 	root.write(mount+"/roles/wide", map[string]any{"allowed_rooms": "*", "default_room": "lobby"})
 	root.write(mount+"/keys/generate", nil)
 	return []abandonedWrite{
