@@ -134,7 +134,7 @@ func readersFolder(t testing.TB) string {
 
 // holding is a reader with one of the example policies.
 func (r reader) holding(policy string) reader {
-	r.client = r.client.as(examplePolicy(r.t, policy))
+	r.client = r.as(examplePolicy(r.t, policy))
 	return r
 }
 
