@@ -21,14 +21,8 @@ pinned() { go list -m -f '{{.Version}}' "$1"; }
 
 # build FILE PACKAGE LDFLAGS
 build() {
-	# -v prints each package as it is compiled. Other lines are errors.
 	go build -v -trimpath -ldflags "-s -w $3" -o "$1" "$2" 2>&1 |
-		awk '
-			function tell() { printf "  %d modules downloaded, %d packages compiled of about 2000\n", modules, packages; fflush() }
-			/^go: downloading / { if (++modules % 100 == 0) tell(); next }
-			/^[A-Za-z0-9._~\/-]+$/ { if (++packages % 100 == 0) tell(); next }
-			{ print; fflush() }
-		' >&2
+		awk -v about=2000 -f "$top/scripts/progress.awk" >&2
 	[ -x "$1" ] || fail "building $2 failed; the lines above say why"
 }
 

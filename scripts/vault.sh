@@ -88,14 +88,8 @@ fi
 say "Building Vault $version, once. It takes 5 to 15 minutes on two cores, downloads 500 MB,"
 say "and needs up to 4 GB of memory. If you have a Vault, set VAULT_BIN instead."
 part=$cache/vault.$$
-# -v prints each package as it is compiled. Other lines are errors.
 go build -v -trimpath -tags minimal -ldflags '-s -w' -o "$part" github.com/hashicorp/vault 2>&1 |
-	awk '
-		function tell() { printf "  %d modules downloaded, %d packages compiled of about 1900\n", modules, packages; fflush() }
-		/^go: downloading / { if (++modules % 100 == 0) tell(); next }
-		/^[A-Za-z0-9._~\/-]+$/ { if (++packages % 100 == 0) tell(); next }
-		{ print; fflush() }
-	' >&2
+	awk -v about=1900 -f "$top/scripts/progress.awk" >&2
 [ -x "$part" ] || fail "building Vault $version failed; the lines above say why"
 runs "$part" || fail "the built Vault does not run"
 mv "$part" "$cache/vault"

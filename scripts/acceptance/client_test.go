@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"net/http"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -91,11 +92,17 @@ func unique(t testing.TB) string {
 	return fmt.Sprintf("m%x", raw)
 }
 
-// enable mounts the engine at a new path.
+// enable mounts the engine.
+func (c client) enable(mount string) string {
+	c.t.Helper()
+	c.write("sys/mounts/"+mount, map[string]any{"type": devvault.PluginName})
+	return mount
+}
+
+// enable mounts the engine at a new path, until the test ends.
 func enable(t testing.TB) string {
 	t.Helper()
-	mount := unique(t)
-	root(t).write("sys/mounts/"+mount, map[string]any{"type": devvault.PluginName})
+	mount := root(t).enable(unique(t))
 	t.Cleanup(func() { root(t).call(http.MethodDelete, "sys/mounts/"+mount, nil) })
 	return mount
 }
@@ -143,17 +150,28 @@ func asJSON(t testing.TB, v any) string {
 func configured(t testing.TB) (string, *rsa.PublicKey) {
 	t.Helper()
 	mount := enable(t)
-	_, private := newKey(t)
-	root(t).write(mount+"/config", map[string]any{"consumer_id": "acme", "private_key": private, "domain": "meet.example.com"})
-	root(t).write(mount+"/roles/support", map[string]any{"allowed_rooms": "support-*", "ttl": "5m", "max_ttl": "15m"})
+	root(t).configure(mount)
 	return mount, publicKey(t, mount)
 }
 
-// twoKeys is a configured mount with a second key version, which is not active.
-func twoKeys(t testing.TB) string {
+// configure gives a mount a key and a role, and returns the key.
+func (c client) configure(mount string) *rsa.PrivateKey {
+	c.t.Helper()
+	key, private := newKey(c.t)
+	c.write(mount+"/config", map[string]any{"consumer_id": "acme", "private_key": private, "domain": "meet.example.com"})
+	c.write(mount+"/roles/support", map[string]any{"allowed_rooms": "support-*", "ttl": "5m", "max_ttl": "15m"})
+	return key
+}
+
+// patience is enough for an election, a cluster that heals, or an alert.
+const patience = 2 * time.Minute
+
+// waitUntil waits for something that takes seconds.
+func waitUntil(t testing.TB, what string, ready func() bool) {
 	t.Helper()
-	mount, _ := configured(t)
-	status, answer := root(t).post(mount+"/keys/generate", nil)
-	require.Equal(t, http.StatusOK, status, answer.Errors())
-	return mount
+	for since := time.Now(); !ready(); time.Sleep(50 * time.Millisecond) {
+		if time.Since(since) > patience {
+			t.Fatalf("in %s it did not happen: %s", patience, what)
+		}
+	}
 }

@@ -16,7 +16,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"testing"
 	"time"
 
 	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/scripts/acceptance/history"
@@ -60,33 +59,22 @@ type clients struct {
 }
 
 // publicKeys are a mount's public keys by version.
-type publicKeys struct {
-	mu        sync.Mutex
-	byVersion map[int64]*rsa.PublicKey
-}
+type publicKeys struct{ byVersion sync.Map }
 
 func (k *publicKeys) add(version int64, text string) error {
 	public, err := parsePublicKey(text)
-	if err != nil {
-		return err
+	if err == nil {
+		k.byVersion.Store(version, public)
 	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.byVersion == nil {
-		k.byVersion = map[int64]*rsa.PublicKey{}
-	}
-	k.byVersion[version] = public
-	return nil
+	return err
 }
 
 func (k *publicKeys) verify(token string, version int64) error {
-	k.mu.Lock()
-	public := k.byVersion[version]
-	k.mu.Unlock()
-	if public == nil {
+	public, found := k.byVersion.Load(version)
+	if !found {
 		return fmt.Errorf("key version %d was never made", version)
 	}
-	return verifySignature(token, public)
+	return verifySignature(token, public.(*rsa.PublicKey))
 }
 
 // newClients returns clients that have not begun yet.
@@ -336,14 +324,4 @@ func (c *clients) answeredSince(since time.Time) bool {
 		}
 	}
 	return len(gave) == len(c.nodes)
-}
-
-// waitUntil waits for something that takes seconds.
-func waitUntil(t testing.TB, what string, ready func() bool) {
-	t.Helper()
-	for since := time.Now(); !ready(); time.Sleep(50 * time.Millisecond) {
-		if time.Since(since) > patience {
-			t.Fatalf("in %s it did not happen: %s", patience, what)
-		}
-	}
 }

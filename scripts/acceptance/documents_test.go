@@ -67,27 +67,93 @@ func sections(t testing.TB, file string) map[string]string {
 	return all
 }
 
-// reader follows a document, in an empty folder, with a mount at clanmeeting/ as it is after
-// the README's quick start.
+// indented returns the lines that are indented by four spaces: the commands of a text.
+func indented(text string) string {
+	var lines strings.Builder
+	for line := range strings.Lines(text) {
+		if command, found := strings.CutPrefix(line, "    "); found {
+			lines.WriteString(command)
+		}
+	}
+	return lines.String()
+}
+
+// indentedBlocks returns the commands of a text, separately where there is text between them.
+func indentedBlocks(text string) []string {
+	var all []string
+	for _, part := range regexp.MustCompile(`(?m)^\S.*$`).Split(text, -1) {
+		if commands := indented(part); commands != "" {
+			all = append(all, commands)
+		}
+	}
+	return all
+}
+
+// step returns the text of a numbered step, whose number is bold.
+func step(t testing.TB, section string, number int) string {
+	t.Helper()
+	_, text, found := strings.Cut(section, fmt.Sprintf("\n**%d. ", number))
+	require.True(t, found, number)
+	text, _, _ = strings.Cut(text, fmt.Sprintf("\n**%d. ", number+1))
+	return text
+}
+
+func examplePolicy(t testing.TB, name string) string {
+	t.Helper()
+	text, err := os.ReadFile("../../examples/policies/" + name + ".hcl")
+	require.NoError(t, err)
+	return string(text)
+}
+
+// reader follows a document, in a folder and as the holder of a token.
 type reader struct {
-	t   *testing.T
+	client
+
 	dir string
 }
 
-func newReader(t *testing.T) reader {
+// newReader is a reader with the root token and with a mount at clanmeeting/, not configured.
+func newReader(t testing.TB) reader {
+	t.Helper()
+	mountClanMeeting(t)
+	return reader{root(t), readersFolder(t)}
+}
+
+// readersFolder returns a folder that has only the program vault. It is a file on the PATH: a
+// shell function would not see variables that are set for one command.
+func readersFolder(t testing.TB) string {
 	t.Helper()
 	for _, tool := range []string{"curl", "jq", "openssl"} {
 		_, err := exec.LookPath(tool)
 		require.NoError(t, err, "the documents' commands need %s", tool)
 	}
-	r := reader{t, t.TempDir()}
-	// "vault" is a file on the PATH: a shell function would not see variables that are set
-	// for one command.
-	require.NoError(t, os.Symlink(vault.Command(t.Context(), "").Path, filepath.Join(r.dir, "vault")))
-	mountClanMeeting(t)
-	_, private := newKey(t)
-	root(t).write("clanmeeting/config", map[string]any{"consumer_id": "acme", "private_key": private, "domain": "meet.example.com"})
+	dir := t.TempDir()
+	require.NoError(t, os.Symlink(vault.Command(t.Context(), "").Path, filepath.Join(dir, "vault")))
+	return dir
+}
+
+// holding is a reader with one of the example policies.
+func (r reader) holding(policy string) reader {
+	r.client = r.as(examplePolicy(r.t, policy))
 	return r
+}
+
+// file writes a file into the folder.
+func (r reader) file(name, text string) {
+	r.t.Helper()
+	require.NoError(r.t, os.WriteFile(filepath.Join(r.dir, name), []byte(text), 0o600))
+}
+
+// run runs commands in one shell, and returns what they print.
+func (r reader) run(commands string, env ...string) string {
+	r.t.Helper()
+	shell := exec.CommandContext(r.t.Context(), "sh", "-ec", commands)
+	shell.Dir, shell.Env = r.dir, r.vault.Command(r.t.Context(), r.token).Env
+	shell.Env = append(shell.Env, "ROOT="+r.vault.RootToken, "PATH="+r.dir+string(os.PathListSeparator)+os.Getenv("PATH"))
+	shell.Env = append(shell.Env, env...)
+	out, err := shell.CombinedOutput()
+	require.NoError(r.t, err, "%s\n%s", commands, out)
+	return string(out)
 }
 
 // clanMeeting is held by the test that uses the mount of the documents.
@@ -95,7 +161,7 @@ var clanMeeting sync.Mutex
 
 // mountClanMeeting enables the engine at the path that the documents use. Afterwards it
 // removes that and everything else that they create.
-func mountClanMeeting(t *testing.T) {
+func mountClanMeeting(t testing.TB) {
 	t.Helper()
 	clanMeeting.Lock()
 	t.Cleanup(clanMeeting.Unlock)
@@ -107,31 +173,13 @@ func mountClanMeeting(t *testing.T) {
 	}
 	remove()
 	t.Cleanup(remove)
-	root(t).write("sys/mounts/clanmeeting", map[string]any{"type": devvault.PluginName})
-}
-
-// remountClanMeeting makes the mount of the documents new, not configured.
-func remountClanMeeting(t *testing.T) {
-	t.Helper()
-	root(t).call(http.MethodDelete, "sys/mounts/clanmeeting", nil)
-	root(t).write("sys/mounts/clanmeeting", map[string]any{"type": devvault.PluginName})
-}
-
-// sh runs commands with a token, and returns what they print.
-func (r reader) sh(token, commands string) string {
-	r.t.Helper()
-	shell := exec.CommandContext(r.t.Context(), "sh", "-ec", commands)
-	shell.Dir = r.dir
-	shell.Env = append(vault.Command(r.t.Context(), token).Env, "ROOT="+vault.RootToken, "PATH="+r.dir+string(os.PathListSeparator)+os.Getenv("PATH"))
-	out, err := shell.CombinedOutput()
-	require.NoError(r.t, err, "%s\n%s", commands, out)
-	return string(out)
+	root(t).enable("clanmeeting")
 }
 
 // follow runs the commands of a section in one shell, as written. It compares the end of
 // what each block prints with the answer that the document shows. "…" in an answer stands
 // for any text.
-func (r reader) follow(token, section string) {
+func (r reader) follow(section string) {
 	r.t.Helper()
 	const end = "=== end of block %d ===\n"
 	all := blocks(section)
@@ -140,7 +188,7 @@ func (r reader) follow(token, section string) {
 		script.WriteString(b.commands)
 		fmt.Fprintf(&script, "echo '%s'\n", strings.TrimSpace(fmt.Sprintf(end, i)))
 	}
-	out := r.sh(token, script.String())
+	out := r.run(script.String())
 	compared := 0
 	for i, b := range all {
 		var printed string
@@ -173,7 +221,11 @@ func TestRecipes(t *testing.T) {
 	all := sections(t, "../../docs/recipes.md")
 	require.Len(t, all, 3)
 	for name, section := range all {
-		t.Run(name, func(t *testing.T) { newReader(t).follow(vault.RootToken, section) })
+		t.Run(name, func(t *testing.T) {
+			r := newReader(t)
+			r.configure("clanmeeting")
+			r.follow(section)
+		})
 	}
 }
 
@@ -182,39 +234,35 @@ func TestRecipes(t *testing.T) {
 func TestKeysGuide(t *testing.T) {
 	t.Parallel()
 	r := newReader(t)
-	root(t).write("clanmeeting/roles/support", map[string]any{"allowed_rooms": "support-*", "ttl": "5m", "max_ttl": "5m"})
-	token := root(t).read("clanmeeting/creds/support", "room", "support-4711")["token"].(string)
-	require.NoError(t, os.WriteFile(filepath.Join(r.dir, "token.txt"), []byte(token), 0o600))
-	policy := func(name string) string {
-		text, err := os.ReadFile("../../examples/policies/" + name + ".hcl")
-		require.NoError(t, err)
-		return string(text)
-	}
-	custodian := root(t).as(policy("key-custodian")).token
-	support := root(t).as(policy("support")).token
+	r.configure("clanmeeting")
+	r.write("clanmeeting/roles/support", map[string]any{"max_ttl": "5m"})
+	r.file("token.txt", root(t).read("clanmeeting/creds/support", "room", "support-4711")["token"].(string))
+	custodian, support := r.holding("key-custodian"), r.holding("support")
 	all := sections(t, "../../docs/keys.md")
-	out := r.sh(custodian, indented(all["Scheduled links end with their key"]))
+	out := custodian.run(indented(all["Scheduled links end with their key"]))
 	require.Equal(t, `{"role":"support","max_not_before":0,"max_ttl":300,"valid_from":"","valid_until":""}`, strings.TrimSpace(out))
 
-	before, verify, found := strings.Cut(all["The steps"], "\n**5. ")
-	require.True(t, found)
-	verify, after, found := strings.Cut(verify, "\n**6. ")
-	require.True(t, found)
+	verify := indented(step(t, all["The steps"], 5))
 	require.Contains(t, verify, "clanmeeting/verify")
-	out = r.sh(custodian, indented(before)+"VAULT_TOKEN="+support+"\n"+indented(verify)+"VAULT_TOKEN="+custodian+"\n"+indented(after))
+	out = custodian.run(strings.Replace(indented(all["The steps"]), verify, "VAULT_TOKEN="+support.token+"\n"+verify+"VAULT_TOKEN="+custodian.token+"\n", 1))
 	require.Contains(t, out, "old=1 new=2\n")
 	require.Regexp(t, `(?m)^1 +true .*\n2 +false `, out)
 	require.Regexp(t, `key_version +1\n`, out)
 	require.Regexp(t, `valid +true\n`, out)
+	r.requireNewKey(out)
+}
 
-	data := root(t).read("clanmeeting/config")
+// requireNewKey checks what the steps of docs/keys.md have printed, and what they left.
+func (r reader) requireNewKey(out string) {
+	r.t.Helper()
+	data := r.read("clanmeeting/config")
 	sum := data["public_key_sha256"].(string)
-	require.Regexp(t, `(?m)^`+sum+` +-\n`+sum, out, "openssl and the engine print the same fingerprint")
+	require.Regexp(r.t, `(?m)^`+sum+` +-\n`+sum, out, "openssl and the engine print the same fingerprint")
 	public, err := os.ReadFile(filepath.Join(r.dir, "cm-public-key.pem"))
-	require.NoError(t, err)
-	require.Equal(t, strings.TrimSpace(data["public_key"].(string)), strings.TrimSpace(string(public)))
-	status, _ := root(t).get("clanmeeting/keys/1")
-	require.Equal(t, http.StatusNotFound, status)
+	require.NoError(r.t, err)
+	require.Equal(r.t, strings.TrimSpace(data["public_key"].(string)), strings.TrimSpace(string(public)))
+	status, _ := r.get("clanmeeting/keys/1")
+	require.Equal(r.t, http.StatusNotFound, status)
 }
 
 // What can be tested of examples/docker without a container engine.
@@ -249,23 +297,12 @@ func TestContainerExample(t *testing.T) {
 	server, err := devvault.Start(t.Context(), devvault.Options{VaultBin: os.Getenv("VAULT_BIN"), PluginDir: plugins})
 	require.NoError(t, err)
 	t.Cleanup(server.Stop)
-	own := client{t, server, server.RootToken}
+	r := reader{client{t, server, server.RootToken}, readersFolder(t)}
 	for _, want := range []string{"Success! Enabled the " + devvault.PluginName, "clanmeeting/ is enabled already"} {
-		cli := server.Command(t.Context(), server.RootToken)
-		shell := exec.CommandContext(t.Context(), "sh", "-ec", withVault(cli, read("enable.sh")))
-		shell.Env = append(cli.Env, "PLUGIN_DIRECTORY="+plugins, "PLUGIN_VERSION="+version)
-		out, err := shell.CombinedOutput()
-		require.NoError(t, err, "%s", out)
-		require.Contains(t, string(out), want)
+		require.Contains(t, r.run(read("enable.sh"), "PLUGIN_DIRECTORY="+plugins, "PLUGIN_VERSION="+version), want)
 	}
-	require.Equal(t, version, own.read("sys/mounts/clanmeeting")["running_plugin_version"])
-
-	cli := server.Command(t.Context(), server.RootToken)
-	shell := exec.CommandContext(t.Context(), "sh", "-ec", withVault(cli, indented(readme)))
-	shell.Env = cli.Env
-	out, err := shell.CombinedOutput()
-	require.NoError(t, err, "%s", out)
-	require.Contains(t, string(out), "https://meet.example.com/acme/support-4711?jwt=")
+	require.Equal(t, version, r.read("sys/mounts/clanmeeting")["running_plugin_version"])
+	require.Contains(t, r.run(indented(readme)), "https://meet.example.com/acme/support-4711?jwt=")
 }
 
 // The README is short. The three commands at its top work as written after its quick start
@@ -282,9 +319,7 @@ func TestREADME(t *testing.T) {
 	require.True(t, found)
 	all := blocks(top)
 	require.NotEmpty(t, all[0].answer)
-	r := newReader(t)
-	remountClanMeeting(t)
-	out := r.sh(vault.RootToken, key+all[0].commands)
+	out := newReader(t).run(key + all[0].commands)
 	want := strings.ReplaceAll(regexp.QuoteMeta(all[0].answer), "…", `\S*`)
 	require.Regexp(t, regexp.MustCompile(`\d{10}`).ReplaceAllString(want, `\d{10}`)+`$`, out)
 }
@@ -294,9 +329,8 @@ func TestREADME(t *testing.T) {
 func TestReference(t *testing.T) {
 	t.Parallel()
 	r := newReader(t)
-	remountClanMeeting(t)
 	_, private := newKey(t)
-	require.NoError(t, os.WriteFile(filepath.Join(r.dir, "cm-api-key.pem"), []byte(private), 0o600))
+	r.file("cm-api-key.pem", private)
 	var commands strings.Builder
 	commands.WriteString("curl() { command curl -sS --fail-with-body \"$@\"; echo; }\n")
 	for _, page := range []string{"reference.md", "troubleshooting.md"} {
@@ -307,7 +341,7 @@ func TestReference(t *testing.T) {
 			commands.WriteString(b.commands)
 		}
 	}
-	out := r.sh(vault.RootToken, commands.String())
+	out := r.run(commands.String())
 	for _, want := range []string{`"active_key":1`, `"keys":\["1","2"\]`, `"batch_results"`, `"matched_rule":"support-\*"`, `not \\"support-4712\\"`, `(?m)^valid +true$`} {
 		require.Regexp(t, want, out)
 	}

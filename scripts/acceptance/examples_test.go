@@ -30,6 +30,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -93,9 +94,7 @@ func newMeetings(t *testing.T, ttl int) meetings {
 	require.NoError(t, os.WriteFile(m.publicFile, []byte(root(t).read(m.mount + "/config")["public_key"].(string)), 0o600))
 	root(t).write(m.mount+"/roles/support", map[string]any{"allowed_rooms": "support-*", "ttl": ttl, "max_not_before": 60})
 
-	policy, err := os.ReadFile("../../examples/policies/app.hcl")
-	require.NoError(t, err)
-	root(t).write("sys/policies/acl/"+m.mount, map[string]any{"policy": strings.ReplaceAll(string(policy), `"clanmeeting/`, `"`+m.mount+`/`)})
+	root(t).write("sys/policies/acl/"+m.mount, map[string]any{"policy": strings.ReplaceAll(examplePolicy(t, "app"), `"clanmeeting/`, `"`+m.mount+`/`)})
 	if status, _ := root(t).get("sys/auth/approle"); status != http.StatusOK {
 		root(t).write("sys/auth/approle", map[string]any{"type": "approle"})
 	}
@@ -233,13 +232,11 @@ func TestExamplesRefused(t *testing.T) {
 // A proxy may answer in Vault's place. The examples retry after such answers, and send
 // neither the token nor the secret ID to the target of a redirect.
 func TestExamplesThroughAProxy(t *testing.T) {
-	target, err := url.Parse(vault.Addr)
-	require.NoError(t, err)
 	var elsewhere atomic.Int64
 	other := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { elsewhere.Add(1) }))
 	t.Cleanup(other.Close)
 	redirect := http.RedirectHandler(other.URL, http.StatusTemporaryRedirect).ServeHTTP
-	pass := httputil.NewSingleHostReverseProxy(target).ServeHTTP
+	pass := toVault(t)
 	says := func(status int, body string) http.HandlerFunc {
 		return func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", http.DetectContentType([]byte(body)))
@@ -278,6 +275,14 @@ func TestExamplesThroughAProxy(t *testing.T) {
 			})
 		}
 	}
+}
+
+// toVault passes requests to Vault, as a proxy does.
+func toVault(t *testing.T) http.HandlerFunc {
+	t.Helper()
+	target, err := url.Parse(vault.Addr)
+	require.NoError(t, err)
+	return httputil.NewSingleHostReverseProxy(target).ServeHTTP
 }
 
 // noHTTP answers with text that is not valid HTTP, and closes the connection.
@@ -427,28 +432,48 @@ func (k *keeper) said() string {
 func TestMigratingGuide(t *testing.T) {
 	text, err := os.ReadFile("../../docs/migrating.md")
 	require.NoError(t, err)
-	dir := t.TempDir()
+	r := newReader(t)
 	audit := indented(sections(t, "../../docs/operations.md")["Who asked for which token"])
-	commands := strings.ReplaceAll(indented(string(text))+audit, "/var/log/vault/", dir+"/")
+	commands := strings.ReplaceAll(indented(string(text))+audit, "/var/log/vault/", r.dir+"/")
 	// An application's request, for the audit log.
 	commands = strings.Replace(commands, "jq -r", "vault read -field=token clanmeeting/creds/support room=support-4711\njq -r", 1)
-	require.NoError(t, os.CopyFS(filepath.Join(dir, "examples"), os.DirFS("../../examples")))
-	private := filepath.Join(dir, "cm-api-key.pem")
-	out, err := exec.Command("openssl", "genrsa", "-out", private, "2048").CombinedOutput()
-	require.NoError(t, err, "%s", out)
+	require.NoError(t, os.CopyFS(filepath.Join(r.dir, "examples"), os.DirFS("../../examples")))
+	r.run("openssl genrsa -out cm-api-key.pem 2048")
 	now := time.Now().Unix()
-	old, said, status := run(t, nil, languages()[0].verifier, "sign", private, "acme", "support-4711", fmt.Sprint(now), fmt.Sprint(now+900))
+	old, said, status := run(t, nil, languages()[0].verifier, "sign", filepath.Join(r.dir, "cm-api-key.pem"), "acme", "support-4711", fmt.Sprint(now), fmt.Sprint(now+900))
 	require.Zero(t, status, said)
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "old-token.txt"), []byte(old), 0o600))
-
-	mountClanMeeting(t)
+	r.file("old-token.txt", old)
 	t.Cleanup(func() { root(t).call(http.MethodDelete, "sys/audit/file", nil) })
-	cli := vault.Command(t.Context(), vault.RootToken)
-	shell := exec.CommandContext(t.Context(), "sh", "-exc", withVault(cli, commands))
-	shell.Dir, shell.Env = dir, cli.Env
-	out, err = shell.CombinedOutput()
-	require.NoError(t, err, "%s", out)
+	out := r.run(commands)
 	for _, want := range []string{`valid +true`, `allowed +false`, `(?m)^\d{4}-\S+\ttoken\t-\tclanmeeting/creds/support\t`, `(?m)^\d{4}-\S+\ttoken\t127\.0\.0\.1$`} {
-		require.Regexp(t, want, string(out))
+		require.Regexp(t, want, out)
+	}
+}
+
+// With VAULT_NAMESPACE, the login and the read name the namespace; without it, neither does.
+// A proxy sees that, because Vault's community edition has no namespaces: it ignores the
+// header.
+func TestExamplesNamespace(t *testing.T) {
+	pass := toVault(t)
+	for _, lang := range languages() {
+		t.Run(lang.name, func(t *testing.T) {
+			t.Parallel()
+			m := newMeetings(t, 300)
+			for given, want := range map[string][]string{"VAULT_NAMESPACE=team/desk": {"team/desk"}, "VAULT_NAMESPACE=": nil} {
+				var mu sync.Mutex
+				var names [][]string
+				proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					mu.Lock()
+					names = append(names, r.Header.Values("X-Vault-Namespace"))
+					mu.Unlock()
+					r.Header.Del("X-Vault-Namespace")
+					pass(w, r)
+				}))
+				_, said, status := run(t, append(m.env, "VAULT_ADDR="+proxy.URL, given), lang.example, "support-1")
+				proxy.Close()
+				require.Zero(t, status, said)
+				require.Equal(t, [][]string{want, want}, names, given)
+			}
+		})
 	}
 }

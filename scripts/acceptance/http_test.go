@@ -291,7 +291,8 @@ func TestReadBack(t *testing.T) {
 	t.Parallel()
 	example, err := os.ReadFile("../../examples/terraform/main.tf")
 	require.NoError(t, err)
-	mount := twoKeys(t)
+	mount, _ := configured(t)
+	root(t).write(mount+"/keys/generate", nil)
 	for path, declared := range map[string]string{
 		"/config": `{"active_key":2,"audience":"other","consumer_id":"acme","delete_ended_roles_after":86400,"domain":"meet.example.com","issuer":"staging"}`,
 		"/roles/declared": `{"allow_wildcard_room":true,"allowed_rooms":["b","a-*"],"allowed_rooms_template":true,"default_room":"","generate_lease":true,` +

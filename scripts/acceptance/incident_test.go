@@ -30,28 +30,22 @@ type night struct {
 
 func newNight(t *testing.T) night {
 	t.Helper()
-	text, err := os.ReadFile("../../docs/operations.md")
-	require.NoError(t, err)
-	n := night{guide: &guide{t: t, text: string(text), dir: t.TempDir(), plugins: t.TempDir()}}
+	n := night{guide: newGuide(t)}
 	file := filepath.Join(n.plugins, devvault.PluginName)
 	require.NoError(t, buildPlugin(file, testVersion))
-	n.cluster = n.newCluster(devvault.StartFirstNode)
+	n.startCluster(devvault.StartFirstNode)
 	require.NoError(t, n.cluster.Register(t.Context(), devvault.PluginName, "", file))
 	n.log = filepath.Join(n.dir, "audit.log")
 	n.root().write("sys/audit/file", map[string]any{"type": "file", "options": map[string]any{"file_path": n.log}})
-	n.root().write("sys/mounts/clanmeeting", map[string]any{"type": devvault.PluginName})
-	_, private := newKey(t)
-	n.root().write("clanmeeting/config", map[string]any{"consumer_id": "acme", "private_key": private, "domain": "meet.example.com"})
-	n.root().write("clanmeeting/roles/support", map[string]any{"allowed_rooms": "support-*", "ttl": "10m", "valid_from": "2020-01-01T00:00:00Z"})
-	policy, err := os.ReadFile("../../examples/policies/app.hcl")
-	require.NoError(t, err)
-	n.root().write("sys/policies/acl/app", map[string]any{"policy": string(policy)})
+	n.root().configure(n.root().enable("clanmeeting"))
+	n.root().write("clanmeeting/roles/support", map[string]any{"ttl": "10m", "valid_from": "2020-01-01T00:00:00Z"})
+	n.root().write("sys/policies/acl/app", map[string]any{"policy": examplePolicy(t, "app")})
 	n.root().write("sys/auth/approle", map[string]any{"type": "approle"})
 	app := "auth/approle/role/support-app"
 	n.root().write(app, map[string]any{"token_policies": "app", "token_no_default_policy": true, "token_ttl": "20m", "token_max_ttl": "4h"})
 	n.roleID = n.root().read(app + "/role-id")["role_id"].(string)
 	n.secretID = n.root().write(app+"/secret-id", nil).Data()["secret_id"].(string)
-	n.token = n.holder("incident")
+	n.token = n.root().as(examplePolicy(t, "incident")).token
 	return n
 }
 
@@ -79,19 +73,11 @@ func (n night) may(app client) bool {
 	return status == http.StatusOK
 }
 
-// step returns the blocks of commands of a numbered step, after a token was stolen.
-func (n night) step(number string) []string {
+// step returns the blocks of commands of a step, after a token was stolen.
+func (n night) step(number int) []string {
 	n.t.Helper()
-	_, text, found := strings.Cut(n.section("A token is stolen"), "\n**"+number+". ")
-	require.True(n.t, found, number)
-	text, _, _ = strings.Cut(text, "\n**")
-	var all []string
-	for _, part := range regexp.MustCompile(`(?m)^[^\s].*$`).Split(text, -1) {
-		if commands := indented(part); commands != "" {
-			all = append(all, strings.ReplaceAll(commands, "/var/log/vault/", n.dir+"/"))
-		}
-	}
-	return all
+	text := step(n.t, n.section("A token is stolen"), number)
+	return indentedBlocks(strings.ReplaceAll(text, "/var/log/vault/", n.dir+"/"))
 }
 
 // The incident sections of the operator's guide work as written, on Raft, with incident.hcl
@@ -110,8 +96,8 @@ func (n night) tokenStolen() {
 	_, thief := n.login(n.secretID)
 	_, link := n.link(thief)
 	// As it arrives at night: a link, with a byte-order mark and a DOS line end.
-	n.write("stolen.txt", "\ufeff "+link+"\r\n")
-	one := n.step("1")
+	n.reader().file("stolen.txt", "\ufeff "+link+"\r\n")
+	one := n.step(1)
 	require.Len(n.t, one, 1)
 	require.Regexp(n.t, `(?s)"valid": true,.*"room": "support-4711",\n +"until": "20`, n.run(one[0]))
 
@@ -120,7 +106,7 @@ func (n night) tokenStolen() {
 	require.Equal(n.t, "127.0.0.1", found.Address)
 	require.NotEmpty(n.t, found.EntityID)
 
-	four := n.step("4")
+	four := n.step(4)
 	require.Len(n.t, four, 4)
 	four[0] = strings.Replace(four[0], "<entity_id>", found.EntityID, 1)
 	n.run(four[0])
@@ -137,7 +123,7 @@ func (n night) tokenStolen() {
 	require.True(n.t, n.may(app))
 	require.NoFileExists(n.t, filepath.Join(n.dir, "secret-id"))
 
-	seven := n.step("7")
+	seven := n.step(7)
 	require.Len(n.t, seven, 1)
 	n.run(seven[0])
 	require.EqualValues(n.t, "120", fmt.Sprint(n.root().read("clanmeeting/roles/support")["ttl"]))
@@ -162,7 +148,7 @@ type asker struct {
 // search follows step 2, from stolen.txt to who asked last.
 func (n night) search() asker {
 	n.t.Helper()
-	one, two := n.step("1"), n.step("2")
+	one, two := n.step(1), n.step(2)
 	require.Len(n.t, two, 3)
 	n.run(one[0])
 	out := n.run(two[0] + two[1])
@@ -177,22 +163,22 @@ func (n night) search() asker {
 }
 
 func (n night) noEntity() {
-	five := n.step("5")
+	five := n.step(5)
 	require.Len(n.t, five, 3)
 	thief := n.root().as(`path "clanmeeting/creds/support" { capabilities = ["read"] }`)
 	_, link := n.link(thief)
-	n.write("stolen.txt", strings.SplitN(link, "jwt=", 2)[1])
+	n.reader().file("stolen.txt", strings.SplitN(link, "jwt=", 2)[1])
 	found := n.search()
 	require.Empty(n.t, found.EntityID)
 
 	// The same caller, by a wrapped answer.
 	n.token, thief.token = thief.token, n.token
-	n.write("wrapping", n.run("vault read -wrap-ttl=1m -field=wrapping_token clanmeeting/creds/support room=support-1"))
+	n.reader().file("wrapping", n.run("vault read -wrap-ttl=1m -field=wrapping_token clanmeeting/creds/support room=support-1"))
 	n.token, thief.token = thief.token, n.token
-	n.write("stolen.txt", n.run("export VAULT_TOKEN=\"$(cat wrapping)\"\nvault unwrap -field=token"))
+	n.reader().file("stolen.txt", n.run("export VAULT_TOKEN=\"$(cat wrapping)\"\nvault unwrap -field=token"))
 	unwrapped := n.search()
 	require.Equal(n.t, []string{"response-wrapping"}, unwrapped.Policies)
-	wrapped := strings.Replace(n.step("2")[2], "<accessor>", unwrapped.Accessor, 1)
+	wrapped := strings.Replace(n.step(2)[2], "<accessor>", unwrapped.Accessor, 1)
 	require.Contains(n.t, n.run(wrapped), `"accessor": "`+found.Accessor+`"`)
 	require.Contains(n.t, n.run(strings.Replace(five[0], "<accessor>", found.Accessor, 1)), "Success!")
 	require.False(n.t, n.may(thief))
@@ -213,35 +199,27 @@ func (n night) newSecretID() string {
 func (n night) keyStolen() {
 	// It links to the steps of docs/keys.md. Step 5 of those is for a refused token.
 	keys := sections(n.t, "../../docs/keys.md")
-	before, after, found := strings.Cut(keys["The steps"], "\n**5. ")
-	require.True(n.t, found)
-	_, after, found = strings.Cut(after, "\n**6. ")
-	require.True(n.t, found)
 	old := n.root().read("clanmeeting/config")["public_key_sha256"].(string)
 	require.Contains(n.t, n.follow("The key is stolen"), old)
-	out := n.run(indented(before) + indented(after))
-	data := n.root().read("clanmeeting/config")
-	require.NotEqual(n.t, old, data["public_key_sha256"])
-	require.Regexp(n.t, `(?m)^`+data["public_key_sha256"].(string)+` +-\n`+data["public_key_sha256"].(string), out, "openssl and the engine print the same fingerprint")
-	public, err := os.ReadFile(filepath.Join(n.dir, "cm-public-key.pem"))
-	require.NoError(n.t, err)
-	require.Equal(n.t, strings.TrimSpace(data["public_key"].(string)), strings.TrimSpace(string(public)))
-	status, _ := n.root().get("clanmeeting/keys/1")
-	require.Equal(n.t, http.StatusNotFound, status)
+	steps := indented(keys["The steps"])
+	out := n.run(strings.Replace(steps, indented(step(n.t, keys["The steps"], 5)), "", 1))
+	sum := n.root().read("clanmeeting/config")["public_key_sha256"]
+	require.NotEqual(n.t, old, sum)
+	n.reader().requireNewKey(out)
 
 	scheduled := indented(keys["Scheduled links end with their key"])
 	require.Contains(n.t, n.run(scheduled), `{"role":"support",`)
 
 	// After a 403 the file is empty. The check notices.
-	check := regexp.MustCompile(`(?m)^openssl.*$`).FindString(indented(before))
-	n.write("cm-public-key.pem", "")
-	require.NotContains(n.t, n.run(check), data["public_key_sha256"])
+	check := regexp.MustCompile(`(?m)^openssl.*$`).FindString(steps)
+	n.reader().file("cm-public-key.pem", "")
+	require.NotContains(n.t, n.run(check), sum)
 }
 
 // A key that was sent as a form is in the audit log, and is found and removed there.
 func (n night) keyInLog() {
 	_, private := newKey(n.t)
-	n.write("cm-api-key.pem", private)
+	n.reader().file("cm-api-key.pem", private)
 	n.run(`curl -s -H "X-Vault-Token: $VAULT_TOKEN" --data-binary @cm-api-key.pem "$VAULT_ADDR/v1/clanmeeting/config"`)
 
 	section := strings.ReplaceAll(n.section("A key reached the audit log"), "/var/log/vault/", n.dir+"/")

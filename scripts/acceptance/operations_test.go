@@ -12,8 +12,8 @@ import (
 	"fmt"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -22,54 +22,40 @@ import (
 	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/scripts/devvault"
 )
 
-// guide follows docs/operations.md with a cluster of three, in a folder that has only two
-// unpacked releases.
+// guide follows docs/operations.md with a cluster.
 type guide struct {
-	t       *testing.T
-	text    string
-	dir     string
-	plugins string
-	cluster *devvault.Cluster
-	token   string // for the commands
+	t        *testing.T
+	sections map[string]string
+	dir      string // where the commands run
+	plugins  string
+	cluster  *devvault.Cluster
+	token    string // for the commands
 }
 
 func newGuide(t *testing.T) *guide {
 	t.Helper()
-	text, err := os.ReadFile("../../docs/operations.md")
-	require.NoError(t, err)
-	g := &guide{t: t, text: string(text), dir: t.TempDir(), plugins: t.TempDir()}
+	return &guide{t: t, sections: sections(t, "../../docs/operations.md"), dir: readersFolder(t), plugins: t.TempDir()}
+}
+
+// unpackReleases makes two releases as they are when they are unpacked.
+func (g *guide) unpackReleases() {
+	g.t.Helper()
 	for _, version := range []string{"0.1.0", "0.2.0"} {
 		release := devvault.PluginName + "_" + version
 		file := filepath.Join(release+"_linux_amd64", devvault.PluginName)
-		require.NoError(t, buildPlugin(filepath.Join(g.dir, file), "v"+version))
+		require.NoError(g.t, buildPlugin(filepath.Join(g.dir, file), "v"+version))
 		raw, err := os.ReadFile(filepath.Join(g.dir, file))
-		require.NoError(t, err)
-		g.write(release+"_SHA256SUMS", fmt.Sprintf("%x  %s\n", sha256.Sum256(raw), file))
+		require.NoError(g.t, err)
+		g.reader().file(release+"_SHA256SUMS", fmt.Sprintf("%x  %s\n", sha256.Sum256(raw), file))
 	}
-	g.cluster = g.newCluster(devvault.StartCluster)
-	g.token = g.holder("operator")
-	return g
 }
 
-func (g *guide) newCluster(start func(context.Context, devvault.Options, string) (*devvault.Cluster, error)) *devvault.Cluster {
+func (g *guide) startCluster(start func(context.Context, devvault.Options, string) (*devvault.Cluster, error)) {
 	g.t.Helper()
 	c, err := start(g.t.Context(), devvault.Options{VaultBin: os.Getenv("VAULT_BIN"), PluginDir: g.plugins}, g.t.TempDir())
 	require.NoError(g.t, err)
 	g.t.Cleanup(c.Stop)
-	return c
-}
-
-// holder returns a token with one of the example policies.
-func (g *guide) holder(policy string) string {
-	g.t.Helper()
-	text, err := os.ReadFile("../../examples/policies/" + policy + ".hcl")
-	require.NoError(g.t, err)
-	return g.root().as(string(text)).token
-}
-
-func (g *guide) write(name, text string) {
-	g.t.Helper()
-	require.NoError(g.t, os.WriteFile(filepath.Join(g.dir, name), []byte(text), 0o600))
+	g.cluster = c
 }
 
 func (g *guide) root() client {
@@ -79,24 +65,26 @@ func (g *guide) root() client {
 	return client{g.t, active.Server, g.cluster.RootToken}
 }
 
+// reader runs commands at the active node.
+func (g *guide) reader() reader { return reader{g.root().with(g.token), g.dir} }
+
+func (g *guide) run(commands string) string {
+	g.t.Helper()
+	return g.reader().run(commands, "PLUGIN_DIRECTORY="+g.plugins)
+}
+
 // install returns steps 1 and 2 of "Install" for other variables: what copies the file and
 // registers it.
 func (g *guide) install(variables string) string {
 	g.t.Helper()
-	steps, _, found := strings.Cut(g.section("Install"), "\n**3. ")
-	require.True(g.t, found)
-	_, steps, found = strings.Cut(steps, "\n**1. ")
-	require.True(g.t, found)
-	return variables + indented(steps)
+	steps := g.section("Install")
+	return variables + indented(step(g.t, steps, 1)) + indented(step(g.t, steps, 2))
 }
 
 // variables returns the first block of commands of a section.
 func (g *guide) variables(section string) string {
 	g.t.Helper()
-	_, text, _ := strings.Cut(g.section(section), "\n\n    ")
-	block, _, found := strings.Cut("    "+text, "\n\n")
-	require.True(g.t, found, section)
-	return indented(block + "\n")
+	return indentedBlocks(g.section(section))[0]
 }
 
 // follow runs the commands of a section as written, and returns what they print.
@@ -114,22 +102,8 @@ func (g *guide) commands(section string) string {
 
 func (g *guide) section(name string) string {
 	g.t.Helper()
-	_, text, found := strings.Cut(g.text, "\n## "+name+"\n")
-	require.True(g.t, found, name)
-	text, _, _ = strings.Cut(text, "\n## ")
-	return text
-}
-
-func (g *guide) run(commands string) string {
-	g.t.Helper()
-	active, err := g.cluster.Active(context.Background())
-	require.NoError(g.t, err)
-	cli := active.Command(g.t.Context(), g.token)
-	shell := exec.CommandContext(g.t.Context(), "sh", "-ec", withVault(cli, commands))
-	shell.Dir, shell.Env = g.dir, append(cli.Env, "PLUGIN_DIRECTORY="+g.plugins)
-	out, err := shell.CombinedOutput()
-	require.NoError(g.t, err, "%s\n%s", commands, out)
-	return string(out)
+	require.Contains(g.t, g.sections, name)
+	return g.sections[name]
 }
 
 // The operator's guide works as written: from a release to a running mount, to the next
@@ -137,10 +111,11 @@ func (g *guide) run(commands string) string {
 func TestOperationsGuide(t *testing.T) {
 	t.Parallel()
 	g := newGuide(t)
+	g.startCluster(devvault.StartCluster)
+	g.unpackReleases()
+	g.token = g.root().as(examplePolicy(t, "operator")).token
 	require.Regexp(t, `running_plugin_version +v0\.1\.0`, g.follow("Install"))
-	key, private := newKey(t)
-	g.root().write("clanmeeting/config", map[string]any{"consumer_id": "acme", "private_key": private})
-	g.root().write("clanmeeting/roles/support", map[string]any{"allowed_rooms": "support-*"})
+	key := g.root().configure("clanmeeting")
 	token := func() string {
 		return g.root().read("clanmeeting/creds/support", "room", "support-4711")["token"].(string)
 	}
@@ -223,19 +198,14 @@ func (g *guide) restore() string {
 	sum := g.root().read("clanmeeting/config")["public_key_sha256"]
 	old := g.cluster
 	old.Stop()
-	g.cluster = g.newCluster(devvault.StartFirstNode)
+	g.startCluster(devvault.StartFirstNode)
 	g.token = g.cluster.RootToken
 	g.run(commands[1])
 	g.token = old.RootToken
 	require.NoError(g.t, g.cluster.Restored(g.t.Context(), old))
 	require.Equal(g.t, sum, g.run(commands[2]))
 	out := g.run(commands[3])
-	fields := strings.Fields(out)
-	for i, field := range fields {
-		if field == "token" {
-			return fields[i+1]
-		}
-	}
-	require.Fail(g.t, "no token", out)
-	return ""
+	token := regexp.MustCompile(`(?m)^token +(\S+)$`).FindStringSubmatch(out)
+	require.NotNil(g.t, token, out)
+	return token[1]
 }

@@ -23,23 +23,18 @@ const (
 // default, 1,000, refuses the largest batches, which have 1,000 items.
 const maxRequestStrings = 20_000
 
-// KindOf asks a binary which server it is.
+// KindOf asks a binary which server it is. It prints something like "Vault v1.21.2 (…)".
 func KindOf(ctx context.Context, bin string) (Kind, error) {
 	out, err := exec.CommandContext(ctx, bin, "version").Output()
 	if err != nil {
 		return "", fmt.Errorf("running %s version: %w", bin, err)
 	}
-	return kindOf(string(out))
-}
-
-// kindOf reads what the version command prints, such as "Vault v1.21.2 (…)".
-func kindOf(version string) (Kind, error) {
 	for _, kind := range []Kind{Vault, OpenBao} {
-		if strings.HasPrefix(version, string(kind)+" v") {
+		if strings.HasPrefix(string(out), string(kind)+" v") {
 			return kind, nil
 		}
 	}
-	return "", fmt.Errorf("neither Vault nor OpenBao: its version is %.100q", version)
+	return "", fmt.Errorf("neither Vault nor OpenBao: its version is %.100q", out)
 }
 
 // devConfig is the configuration file of a server in dev mode; empty if it needs none.

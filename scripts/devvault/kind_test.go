@@ -12,34 +12,21 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// The output of a binary decides, not its name.
 func TestKindOf(t *testing.T) {
+	bin := filepath.Join(t.TempDir(), "vault")
 	for version, want := range map[string]Kind{
-		"Vault v1.21.2 (b60c9e5c), built 2026-01-06T08:33:05Z\n": Vault,
-		"Vault v1.19.0\n": Vault,
-		"OpenBao v2.6.2 (8b0ab6a8), built 2026-09-01T10:00:00Z\n": OpenBao,
-		"OpenBao v2.5.0-beta20260101\n":                           OpenBao,
-		"vault v1.21.2\n":                                         "",
-		"Terraform v1.9\n":                                        "",
-		"OpenBao\n":                                               "",
-		"Vault 1.21\n":                                            "",
-		"":                                                        "",
+		"Vault v1.21.2 (b60c9e5c), built 2026-01-06T08:33:05Z": Vault,
+		"OpenBao v2.5.0-beta20260101":                          OpenBao,
+		"vault v1.21.2":                                        "",
+		"Terraform v1.9":                                       "",
 	} {
-		got, err := kindOf(version)
+		script := "#!/bin/sh\n[ \"$*\" = version ] && echo '" + version + "'\n"
+		require.NoError(t, os.WriteFile(bin, []byte(script), 0o700)) //nolint:gosec // it must be executable
+		got, err := KindOf(t.Context(), bin)
 		require.Equal(t, want, got, version)
 		require.Equal(t, want == "", err != nil, version)
 	}
-}
-
-// The output of a binary decides, not its name.
-func TestKindOfABinary(t *testing.T) {
-	bin := filepath.Join(t.TempDir(), "vault")
-	script := "#!/bin/sh\n[ \"$*\" = version ] && echo 'OpenBao v2.6.2'\n"
-	require.NoError(t, os.WriteFile(bin, []byte(script), 0o700)) //nolint:gosec // it must be executable
-	kind, err := KindOf(t.Context(), bin)
-	require.NoError(t, err)
-	require.Equal(t, OpenBao, kind)
-	_, err = KindOf(t.Context(), bin+"-missing")
-	require.Error(t, err)
 }
 
 // OpenBao loses settings if it gets two files, so it gets one.
@@ -74,41 +61,10 @@ func TestCommandEnvironment(t *testing.T) {
 	}
 }
 
-func TestDevConfig(t *testing.T) {
-	require.Empty(t, Vault.devConfig("127.0.0.1:1"))
-	require.Equal(t, `listener "tcp" {
-  address = "127.0.0.1:1"
-  tls_disable = true
-  max_request_json_strings = 20000
-}
-unsafe_allow_api_audit_creation = true
-`, OpenBao.devConfig("127.0.0.1:1"))
-}
-
 func TestNodeConfig(t *testing.T) {
-	node := nodeConfig{
-		id: "n0", dir: "/d/n0", addr: "127.0.0.1:1", clusterAddr: "127.0.0.1:2", advertised: "127.0.0.1:3",
-		peers: []string{"127.0.0.1:1", "127.0.0.1:4"}, plugins: "/p", logLevel: "info",
-	}
-	require.Equal(t, `storage "raft" {
-  path = "/d/n0"
-  node_id = "n0"
-  retry_join { leader_api_addr = "http://127.0.0.1:1" }
-  retry_join { leader_api_addr = "http://127.0.0.1:4" }
-}
-listener "tcp" {
-  address = "127.0.0.1:1"
-  cluster_address = "127.0.0.1:2"
-  tls_disable = true
-}
-api_addr = "http://127.0.0.1:1"
-cluster_addr = "https://127.0.0.1:3"
-plugin_directory = "/p"
-log_level = "info"
-enable_response_header_raft_node_id = true
-disable_mlock = true
-`, node.text(Vault))
-
+	node := nodeConfig{id: "n0", addr: "127.0.0.1:1", clusterAddr: "127.0.0.1:2", advertised: "127.0.0.1:3", peers: []string{"127.0.0.1:1", "127.0.0.1:4"}}
+	require.Contains(t, node.text(Vault), "\ncluster_addr = \"https://127.0.0.1:3\"\n")
+	require.Contains(t, node.text(Vault), "\ndisable_mlock = true\n")
 	bao := node.text(OpenBao)
 	require.NotContains(t, bao, "disable_mlock")
 	require.Contains(t, bao, "\n  max_request_json_strings = 20000\n}\n")
@@ -118,5 +74,4 @@ disable_mlock = true
 	require.NotContains(t, node.text(OpenBao), "disable_standby_reads")
 	require.Contains(t, node.text(OpenBao), "\n  performance_multiplier = 1\n")
 	require.Contains(t, node.text(Vault), "\ndisable_cache = true\n")
-	require.NotContains(t, bao, "disable_cache")
 }

@@ -163,8 +163,8 @@ func (h *History) answered() []Read {
 	return slices.DeleteFunc(slices.Clone(h.Reads), func(r Read) bool { return r.Result != Done })
 }
 
-// Split separates the answers of deposed leaders from the others.
-func (h *History) Split() (others, deposed []Read) {
+// split separates the answers of deposed leaders from the others.
+func (h *History) split() (others, deposed []Read) {
 	isDeposed := h.deposed()
 	for _, r := range h.answered() {
 		if isDeposed(r.Request) {
@@ -204,7 +204,7 @@ func (v Verdict) String() string {
 
 // Check says whether a register was linearizable.
 func (h *History) Check(r Register, timeout time.Duration) Verdict {
-	others, deposed := h.Split()
+	others, deposed := h.split()
 	switch h.porcupine(r, slices.Concat(others, deposed), timeout) {
 	case porcupine.Ok:
 		return Linearizable
@@ -306,13 +306,6 @@ func (h *History) written(r Register) map[int64]Write {
 	return all
 }
 
-// Outdated returns those reads that have a value which was replaced longer than a time
-// before the read was sent.
-func (h *History) Outdated(reads []Read, reg Register, longer time.Duration) []Read {
-	written := h.written(reg)
-	return slices.DeleteFunc(slices.Clone(reads), func(r Read) bool { return !h.outdated(r, reg, written, longer) })
-}
-
 // outdated reports whether a later write began after the value's own write had ended, and
 // was acknowledged longer than a time before the read was sent.
 func (h *History) outdated(r Read, reg Register, written map[int64]Write, longer time.Duration) bool {
@@ -332,14 +325,12 @@ func (h *History) outdated(r Read, reg Register, written map[int64]Write, longer
 // TooOld finds an answer with a value that was replaced longer than a time ago, among the
 // reads sent before from or after to. Between them nodes may miss changes.
 func (h *History) TooOld(reg Register, longer time.Duration, from, to time.Time) string {
-	var judged []Read
+	written := h.written(reg)
 	for _, r := range h.answered() {
-		if r.Call.Before(from) || r.Call.After(to) {
-			judged = append(judged, r)
+		if (r.Call.Before(from) || r.Call.After(to)) && h.outdated(r, reg, written, longer) {
+			return fmt.Sprintf("%s answered with %s %d, which was replaced longer than %s before: asked at %s, answered at %s",
+				r.By, reg, r.Values[reg], longer, r.Call.Format(time.StampMilli), r.Ret.Format(time.StampMilli))
 		}
-	}
-	for _, r := range h.Outdated(judged, reg, longer) {
-		return fmt.Sprintf("%s answered with %s %d, which was replaced longer than %s before", r.By, reg, r.Values[reg], longer)
 	}
 	return ""
 }
@@ -395,37 +386,21 @@ func (h *History) older(r Register, reads []Read) (Read, bool) {
 	return Read{}, false
 }
 
-// DeletedKeys returns the tokens whose key's deletion was acknowledged before the answer:
-// late has all of them; wrong has those that were also requested after the deletion, and
-// not signed by a deposed leader.
-func (h *History) DeletedKeys() (late, wrong []Read) {
-	answered, isDeposed := h.answered(), h.deposed()
+// LateTokens returns the tokens whose key's deletion was acknowledged before the answer, and
+// how long after it the last of them came. Each was signed before the deletion or by a
+// deposed leader, or the key's register is not linearizable.
+func (h *History) LateTokens() (late []Read, latest time.Duration) {
+	answered := h.answered()
 	for _, w := range h.Writes {
 		if !w.Deletion || w.Result != Done {
 			continue
 		}
 		for _, t := range answered {
-			if !t.Token() || t.Values[Key] != w.Value || !t.Ret.After(w.Ret) {
-				continue
-			}
-			late = append(late, t)
-			if t.Call.After(w.Ret) && !isDeposed(t.Request) {
-				wrong = append(wrong, t)
+			if t.Token() && t.Values[Key] == w.Value && t.Ret.After(w.Ret) {
+				late = append(late, t)
+				latest = max(latest, t.Ret.Sub(w.Ret))
 			}
 		}
 	}
-	return late, wrong
-}
-
-// Offenders lists some of the answers that make a register's history not linearizable, to
-// help to find the cause.
-func (h *History) Offenders(reg Register) string {
-	others, _ := h.Split()
-	outdated := h.Outdated(others, reg, 0)
-	text := ""
-	for _, r := range outdated[:min(len(outdated), 20)] {
-		text += fmt.Sprintf("\n%s answered with %d under term %d, asked at %s, answered at %s", r.By, r.Values[reg],
-			h.LastTerm(r.By, r.Ret), r.Call.Format(time.StampMilli), r.Ret.Format(time.StampMilli))
-	}
-	return text
+	return late, latest
 }
