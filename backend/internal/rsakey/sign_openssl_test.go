@@ -25,8 +25,8 @@ func TestThreadsAreLimited(t *testing.T) {
 		signed <- err
 	}()
 	select {
-	case <-signed:
-		require.Fail(t, "signed without a slot")
+	case err := <-signed:
+		require.Fail(t, "signed without a slot", "%v", err)
 	case <-time.After(100 * time.Millisecond):
 	}
 	for range cap(slots) {
