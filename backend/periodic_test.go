@@ -26,6 +26,16 @@ func (m *testMount) roleNames() []any {
 	return names
 }
 
+// Each run calls Vault, so that the connection to it stays open, also on a mount without
+// anything to do.
+func TestPeriodicCallKeepsTheConnection(t *testing.T) {
+	m := newTestMount(t)
+	calls := 0
+	m.storage.failWith(func(string, string) error { calls++; return nil })
+	require.NoError(t, m.rollback())
+	require.Positive(t, calls)
+}
+
 func TestEndedRolesAreDeleted(t *testing.T) {
 	m := configured(t)
 	for name, ago := range map[string]time.Duration{"long-ago": 25 * time.Hour, "just-now": time.Hour, "exactly": 24 * time.Hour, "ahead": -time.Hour} {
