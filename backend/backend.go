@@ -104,10 +104,13 @@ func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (resp
 		b.logFault(ctx, "request failed", err, "operation", req.Operation, "path", room.Shorten(req.Path))
 	}()
 	defer recovered(b.Logger(), &err)
-	if err := b.checkRequest(req); err != nil {
+	if err := checkPath(req.Path); err != nil {
 		return refusal(err), nil
 	}
 	if path := b.pathOf(req); path != nil {
+		if err := checkNames(req.Data, path.Fields); err != nil {
+			return refusal(err), nil
+		}
 		if err := takeValues(req.Data, path.Fields); err != nil {
 			// The handler answers. The framework must not see the values.
 			ctx, req.Data = context.WithValue(ctx, mistakeKey{}, err), nil
@@ -125,17 +128,6 @@ func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (resp
 		return nil, err
 	}
 	return resp, err
-}
-
-// checkRequest refuses a request because of its path or the names of its fields.
-func (b *backend) checkRequest(req *logical.Request) error {
-	if err := checkPath(req.Path); err != nil {
-		return err
-	}
-	if path := b.pathOf(req); path != nil {
-		return checkNames(req.Data, path.Fields)
-	}
-	return nil
 }
 
 // pathOf returns the path whose fields describe the data of the request; nil if there
@@ -169,26 +161,20 @@ func (b *backend) HandleExistenceCheck(ctx context.Context, req *logical.Request
 	return checkFound, exists, err
 }
 
-// maxNameLength is the maximum length of a role's name, in characters. Storage has limits
+// maxRoleName is the maximum length of a role's name, in characters. Storage has limits
 // of its own, above which it fails.
-const maxNameLength = 255
+const maxRoleName = 255
 
 // longName matches a path with the name of a role, and a name that is too long.
-var longName = regexp.MustCompile(fmt.Sprintf(`^(?:roles|creds|check)/([\w.-]{%d,})$`, maxNameLength+1))
-
-// hugeVersion matches a key version that may not fit an integer.
-var hugeVersion = regexp.MustCompile(`^` + keyPrefix + `[1-9][0-9]{9,}$`)
+var longName = regexp.MustCompile(fmt.Sprintf(`^(?:roles|creds|check)/([\w.-]{%d,})$`, maxRoleName+1))
 
 // checkPath refuses what storage would reject.
 func checkPath(path string) error {
 	if strings.Contains(path, "..") {
 		return invalid("a name in the path must not have two dots in a row")
 	}
-	if hugeVersion.MatchString(path) {
-		return invalid("a number in the path is out of range")
-	}
 	if long := longName.FindStringSubmatch(path); long != nil {
-		return invalid("the name of a role must have at most %d characters; this one begins with %q", maxNameLength, room.Shorten(long[1]))
+		return invalid("the name of a role must have at most %d characters; this one begins with %q", maxRoleName, room.Shorten(long[1]))
 	}
 	return nil
 }

@@ -195,7 +195,7 @@ func parseBatchItem(input any) batchItem {
 
 // misspelt returns a field's name for an error, or nothing if the name may be a secret.
 func misspelt(name string) string {
-	if !namePattern.MatchString(name) {
+	if !fieldPattern.MatchString(name) {
 		return ""
 	}
 	return ` "` + name + `"`
@@ -207,15 +207,22 @@ func (i *issuance) decideAll(ctx context.Context, items []batchItem) ([]*grant, 
 		return nil, nil, invalid("%s is not possible on a role with %s: an answer has one lease at most; ask for one token at a time, or use another role", fieldBatchInput, fieldGenerateLease)
 	}
 	grants := make([]*grant, len(items))
-	var refused refusals
+	var refused []error
 	err := i.backend.inSlots(ctx, 1, len(items), func(n int) (err error) {
 		if err = items[n].err; err == nil {
 			grants[n], err = i.decide(ctx, items[n].wanted)
 		}
-		return refused.add(n, err)
+		if isInvalid(err) {
+			refused = append(refused, invalid("%s[%d]: %s", fieldBatchInput, n, oneLine(err)))
+			return nil
+		}
+		return err
 	})
-	if err == nil {
-		err = refused.err()
+	if others := len(refused) - maxRefusals; others > 0 {
+		refused = append(refused[:maxRefusals], invalid("and %d more", others))
+	}
+	if err == nil { // else it is a fault, which matters more
+		err = errors.Join(refused...)
 	}
 	if err != nil {
 		return nil, nil, err
@@ -227,31 +234,6 @@ func (i *issuance) decideAll(ctx context.Context, items []batchItem) ([]*grant, 
 		}
 	}
 	return grants, warnings, nil
-}
-
-// refusals counts the refused items of a batch, and keeps the errors of the first ones.
-type refusals struct {
-	count int
-	first []error
-}
-
-// add records a refusal. It returns any other error.
-func (r *refusals) add(item int, err error) error {
-	if !isInvalid(err) {
-		return err
-	}
-	r.count++
-	if r.count <= maxRefusals {
-		r.first = append(r.first, invalid("%s[%d]: %s", fieldBatchInput, item, oneLine(err)))
-	}
-	return nil
-}
-
-func (r *refusals) err() error {
-	if others := r.count - len(r.first); others > 0 {
-		return errors.Join(append(r.first, invalid("and %d more", others))...)
-	}
-	return errors.Join(r.first...)
 }
 
 // signAll signs a token for each grant, on all processors. If an eighth of the time is over

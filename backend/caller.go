@@ -5,7 +5,10 @@ package backend
 
 import (
 	"fmt"
+	"regexp"
+	"slices"
 	"strings"
+	"sync"
 
 	"github.com/hashicorp/vault/sdk/helper/identitytpl"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -13,99 +16,68 @@ import (
 	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/backend/internal/room"
 )
 
-// A caller gives templates the values of the identity behind a request. It asks Vault
-// for the entity and its groups when a template first needs them. It is for one
-// goroutine.
-type caller struct {
-	system   logical.SystemView
-	entityID string
-
-	asked  bool
-	entity *logical.Entity
-	groups *callerGroups
-}
-
-// callerGroups are the groups of a caller. A caller may have thousands of them, and a role
-// thousands of directives.
-type callerGroups struct{ byID, byName map[string]*logical.Group }
-
-// value is a room.Values. An error that is not a [*room.NoValueError] is a fault.
-func (c *caller) value(directive string) (string, error) {
-	entity, err := c.askEntity()
-	if err != nil {
-		return "", err
-	}
-	if entity == nil {
-		return "", &room.NoValueError{Reason: "your token has no identity entity; log in with an auth method to get one"}
-	}
-	input := identitytpl.PopulateStringInput{Mode: identitytpl.ACLTemplating, Entity: entity, String: "{{" + directive + "}}"}
-	if selector, ok := strings.CutPrefix(directive, "identity.groups."); ok {
-		groups, err := c.askGroups()
+// callerValues gives templates the values of the identity behind a request. It asks Vault
+// for the entity and its groups when a template first needs them, and only once.
+func callerValues(vault logical.SystemView, entityID string) room.Values {
+	askEntity := sync.OnceValues(func() (*logical.Entity, error) { return entityOf(vault, entityID) })
+	askGroups := sync.OnceValues(func() (map[string]*logical.Group, error) { return groupsOf(vault, entityID) })
+	return func(directive string) (string, error) {
+		entity, err := askEntity()
 		if err != nil {
 			return "", err
 		}
-		group, accessor := groups.find(selector)
-		if group != nil {
-			// The library searches all groups that it gets, so it gets the one.
-			input.Groups = []*logical.Group{group}
-			input.String = "{{identity.groups.ids." + group.ID + "." + accessor + "}}"
+		if entity == nil {
+			return "", &room.NoValueError{Reason: "your token has no identity entity; log in with an auth method to get one"}
 		}
+		input := identitytpl.PopulateStringInput{Mode: identitytpl.ACLTemplating, Entity: entity, String: "{{" + withoutNamespace(directive) + "}}"}
+		if selector, ok := strings.CutPrefix(directive, "identity.groups."); ok {
+			groups, err := askGroups()
+			if err != nil {
+				return "", err
+			}
+			// The library searches all groups that it gets, so it gets the one.
+			kind, rest, _ := strings.Cut(selector, ".")
+			name, _, _ := strings.Cut(rest, ".")
+			if group := groups[kind+"."+name]; group != nil {
+				input.Groups = []*logical.Group{group}
+			}
+		}
+		_, value, err := identitytpl.PopulateString(input)
+		if err != nil {
+			return "", &room.NoValueError{Reason: "your identity has no value for it; ask for one to be set in Vault"}
+		}
+		return value, nil
 	}
-	_, value, err := identitytpl.PopulateString(input)
-	if err != nil {
-		return "", &room.NoValueError{Reason: "your identity has no value for it; ask for one to be set in Vault"}
-	}
-	return value, nil
 }
 
-func (c *caller) askEntity() (*logical.Entity, error) {
-	if c.asked || c.entityID == "" {
-		return c.entity, nil
+// entityOf returns nil if there is no entity.
+func entityOf(vault logical.SystemView, id string) (*logical.Entity, error) {
+	if id == "" {
+		return nil, nil
 	}
-	entity, err := c.system.EntityInfo(c.entityID)
+	entity, err := vault.EntityInfo(id)
 	if err != nil {
 		return nil, fmt.Errorf("asking Vault for the caller's entity: %w", err)
 	}
 	if entity != nil {
 		entity.ID = bareID(entity.ID)
 	}
-	c.entity, c.asked = entity, true
 	return entity, nil
 }
 
-func (c *caller) askGroups() (*callerGroups, error) {
-	if c.groups != nil {
-		return c.groups, nil
-	}
-	all, err := c.system.GroupsForEntity(c.entityID)
+// groupsOf returns the groups by ids.<id> and by names.<name>, as directives name them. A
+// caller may have thousands of them, and a role thousands of directives.
+func groupsOf(vault logical.SystemView, entityID string) (map[string]*logical.Group, error) {
+	all, err := vault.GroupsForEntity(entityID)
 	if err != nil {
 		return nil, fmt.Errorf("asking Vault for the caller's groups: %w", err)
 	}
-	c.groups = &callerGroups{byID: map[string]*logical.Group{}, byName: map[string]*logical.Group{}}
-	for _, group := range all {
+	groups := map[string]*logical.Group{}
+	for _, group := range slices.Backward(all) { // of two with one name the first counts, as in Vault
 		group.ID = bareID(group.ID)
-		c.groups.byID[group.ID] = group
-		if c.groups.byName[group.Name] == nil { // the first one, as in Vault
-			c.groups.byName[group.Name] = group
-		}
+		groups["ids."+group.ID], groups["names."+group.Name] = group, group
 	}
-	return c.groups, nil
-}
-
-// find returns the group that a selector names, such as ids.<id>.name or
-// names.<name>.metadata.<key>, and what it asks of the group. It is nil if the caller is
-// not in that group.
-func (g *callerGroups) find(selector string) (group *logical.Group, accessor string) {
-	kind, rest, _ := strings.Cut(selector, ".")
-	which, accessor, _ := strings.Cut(rest, ".")
-	if kind == "names" {
-		return g.byName[which], accessor
-	}
-	// In OpenBao, a namespace's ID may stand between the group's and the accessor.
-	if first, further, more := strings.Cut(accessor, "."); more && first != "metadata" {
-		accessor = further
-	}
-	return g.byID[which], accessor
+	return groups, nil
 }
 
 // bareID returns the ID of an entity or a group without the namespace's. OpenBao appends a
@@ -113,4 +85,17 @@ func (g *callerGroups) find(selector string) (group *logical.Group, accessor str
 func bareID(id string) string {
 	before, _, _ := strings.Cut(id, ".")
 	return before
+}
+
+// groupDirective matches a directive with the ID of a group and something between that and
+// what is asked of the group.
+var groupDirective = regexp.MustCompile(`^(identity\.groups\.ids\.[^.]+)\.([^.]+)(\.(id|name|metadata\..+))$`)
+
+// withoutNamespace takes the namespace's ID from a group's in a directive.
+func withoutNamespace(directive string) string {
+	parts := groupDirective.FindStringSubmatch(directive)
+	if parts == nil || parts[2] == "metadata" { // of the group, with the key id or name
+		return directive
+	}
+	return parts[1] + parts[3]
 }

@@ -55,8 +55,8 @@ func TestIdentityIsAskedForOnce(t *testing.T) {
 		stored.AllowedRooms, stored.AllowedRoomsTemplate = test.rules, true
 		r, err := stored.compile()
 		require.NoError(t, err)
-		c := &caller{system: view, entityID: "e1"}
-		i := &issuance{terms: terms{role: r, values: c.value, matcher: r.rules.Matcher(c.value), maxTTL: time.Hour, now: testNow}, backend: newTestMount(t).inside}
+		values := callerValues(view, "e1")
+		i := &issuance{terms: terms{role: r, values: values, matcher: r.rules.Matcher(values), maxTTL: time.Hour, now: testNow}, backend: newTestMount(t).inside}
 		items := make([]any, 100)
 		for i := range items {
 			items[i] = map[string]any{fieldRoom: test.name}
@@ -224,8 +224,8 @@ func TestUnknownIdentityIsAFault(t *testing.T) {
 	r, err := stored.compile()
 	require.NoError(t, err)
 	for _, name := range []string{"", "ann"} {
-		c := &caller{system: absentView{}, entityID: "e1"}
-		i := &terms{role: r, values: c.value, matcher: r.rules.Matcher(c.value)}
+		values := callerValues(absentView{}, "e1")
+		i := &terms{role: r, values: values, matcher: r.rules.Matcher(values)}
 		_, _, err := i.grantRoom(t.Context(), name)
 		require.ErrorIs(t, err, errAbsent)
 		require.False(t, errors.As(err, new(*invalidError)))
@@ -267,8 +267,7 @@ func BenchmarkManyGroups(b *testing.B) {
 	require.NoError(b, err)
 	view := &logical.StaticSystemView{EntityVal: &logical.Entity{ID: "e1"}, GroupsVal: groups}
 	for b.Loop() {
-		c := &caller{system: view, entityID: "e1"}
-		if rule, _ := r.match(b.Context(), "none", r.rules.Matcher(c.value)); rule != "" {
+		if rule, _ := r.match(b.Context(), "none", r.rules.Matcher(callerValues(view, "e1"))); rule != "" {
 			b.Fatal(rule)
 		}
 	}

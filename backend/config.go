@@ -6,6 +6,7 @@ package backend
 import (
 	"context"
 	"errors"
+	"fmt"
 	"regexp"
 	"strings"
 	"time"
@@ -117,7 +118,7 @@ func loadConfig(ctx context.Context, s logical.Storage) (*config, error) {
 // compile implements stored. A configuration that passes its check is used as it is.
 func (c config) compile() (*config, error) {
 	if c.LastKey < 0 || c.ActiveKey < 0 || c.ActiveKey > c.LastKey {
-		return nil, errNoSuchKey(c.ActiveKey)
+		return nil, fmt.Errorf("%s %d is not one of the versions up to %d", fieldActiveKey, c.ActiveKey, c.LastKey)
 	}
 	if !c.configured() {
 		return &c, nil

@@ -107,11 +107,6 @@ func isGivenUp(ctx context.Context, err error) bool {
 		strings.HasSuffix(err.Error(), context.Canceled.Error()))
 }
 
-// A panicError is a panic that was turned into an error.
-type panicError struct{ text string }
-
-func (e *panicError) Error() string { return e.text }
-
 // recovered turns a panic of a request into a fault of that request. Use it as
 // "defer recovered(logger, &err)".
 //
@@ -130,5 +125,5 @@ func recovered(logger hclog.Logger, err *error) {
 		text = "panic: " + fault.Error()
 	}
 	logger.Error("a request panicked; please report this", "panic", text, "stack", string(debug.Stack()))
-	*err = &panicError{text}
+	*err = errors.New(text)
 }

@@ -38,9 +38,9 @@ func (b *backend) newIssuance(ctx context.Context, req *logical.Request, name st
 	if err != nil {
 		return nil, err
 	}
-	c := &caller{system: b.system, entityID: req.EntityID}
+	values := callerValues(b.system, req.EntityID)
 	return &issuance{
-		terms:    terms{role: r, values: c.value, matcher: r.rules.Matcher(c.value), maxTTL: maxTTL, now: b.now()},
+		terms:    terms{role: r, values: values, matcher: r.rules.Matcher(values), maxTTL: maxTTL, now: b.now()},
 		snapshot: s,
 		backend:  b,
 		name:     name,

@@ -50,7 +50,11 @@ type storedKey struct {
 // A key is a key version. Only the one that signs is parsed as a whole.
 type key struct {
 	storedKey
-	public *rsakey.PublicKey
+	version int // 0: not stored yet
+	public  *rsakey.PublicKey
+
+	// err is why a stored version can't be read. It then has only its number.
+	err error
 }
 
 func (s storedKey) compile() (*key, error) {
@@ -58,7 +62,7 @@ func (s storedKey) compile() (*key, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &key{s, public}, nil
+	return &key{storedKey: s, public: public}, nil
 }
 
 func newKey(private *rsakey.PrivateKey, source keySource, now time.Time) (*key, error) {
@@ -66,18 +70,30 @@ func newKey(private *rsakey.PrivateKey, source keySource, now time.Time) (*key, 
 	if err != nil {
 		return nil, err
 	}
-	public := private.Public()
-	return &key{storedKey{PKCS8: der, PublicKey: public.DER, Source: source, CreatedTime: now.UTC()}, public}, nil
+	return storedKey{PKCS8: der, PublicKey: private.Public().DER, Source: source, CreatedTime: now.UTC()}.compile()
 }
 
-// private returns the key that signs. The error names the version.
-func (k *key) private(version int) (*rsakey.PrivateKey, error) {
+// loadKey returns a stored version; nil if there is none.
+func loadKey(ctx context.Context, s logical.Storage, version int) (*key, error) {
+	k, err := load[storedKey](ctx, s, keyPath(version))
+	switch {
+	case errors.Is(err, errCorrupt):
+		return &key{version: version, err: err}, nil
+	case err != nil, k == nil:
+		return nil, err
+	}
+	k.version = version
+	return k, nil
+}
+
+// private returns the key that signs.
+func (k *key) private() (*rsakey.PrivateKey, error) {
 	private, err := rsakey.Decode(k.PKCS8)
 	if err == nil && !private.Public().Equal(k.public) {
 		err = errors.New("its public half is that of another key")
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%w: %q: %w", errCorrupt, keyPath(version), err)
+		return nil, fmt.Errorf("%w: %q: %w", errCorrupt, keyPath(k.version), err)
 	}
 	return private, nil
 }
@@ -85,14 +101,16 @@ func (k *key) private(version int) (*rsakey.PrivateKey, error) {
 // loadPrivateKey returns the key that signs. That it is missing is a fault, because the
 // configuration names it.
 func loadPrivateKey(ctx context.Context, s logical.Storage, version int) (*rsakey.PrivateKey, error) {
-	k, err := load[storedKey](ctx, s, keyPath(version))
-	if err == nil && k == nil {
-		err = errKeyMissing(version)
-	}
-	if err != nil {
+	k, err := loadKey(ctx, s, version)
+	switch {
+	case err != nil:
 		return nil, err
+	case k == nil:
+		return nil, errKeyMissing(version)
+	case k.err != nil:
+		return nil, k.err
 	}
-	return k.private(version)
+	return k.private()
 }
 
 func errKeyMissing(version int) error {
@@ -146,14 +164,7 @@ func (b *backend) generateKey(ctx context.Context, bits int) (*key, error) {
 // ascending order. It is immutable.
 type keyring struct {
 	config   *config
-	versions []keyVersion
-}
-
-// A keyVersion is a key, or the error of reading it.
-type keyVersion struct {
-	version int
-	key     *key
-	err     error
+	versions []*key
 }
 
 // loadKeyring reads the configuration and all versions. If a version is corrupt, the
@@ -169,12 +180,12 @@ func loadKeyring(ctx context.Context, s logical.Storage) (*keyring, error) {
 	}
 	ring := &keyring{config: cfg}
 	for _, version := range versions {
-		k, err := load[storedKey](ctx, s, keyPath(version))
-		if err != nil && !errors.Is(err, errCorrupt) {
+		k, err := loadKey(ctx, s, version)
+		if err != nil {
 			return nil, err
 		}
-		if k != nil || err != nil { // else another node deleted it meanwhile
-			ring.versions = append(ring.versions, keyVersion{version, k, err})
+		if k != nil { // else another node deleted it meanwhile
+			ring.versions = append(ring.versions, k)
 		}
 	}
 	return ring, nil
@@ -198,9 +209,9 @@ func listKeys(ctx context.Context, s logical.Storage) ([]int, error) {
 
 // at returns a version; nil if it is not stored. The error is that of reading it.
 func (r *keyring) at(version int) (*key, error) {
-	for _, v := range r.versions {
-		if v.version == version {
-			return v.key, v.err
+	for _, k := range r.versions {
+		if k.version == version {
+			return k, k.err
 		}
 	}
 	return nil, nil
@@ -215,18 +226,18 @@ func (r *keyring) checkSigns(version int) error {
 	if k == nil {
 		return errNoSuchKey(version)
 	}
-	_, err = k.private(version)
+	_, err = k.private()
 	return err
 }
 
 // find returns the version of a key that can sign; 0 if it is not stored.
 func (r *keyring) find(public *rsakey.PublicKey) int {
-	for _, v := range r.versions {
-		if v.key == nil || !v.key.public.Equal(public) {
+	for _, k := range r.versions {
+		if k.err != nil || !k.public.Equal(public) {
 			continue
 		}
-		if _, err := v.key.private(v.version); err == nil {
-			return v.version
+		if _, err := k.private(); err == nil {
+			return k.version
 		}
 	}
 	return 0
@@ -240,10 +251,10 @@ func (r *keyring) highest() int {
 	return r.versions[len(r.versions)-1].version
 }
 
-// store stores a key as the next version, unless it is stored already. It returns the
+// add stores a key as the next version, unless it is stored already. It returns the
 // version, and whether it was known. It stores the configuration with the new LastKey
 // first: if writing the key then fails, the number is skipped, and no two keys get it.
-func (r *keyring) store(ctx context.Context, s logical.Storage, k *key) (version int, known bool, err error) {
+func (r *keyring) add(ctx context.Context, s logical.Storage, k *key) (version int, known bool, err error) {
 	if version := r.find(k.public); version != 0 {
 		return version, true, nil
 	}
@@ -273,10 +284,10 @@ func (r *keyring) checkCapacity() error {
 
 // activeFirst returns the versions in the order in which they are tried on a token:
 // the active one, then the newest.
-func (r *keyring) activeFirst() []keyVersion {
+func (r *keyring) activeFirst() []*key {
 	ordered := slices.Clone(r.versions)
 	slices.Reverse(ordered)
-	slices.SortStableFunc(ordered, func(a, b keyVersion) int {
+	slices.SortStableFunc(ordered, func(a, b *key) int {
 		switch r.config.ActiveKey {
 		case a.version:
 			return -1
@@ -291,12 +302,12 @@ func (r *keyring) activeFirst() []keyVersion {
 // signerOf tries the versions and returns the one that signed a token; 0 if none did. The
 // error is that of the context.
 func (r *keyring) signerOf(ctx context.Context, token *hosttoken.Token) (int, error) {
-	for _, v := range r.activeFirst() {
+	for _, k := range r.activeFirst() {
 		if err := ctx.Err(); err != nil {
 			return 0, err
 		}
-		if v.key != nil && token.SignedBy(v.key.public) {
-			return v.version, nil
+		if k.err == nil && token.SignedBy(k.public) {
+			return k.version, nil
 		}
 	}
 	return 0, nil

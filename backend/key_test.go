@@ -109,8 +109,14 @@ func TestKeyringOrder(t *testing.T) {
 	first, err := storedOf(t, readTestdata(t, "rsa2048.pkcs1.pem")).compile()
 	require.NoError(t, err)
 	second := parsedKey(t, readTestdata(t, "rsa2048.openssh.pem")).Public()
-	ring := keyring{config: &config{}, versions: []keyVersion{{version: 1, err: errCorrupt}, {version: 2, key: first}, {version: 4}, {version: 7, key: first}}}
-	versions := func(ordered []keyVersion) []int {
+	ring := keyring{config: &config{}}
+	for _, version := range []int{1, 2, 4, 7} {
+		k := *first
+		k.version = version
+		ring.versions = append(ring.versions, &k)
+	}
+	ring.versions[0] = &key{version: 1, err: errCorrupt}
+	versions := func(ordered []*key) []int {
 		var all []int
 		for _, v := range ordered {
 			all = append(all, v.version)

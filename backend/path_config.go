@@ -125,7 +125,7 @@ func writeConfig(ctx context.Context, s logical.Storage, ring *keyring, changed 
 	done := &change{resp: &logical.Response{}}
 	was := ring.config.ActiveKey
 	if given != nil {
-		version, known, err := ring.store(ctx, s, given)
+		version, known, err := ring.add(ctx, s, given)
 		if err != nil {
 			return nil, err
 		}

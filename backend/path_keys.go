@@ -56,28 +56,27 @@ func (b *backend) pathKeyGenerate() *framework.Path {
 signature with 4096 bits takes five times as long as one with 2048.`,
 		DisplayAttrs: titled("Key bits"),
 	}
-	generate := onActiveNode(b.pathKeysGenerate, "Generate a key pair inside Vault, as the next key version.", ok(newKeyResponse()), named("generate", "key"))
-	return &framework.Path{
-		Pattern:         "keys/generate",
-		Fields:          map[string]*framework.FieldSchema{fieldKeyBits: bits},
-		Operations:      operationMap{logical.UpdateOperation: generate},
-		HelpSynopsis:    "Generate a key pair inside Vault, without activating it.",
-		HelpDescription: keysGenerateHelpDescription,
-		DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix},
-	}
+	return pathNewKey("generate", b.pathKeysGenerate, fieldKeyBits, bits,
+		"Generate a key pair inside Vault, without activating it.", keysGenerateHelpDescription)
 }
 
 func (b *backend) pathKeyImport() *framework.Path {
 	private := privateKeySchema(`The private key: an RSA key of 2048 to 8192 bits as a PEM, in PKCS#1,
 PKCS#8 or OpenSSH form, not encrypted. It is never returned. Required.`)
 	private.Required = true
-	store := onActiveNode(b.pathKeysImport, "Store a key as the next key version.", ok(newKeyResponse()), named("import", "key"))
+	return pathNewKey("import", b.pathKeysImport, fieldPrivateKey, &private,
+		"Store a private key without activating it.", keysImportHelpDescription)
+}
+
+// pathNewKey is a path that stores a new key version. Its one field says which.
+func pathNewKey(verb string, handler framework.OperationFunc, field string, schema *framework.FieldSchema, synopsis, help string) *framework.Path {
+	answer := keyResponse(true, fieldVersion, fieldPublicKey, fieldPublicKeySHA256, fieldKeyBits)
 	return &framework.Path{
-		Pattern:         "keys/import",
-		Fields:          map[string]*framework.FieldSchema{fieldPrivateKey: &private},
-		Operations:      operationMap{logical.UpdateOperation: store},
-		HelpSynopsis:    "Store a private key without activating it.",
-		HelpDescription: keysImportHelpDescription,
+		Pattern:         keyPrefix + verb,
+		Fields:          map[string]*framework.FieldSchema{field: schema},
+		Operations:      operationMap{logical.UpdateOperation: onActiveNode(handler, synopsis, ok(answer), named(verb, "key"))},
+		HelpSynopsis:    synopsis,
+		HelpDescription: help,
 		DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix},
 	}
 }
@@ -85,8 +84,8 @@ PKCS#8 or OpenSSH form, not encrypted. It is never returned. Required.`)
 func (b *backend) pathKey() *framework.Path {
 	all := keyResponse(true, slices.Collect(maps.Keys(keyFields))...)
 	return &framework.Path{
-		// No leading zeros, which the SDK would read as octal.
-		Pattern: keyPrefix + `(?P<` + fieldVersion + `>[1-9][0-9]*)`,
+		// No leading zeros, which the SDK would read as octal, and what fits an integer.
+		Pattern: keyPrefix + `(?P<` + fieldVersion + `>[1-9][0-9]{0,8})`,
 		Fields: map[string]*framework.FieldSchema{
 			fieldVersion: {Type: framework.TypeInt, Required: true, Description: "The key version, a number from 1. Part of the path."},
 		},
@@ -122,22 +121,17 @@ func keyResponse(always bool, names ...string) map[string]*framework.FieldSchema
 	return fields
 }
 
-// newKeyResponse describes a key that was just stored.
-func newKeyResponse() map[string]*framework.FieldSchema {
-	return keyResponse(true, fieldVersion, fieldPublicKey, fieldPublicKeySHA256, fieldKeyBits)
-}
-
 // keyInfo describes a version in a list. Its public half takes up too much space there.
-func (r *keyring) keyInfo(v keyVersion) map[string]any {
-	info := map[string]any{fieldActive: v.version == r.config.ActiveKey}
-	if v.err != nil {
-		info[fieldError] = v.err.Error()
+func (r *keyring) keyInfo(k *key) map[string]any {
+	info := map[string]any{fieldActive: k.version == r.config.ActiveKey}
+	if k.err != nil {
+		info[fieldError] = k.err.Error()
 		return info
 	}
-	info[fieldSource] = string(v.key.Source)
-	info[fieldCreatedTime] = v.key.CreatedTime.UTC().Format(time.RFC3339)
-	info[fieldKeyBits] = v.key.public.Bits
-	info[fieldPublicKeySHA256] = v.key.public.SHA256
+	info[fieldSource] = string(k.Source)
+	info[fieldCreatedTime] = k.CreatedTime.UTC().Format(time.RFC3339)
+	info[fieldKeyBits] = k.public.Bits
+	info[fieldPublicKeySHA256] = k.public.SHA256
 	return info
 }
 
@@ -148,10 +142,10 @@ func (b *backend) pathKeysList(ctx context.Context, req *logical.Request, _ *fra
 	}
 	var names []string
 	infos := map[string]any{}
-	for _, v := range ring.versions {
-		name := strconv.Itoa(v.version)
+	for _, k := range ring.versions {
+		name := strconv.Itoa(k.version)
 		names = append(names, name)
-		infos[name] = ring.keyInfo(v)
+		infos[name] = ring.keyInfo(k)
 	}
 	return logical.ListResponseWithInfo(names, infos), nil
 }
@@ -190,7 +184,7 @@ func (b *backend) stage(ctx context.Context, req *logical.Request, k *key, opera
 		if err != nil {
 			return nil, err
 		}
-		version, known, err := ring.store(ctx, req.Storage, k)
+		version, known, err := ring.add(ctx, req.Storage, k)
 		if err != nil {
 			return nil, err
 		}
@@ -218,7 +212,7 @@ func (b *backend) pathKeyRead(ctx context.Context, req *logical.Request, d *fram
 	if err != nil || k == nil {
 		return nil, err
 	}
-	data := ring.keyInfo(keyVersion{version: version, key: k})
+	data := ring.keyInfo(k)
 	maps.Copy(data, publicData(k.public))
 	data[fieldVersion] = version
 	return &logical.Response{Data: data}, nil

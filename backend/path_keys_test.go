@@ -114,12 +114,11 @@ func TestKeyDelete(t *testing.T) {
 
 func TestInvalidKeyPaths(t *testing.T) {
 	m := configured(t)
-	for _, path := range []string{"keys/0", "keys/01", "keys/-1", "keys/1a", "keys/latest", "keys/1/private"} {
+	for _, path := range []string{"keys/0", "keys/01", "keys/-1", "keys/1a", "keys/latest", "keys/1/private", "keys/1000000000"} {
 		_, err := m.call(logical.ReadOperation, path, nil)
 		require.ErrorIs(t, err, logical.ErrUnsupportedPath, path)
 	}
 	require.NotContains(t, m.log.String(), "[ERROR]", "no fault of the engine's")
-	require.Contains(t, m.refused(logical.ReadOperation, "keys/99999999999999999999", nil), "out of range")
 }
 
 func TestImportRefusesWhatConfigRefuses(t *testing.T) {

@@ -206,12 +206,12 @@ func TestLimitsOfARole(t *testing.T) {
 // A name may have 255 characters. Storage would fail at some greater length.
 func TestLengthOfARoleName(t *testing.T) {
 	m := configured(t)
-	longest := strings.Repeat("n", maxNameLength)
+	longest := strings.Repeat("n", maxRoleName)
 	m.mustWrite("roles/"+longest, map[string]any{fieldAllowedRooms: "a"})
 	m.mustRead("creds/"+longest, map[string]any{fieldRoom: "a"})
 	m.mustDelete("roles/" + longest)
 	m.storage.failWith(func(string, string) error { return errors.New("asked for a name that is too long") })
-	for _, length := range []int{maxNameLength + 1, 32_720, 100_000} {
+	for _, length := range []int{maxRoleName + 1, 32_720, 100_000} {
 		name := strings.Repeat("n", length)
 		want := `the name of a role must have at most 255 characters; this one begins with "` + strings.Repeat("n", 80) + `…"`
 		for _, path := range []string{"roles/", "creds/", "check/"} {

@@ -127,9 +127,9 @@ func (b *backend) verify(ctx context.Context, token string, wanted room.Name, ri
 	case version != active:
 		resp.AddWarning(fmt.Sprintf("key version %d, which is not the active one, signed this token; it works only while Clan Meeting has the public half of that version", version))
 	}
-	for _, v := range ring.versions {
-		if v.err != nil {
-			resp.AddWarning(fmt.Sprintf("key version %d can't be read from storage and was not tried", v.version))
+	for _, k := range ring.versions {
+		if k.err != nil {
+			resp.AddWarning(fmt.Sprintf("key version %d can't be read from storage and was not tried", k.version))
 		}
 	}
 	return resp, nil

@@ -155,8 +155,8 @@ func TestMountsShareTheRoleCache(t *testing.T) {
 	roles.keep(roleKey{other, "support"}, r)
 	require.Same(t, r, roles.get(roleKey{other, "support"}))
 	before := roles.bytes
-	roles.keep(roleKey{other, strings.Repeat("n", maxNameLength)}, r)
-	require.Equal(t, before+maxNameLength+r.size(), roles.bytes)
+	roles.keep(roleKey{other, strings.Repeat("n", maxRoleName)}, r)
+	require.Equal(t, before+maxRoleName+r.size(), roles.bytes)
 	m.wire.Cleanup(t.Context())
 	require.Equal(t, 2, roles.entries.Len())
 	roles.dropMount(other)

@@ -21,14 +21,14 @@ const systemLife = time.Second
 type systemView struct {
 	logical.SystemView
 
-	fresh  logical.SystemView
-	state  cachedAnswer[consts.ReplicationState]
-	maxTTL cachedAnswer[time.Duration]
+	fresh       logical.SystemView
+	replication cachedAnswer[consts.ReplicationState]
+	maxTTL      cachedAnswer[time.Duration]
 }
 
 func newSystemView(vault logical.SystemView, now func() time.Time) *systemView {
 	v := &systemView{SystemView: vault, fresh: vault}
-	v.state.ask, v.state.now = vault.ReplicationState, now
+	v.replication.ask, v.replication.now = vault.ReplicationState, now
 	v.maxTTL.ask, v.maxTTL.now = vault.MaxLeaseTTL, now
 	return v
 }
@@ -36,7 +36,7 @@ func newSystemView(vault logical.SystemView, now func() time.Time) *systemView {
 // ReplicationState is at most systemLife old. The framework asks for it on every request,
 // to forward a write early. If it is out of date, storage refuses the write, and Vault
 // forwards it then.
-func (v *systemView) ReplicationState() consts.ReplicationState { return v.state.get() }
+func (v *systemView) ReplicationState() consts.ReplicationState { return v.replication.get() }
 
 // MaxLeaseTTL is at most systemLife old. After a tune, a token may have the former maximum
 // for that long.

@@ -6,6 +6,7 @@ package backend
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"maps"
 	"math"
 	"regexp"
@@ -38,11 +39,6 @@ var (
 	errNoDate       = errors.New("must be after 0001-01-01T00:00:00Z and, in UTC, before the year 10000")
 )
 
-// An entryError is an entry of a list, counted from 1, that is not a string.
-type entryError struct{ number int }
-
-func (e *entryError) Error() string { return "an entry is not a string" }
-
 // takeValues converts each value to the type of its field, in place. A null, and an
 // empty time or duration, count as not given and are removed. Fields without a schema
 // stay as they are. The error is the caller's mistake. It names all fields with a wrong
@@ -59,10 +55,7 @@ func takeValues(data map[string]any, fields map[string]*framework.FieldSchema) e
 			continue
 		}
 		value, err := takeValue(data[name], field.Type)
-		entry := new(entryError)
 		switch {
-		case errors.As(err, &entry):
-			problems = append(problems, invalid("entry %d of %s must be a string", entry.number, name))
 		case err != nil:
 			problems = append(problems, invalid("%s %s", name, err))
 		case value == nil:
@@ -179,7 +172,7 @@ func takeStrings(raw any) (any, error) {
 		for i, item := range v {
 			text, err := takeString(item)
 			if err != nil {
-				return nil, &entryError{i + 1}
+				return nil, fmt.Errorf("must be a list of strings; its entry %d is not a string", i+1)
 			}
 			texts = append(texts, text.(string))
 		}
@@ -274,8 +267,8 @@ func parseDate(text string) (int64, error) {
 	return t.Unix() + leap, nil
 }
 
-// namePattern is what a field's name looks like, known or misspelt.
-var namePattern = regexp.MustCompile(`^[a-z][a-z0-9_-]{0,31}$`)
+// fieldPattern is what a field's name looks like, known or misspelt.
+var fieldPattern = regexp.MustCompile(`^[a-z][a-z0-9_-]{0,31}$`)
 
 // checkNames refuses a request that has a field with an invalid name. The error does not repeat
 // the name, which may be a private key that was sent as a form. For other unknown names
@@ -287,7 +280,7 @@ func checkNames(data map[string]any, fields map[string]*framework.FieldSchema) e
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(data)) {
-		if fields[name] == nil && !namePattern.MatchString(name) {
+		if fields[name] == nil && !fieldPattern.MatchString(name) {
 			shown := ""
 			if len(name) <= 32 && camelCasePattern.MatchString(name) {
 				shown = ", " + name

@@ -94,11 +94,11 @@ var started = sync.OnceValue(func() error {
 	return nil
 })
 
-// slots keeps the process alive if thousands of calls are in OpenSSL at once: Go starts
+// threads keeps the process alive if thousands of calls are in OpenSSL at once: Go starts
 // another thread for each call into C that takes long, and ends the process at 10,000. It
 // is far above the number of cores, so a call waits here only in a flood, and no mount
 // waits for another. 64 stacks of 512 KiB are 32 MiB.
-var slots = make(chan struct{}, 64)
+var threads = make(chan struct{}, 64)
 
 // opensslError returns an error of OpenSSL's as a Go error; nil for 0.
 func opensslError(code C.ulong) error {
@@ -151,8 +151,8 @@ func (k *opensslKey) load(key *rsa.PrivateKey) error {
 }
 
 func (k *opensslKey) sign(digest [sha256.Size]byte) ([]byte, error) {
-	slots <- struct{}{}
-	defer func() { <-slots }()
+	threads <- struct{}{}
+	defer func() { <-threads }()
 	signature := make([]byte, k.size)
 	length := C.size_t(len(signature))
 	err := opensslError(C.sign(k.ctx, (*C.uchar)(&digest[0]), sha256.Size, (*C.uchar)(&signature[0]), &length))

@@ -16,8 +16,8 @@ import (
 func TestThreadsAreLimited(t *testing.T) {
 	k, err := Parse(readFile(t, "accepted/pkcs1.pem"))
 	require.NoError(t, err)
-	for range cap(slots) {
-		slots <- struct{}{}
+	for range cap(threads) {
+		threads <- struct{}{}
 	}
 	signed := make(chan error)
 	go func() {
@@ -26,14 +26,14 @@ func TestThreadsAreLimited(t *testing.T) {
 	}()
 	select {
 	case err := <-signed:
-		require.Fail(t, "signed without a slot", "%v", err)
+		require.Fail(t, "signed on a thread too many", "%v", err)
 	case <-time.After(100 * time.Millisecond):
 	}
-	for range cap(slots) {
-		<-slots
+	for range cap(threads) {
+		<-threads
 	}
 	require.NoError(t, <-signed)
-	require.Empty(t, slots, "given back")
+	require.Empty(t, threads, "given back")
 }
 
 // An error of OpenSSL's keeps its text, for the log alone. It is not there for the next call.
