@@ -6,10 +6,7 @@ package backend
 import (
 	"context"
 	"fmt"
-	"runtime"
-	"strings"
 	"testing"
-	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/require"
@@ -116,17 +113,6 @@ func TestBatchRefusals(t *testing.T) {
 	require.Contains(t, m.refused(logical.ReadOperation, "creds/support", map[string]any{fieldBatchInput: []any{good}}), "batch_input needs a write")
 }
 
-// Templates in a batch are rendered for the caller.
-func TestBatchWithTemplates(t *testing.T) {
-	m := configured(t)
-	m.mustWrite("roles/me", map[string]any{fieldAllowedRoomsTemplate: true, fieldAllowedRooms: "{{identity.entity.name}}-*"})
-	items := []any{map[string]any{fieldRoom: "alice-1"}, map[string]any{fieldRoom: "bob-1"}}
-	message := m.refused(logical.UpdateOperation, "creds/me", map[string]any{fieldBatchInput: items})
-	require.Equal(t, 2, strings.Count(message, "your token has no identity entity"))
-	m.asEntity(&logical.Entity{Name: "alice"})
-	require.NotContains(t, m.refused(logical.UpdateOperation, "creds/me", map[string]any{fieldBatchInput: items}), "batch_input[0]")
-}
-
 // issuanceOf returns what a request for a token of the role depends on.
 func (m *testMount) issuanceOf(role string) *issuance {
 	m.t.Helper()
@@ -165,44 +151,6 @@ func TestBatchStopsWithItsRequest(t *testing.T) {
 	}
 	require.Zero(t, signed)
 	require.True(t, m.inside.process.slots.TryAcquire(int64(processors())), "every slot is given back")
-}
-
-// No goroutine outlives its request, whether that succeeds or fails.
-func TestNoGoroutineLeaks(t *testing.T) {
-	m := configured(t)
-	items := make([]any, 50)
-	for i := range items {
-		items[i] = map[string]any{fieldRoom: "support-1"}
-	}
-	batch := func() *logical.Request {
-		return &logical.Request{Operation: logical.UpdateOperation, Path: "creds/support", Storage: m.storage, Data: map[string]any{fieldBatchInput: items}}
-	}
-	_, _ = m.wire.HandleRequest(t.Context(), batch())
-	before := goroutines()
-	for range 10 {
-		_, _ = m.wire.HandleRequest(t.Context(), batch())
-		_, _ = m.wire.HandleRequest(t.Context(), m.credsRequest())
-		given, giveUp := context.WithTimeout(t.Context(), 10*time.Millisecond)
-		_, err := m.wire.HandleRequest(given, batch())
-		giveUp()
-		require.Error(t, err)
-	}
-	for range 20 {
-		if goroutines() <= before {
-			return
-		}
-	}
-	require.LessOrEqual(t, goroutines(), before)
-}
-
-// goroutines counts the goroutines once the short-lived ones have ended.
-func goroutines() int {
-	least := runtime.NumGoroutine()
-	for range 50 {
-		time.Sleep(10 * time.Millisecond)
-		least = min(least, runtime.NumGoroutine())
-	}
-	return least
 }
 
 // manyItems are n items for the role support.

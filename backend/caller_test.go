@@ -5,13 +5,11 @@ package backend
 
 import (
 	"errors"
-	"fmt"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/backend/internal/room"
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/require"
 )
@@ -202,13 +200,6 @@ func TestTemplatesFailClosed(t *testing.T) {
 	require.Contains(t, m.refused(logical.ReadOperation, "creds/me", map[string]any{fieldRoom: "d-x"}), "your token has no identity entity")
 }
 
-// Without allowed_rooms_template, Vault is not asked for the caller's entity.
-func TestLiteralRolesAskForNoEntity(t *testing.T) {
-	m := configured(t)
-	m.entityID = "entity-id"
-	m.token("support", map[string]any{fieldRoom: "support-1"})
-}
-
 // absentView is a Vault that returns errors about identities.
 type absentView struct{ *logical.StaticSystemView }
 
@@ -248,27 +239,5 @@ func TestGroupMetadata(t *testing.T) {
 	}
 	for _, name := range []string{"a-n1", "b-g1"} {
 		require.Equal(t, false, m.mustRead("check/me", map[string]any{fieldRoom: name})[fieldAllowed], name)
-	}
-}
-
-// The work for a caller with many groups grows with the groups or the directives, not with
-// their product.
-func BenchmarkManyGroups(b *testing.B) {
-	groups := make([]*logical.Group, 5000)
-	for i := range groups {
-		groups[i] = &logical.Group{ID: fmt.Sprintf("g%d", i), Name: fmt.Sprintf("n%d", i)}
-	}
-	stored := newRole()
-	stored.AllowedRoomsTemplate = true
-	for i := range room.MaxTemplates {
-		stored.AllowedRooms = append(stored.AllowedRooms, strings.Repeat(fmt.Sprintf("{{identity.groups.names.n%d.id}}", 4000+i), 30))
-	}
-	r, err := stored.compile()
-	require.NoError(b, err)
-	view := &logical.StaticSystemView{EntityVal: &logical.Entity{ID: "e1"}, GroupsVal: groups}
-	for b.Loop() {
-		if rule, _ := r.match(b.Context(), "none", r.rules.Matcher(callerValues(view, "e1"))); rule != "" {
-			b.Fatal(rule)
-		}
 	}
 }

@@ -131,14 +131,6 @@ func TestRequestsOfVaultAreNotChecked(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// Vault has no operation for OPTIONS: its name is empty.
-func TestOperationWithoutAName(t *testing.T) {
-	m := configured(t)
-	resp, err := m.call("", "config", nil)
-	require.ErrorIs(t, err, logical.ErrUnsupportedOperation)
-	require.EqualError(t, resp.Error(), "this path has no such operation; it has delete, read, write")
-}
-
 // A caller that gives up leaves no error in the log. The call to Vault that is under way
 // then ends with a gRPC status.
 func TestCancelledRequestIsNoFault(t *testing.T) {

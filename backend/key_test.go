@@ -97,6 +97,7 @@ func TestRefusedKeysLeaveNoTrace(t *testing.T) {
 		message := m.refused(logical.UpdateOperation, "config", map[string]any{fieldPrivateKey: input, fieldDomain: "changed.example.com"})
 		require.Contains(t, message, fieldPrivateKey, name)
 		require.NotContains(t, message, secret, name)
+		require.Equal(t, message, m.refused(logical.UpdateOperation, "keys/import", map[string]any{fieldPrivateKey: input}), name)
 	}
 	require.Equal(t, before, m.mustRead("config", nil))
 	require.Equal(t, writes, m.storage.written(), "a refused key must write nothing")

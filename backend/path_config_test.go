@@ -7,17 +7,12 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
-	"encoding/json"
 	"encoding/pem"
 	"errors"
-	"maps"
 	"strings"
-	"sync"
 	"testing"
-	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
-	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -185,64 +180,6 @@ func TestConfigDeleteThatFails(t *testing.T) {
 	}
 }
 
-// Concurrent reads, writes and deletions get a complete answer or a refusal, never a
-// fault: within a node, nobody sees half a change.
-func TestConfigChangesAreAtomic(t *testing.T) {
-	m := configured(t)
-	pkcs1 := readTestdata(t, "rsa2048.pkcs1.pem")
-	var wg sync.WaitGroup
-	work := func(op logical.Operation, path string, data map[string]any) {
-		wg.Go(func() {
-			for range 40 {
-				_, err := m.call(op, path, maps.Clone(data))
-				assert.NoError(t, err, "%s %s", op, path)
-			}
-		})
-	}
-	work(logical.DeleteOperation, "config", nil)
-	work(logical.UpdateOperation, "config", map[string]any{fieldConsumerID: testConsumer, fieldPrivateKey: pkcs1})
-	work(logical.ReadOperation, "config", nil)
-	work(logical.ReadOperation, "creds/support", map[string]any{fieldRoom: "support-1"})
-	work(logical.UpdateOperation, "keys/import", map[string]any{fieldPrivateKey: readTestdata(t, "rsa2048.openssh.pem")})
-	work(logical.ReadOperation, "keys/1", nil)
-	work(logical.UpdateOperation, "verify", map[string]any{fieldToken: "a.b.c"})
-	wg.Wait()
-}
-
-// A deletion waits for requests that have read the configuration, but not the key yet.
-func TestReadsAreConsistent(t *testing.T) {
-	for path, data := range map[string]map[string]any{"config": nil, "keys/1": nil, "creds/support": {fieldRoom: "support-1"}} {
-		m := configured(t)
-		reached, proceed := make(chan struct{}), make(chan struct{})
-		key := "config"
-		if path == "keys/1" {
-			key = "keys/1"
-		}
-		m.storage.Storage = &slowStorage{Storage: m.storage.Storage, key: key, reached: reached, proceed: proceed}
-		read, deleted := make(chan error), make(chan error)
-		go func() {
-			_, err := m.call(logical.ReadOperation, path, data)
-			read <- err
-		}()
-		<-reached
-		go func() {
-			_, err := m.call(logical.DeleteOperation, "config", nil)
-			deleted <- err
-		}()
-		select {
-		case err := <-deleted:
-			t.Errorf("%s: deleted while it was read: %v", path, err)
-			deleted = nil
-		case <-time.After(100 * time.Millisecond):
-		}
-		close(proceed)
-		require.NoError(t, <-read, path)
-		if deleted != nil {
-			require.NoError(t, <-deleted)
-		}
-	}
-}
-
 // A number that was taken by a failed write is never given to another key.
 func TestKeyNumberIsTakenBeforeTheKey(t *testing.T) {
 	m := configured(t)
@@ -262,24 +199,6 @@ func TestKeyNumberIsTakenBeforeTheKey(t *testing.T) {
 	require.Equal(t, "", got[fieldDomain], "a failed write changes nothing else")
 	m.mustWrite("config", map[string]any{fieldPrivateKey: other})
 	require.EqualValues(t, 3, m.mustRead("config", nil)[fieldActiveKey])
-}
-
-func TestConcurrentConfigUpdatesBothSurvive(t *testing.T) {
-	m := configured(t)
-	for range 20 {
-		m.mustWrite("config", map[string]any{fieldAudience: "", fieldIssuer: "", fieldDomain: ""})
-		var wg sync.WaitGroup
-		for field, value := range map[string]string{fieldAudience: "a", fieldIssuer: "i", fieldDomain: "d"} {
-			wg.Go(func() {
-				resp, err := m.call(logical.UpdateOperation, "config", map[string]any{field: value})
-				assert.NoError(t, err)
-				assert.NoError(t, resp.Error())
-			})
-		}
-		wg.Wait()
-		got := m.mustRead("config", nil)
-		require.Equal(t, []any{"a", "i", "d"}, []any{got[fieldAudience], got[fieldIssuer], got[fieldDomain]})
-	}
 }
 
 // The next read sees every kind of change to the key or the configuration.
@@ -322,51 +241,4 @@ func TestSignerIsReloadedAfterEveryChange(t *testing.T) {
 
 	m.mustDelete("config")
 	require.Contains(t, m.refused(logical.ReadOperation, "creds/support", map[string]any{fieldRoom: "support-1"}), "not configured")
-}
-
-// A signer that was loaded before an invalidation must not be kept after it.
-func TestLoadDuringInvalidationIsNotKept(t *testing.T) {
-	m := configured(t)
-	reached, proceed := make(chan struct{}), make(chan struct{})
-	inner := m.storage.Storage
-	m.storage.Storage = &slowStorage{Storage: inner, key: "config", reached: reached, proceed: proceed}
-
-	done := make(chan error)
-	go func() {
-		_, err := m.call(logical.ReadOperation, "creds/support", map[string]any{fieldRoom: "support-1"})
-		done <- err
-	}()
-	<-reached // the old configuration has been read, but no signer is cached yet
-
-	cfg, err := loadConfig(t.Context(), inner)
-	require.NoError(t, err)
-	cfg.Issuer = "staging"
-	require.NoError(t, store(t.Context(), inner, configStoragePath, *cfg))
-	invalidated := make(chan struct{})
-	go func() {
-		m.wire.InvalidateKey(t.Context(), "config")
-		close(invalidated)
-	}()
-	select {
-	case <-invalidated: // it must wait for the load; otherwise the old signer is kept
-	case <-time.After(100 * time.Millisecond):
-	}
-	close(proceed)
-	require.NoError(t, <-done)
-	<-invalidated
-	_, claims := m.token("support", map[string]any{fieldRoom: "support-1"})
-	require.Equal(t, "staging", claims["iss"])
-}
-
-// An entry states its format. So an engine that does not know a later limit refuses the
-// entry, and does not ignore the limit.
-func TestStoredFormat(t *testing.T) {
-	m := configured(t)
-	for _, path := range []string{"config", "keys/1", "roles/support"} {
-		entry, err := m.storage.Get(t.Context(), path)
-		require.NoError(t, err)
-		var envelope map[string]any
-		require.NoError(t, json.Unmarshal(entry.Value, &envelope))
-		require.EqualValues(t, 1, envelope["format"], path)
-	}
 }

@@ -97,17 +97,9 @@ func TestRefusedRooms(t *testing.T) {
 // hostileRooms are never valid room names.
 func hostileRooms() []any {
 	return []any{
-		"support-1 ", " support-1", "support-1\n", "support-1\x00", "support-1\r\nx", "\tsupport-1",
-		"support%2d1", "support-1%00", "support-1%2c*", "support-1,other", "support-1,*", "*,support-1", "support-1|x", "support-1/../x",
-		"{{identity.entity.name}}", "support-{1}", "support-1?", "support-[0-9]", ".*", "support-.*", "^support-1$", "*\n", " *", "*,*",
-		"ѕupport-1", "support‐1", "support－1", "support-１", "\u212aitchen", "suppor\u0442-1", "support-\u200b1", "support-1\u0000", "\ufeffsupport-1", "İ", "＊", "support-é",
-		strings.Repeat("a", 256), strings.Repeat("support-", 40), "support-" + strings.Repeat("x", 10_000),
-		true,
-		[]any{"support-1"},
-		[]any{"support-1", "*"},
-		[]any{},
-		map[string]any{"a": "support-1"},
-		1.5, 9007199254740993.0,
+		"support-1 ", "support-1\x00", "support-1%2c*", "support-1,*", "support-1/../x", "{{identity.entity.name}}", "support-.*", "*\n", " *",
+		"ѕupport-1", "\u212aitchen", "support-\u200b1", "＊", "support-" + strings.Repeat("x", 10_000),
+		true, 1.5, []any{"support-1", "*"}, map[string]any{"a": "support-1"},
 	}
 }
 
@@ -386,18 +378,6 @@ func TestMaximumAfterATune(t *testing.T) {
 	require.EqualValues(t, 60, ttlOf("plain"))
 }
 
-// If Vault can't say the maximum, the SDK returns 0. That fails one request, not those of a
-// second.
-func TestFailedAnswerIsNotCached(t *testing.T) {
-	m := configured(t)
-	maximum := m.system.MaxLeaseTTLVal
-	m.system.MaxLeaseTTLVal = 0
-	_, err := m.call(logical.ReadOperation, "creds/support", map[string]any{fieldRoom: "support-1"})
-	require.Error(t, err)
-	m.system.MaxLeaseTTLVal = maximum
-	m.token("support", map[string]any{fieldRoom: "support-1"})
-}
-
 func TestCredsWriteNothing(t *testing.T) {
 	m := configured(t)
 	m.mustWrite("roles/leased", map[string]any{fieldAllowedRooms: "*", fieldGenerateLease: true})
@@ -406,6 +386,7 @@ func TestCredsWriteNothing(t *testing.T) {
 		m.token("support", map[string]any{fieldRoom: "support-1"})
 		m.token("leased", map[string]any{fieldRoom: "x"})
 		m.refused(logical.ReadOperation, "creds/support", map[string]any{fieldRoom: "other"})
+		m.mustRead("check/support", map[string]any{fieldRoom: "support-1"})
 	}
 	require.Equal(t, before, m.storage.written())
 }

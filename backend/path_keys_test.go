@@ -15,14 +15,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/golang-jwt/jwt/v5"
 	"github.com/hashicorp/vault/sdk/logical"
-	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -77,18 +73,6 @@ func TestGeneratedKeySizes(t *testing.T) {
 	require.EqualValues(t, 3072, m.mustRead("config", nil)[fieldKeyBits])
 }
 
-func TestKeyListIsInOrder(t *testing.T) {
-	m := newTestMount(t)
-	resp := m.must(m.call(logical.ListOperation, "keys/", nil))
-	require.Empty(t, resp.Data["keys"], "Vault answers an empty list with 404")
-	for version := range 11 {
-		require.NoError(t, store(t.Context(), m.storage, keyPath(version+1), storedOf(t, readTestdata(t, "rsa2048.pkcs1.pem"))))
-	}
-	m.wire.InvalidateKey(t.Context(), keyPath(1))
-	resp = m.must(m.call(logical.ListOperation, "keys", nil))
-	require.Equal(t, []any{"1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11"}, resp.Data["keys"])
-}
-
 func TestKeyDelete(t *testing.T) {
 	m := configured(t)
 	m.mustWrite("keys/generate", nil)
@@ -119,56 +103,6 @@ func TestInvalidKeyPaths(t *testing.T) {
 		require.ErrorIs(t, err, logical.ErrUnsupportedPath, path)
 	}
 	require.NotContains(t, m.log.String(), "[ERROR]", "no fault of the engine's")
-}
-
-func TestImportRefusesWhatConfigRefuses(t *testing.T) {
-	m := configured(t)
-	writes := m.storage.written()
-	for name, input := range refusedKeys(t) {
-		message := m.refused(logical.UpdateOperation, "keys/import", map[string]any{fieldPrivateKey: input})
-		require.Equal(t, message, m.refused(logical.UpdateOperation, "config", map[string]any{fieldPrivateKey: input}), name)
-		require.Contains(t, message, "private_key ", name)
-	}
-	require.Contains(t, m.refused(logical.UpdateOperation, "keys/import", nil), "private_key is empty")
-	require.Contains(t, m.refused(logical.UpdateOperation, "keys/import", map[string]any{fieldPrivateKey: []any{"x"}}), "private_key must be one string")
-	require.Equal(t, writes, m.storage.written())
-}
-
-// Tokens are read during the switches. None fails, and each is signed by the key version
-// that its answer names.
-func TestSwitchUnderLoad(t *testing.T) {
-	m := configured(t)
-	m.mustWrite("keys/import", map[string]any{fieldPrivateKey: readTestdata(t, "rsa2048.openssh.pem")})
-	second := secondKey(t)
-	first := testKey(t)
-
-	var stop atomic.Bool
-	var seen atomic.Int64
-	var wg sync.WaitGroup
-	for range 4 {
-		wg.Go(func() {
-			for !stop.Load() {
-				resp, err := m.call(logical.ReadOperation, "creds/support", map[string]any{fieldRoom: "support-1"})
-				if !assert.NoError(t, err) || !assert.NoError(t, resp.Error()) {
-					return
-				}
-				key := first
-				if resp.Data[fieldKeyVersion] == float64(2) {
-					key = second
-				}
-				_, err = jwt.Parse(resp.Data[fieldToken].(string), func(*jwt.Token) (any, error) { return &key.PublicKey, nil }, jwt.WithoutClaimsValidation())
-				assert.NoError(t, err)
-				seen.Add(1)
-			}
-		})
-	}
-	for i := range 20 {
-		m.mustWrite("config", map[string]any{fieldActiveKey: 1 + i%2})
-		require.EqualValues(t, 1+i%2, m.mustRead("creds/support", map[string]any{fieldRoom: "support-1"})[fieldKeyVersion], "the next read")
-	}
-	stop.Store(true)
-	wg.Wait()
-	require.NotZero(t, seen.Load())
 }
 
 // No answer of any path contains a private key: neither a prime factor nor the private
@@ -282,37 +216,14 @@ func TestKeyVersionsAreLimited(t *testing.T) {
 	require.EqualValues(t, 101, m.mustWrite("keys/import", map[string]any{fieldPrivateKey: other}).Data[fieldVersion])
 }
 
-// The largest allowed key is accepted; larger ones are refused.
-func TestLargestKey(t *testing.T) {
-	m := configured(t)
-	m.mustWrite("config", map[string]any{fieldPrivateKey: readKey(t, "accepted/rsa8192.pem")})
-	require.EqualValues(t, 8192, m.mustRead("config", nil)[fieldKeyBits])
-	m.mustRead("creds/support", map[string]any{fieldRoom: "support-1"})
-	require.Contains(t, m.refused(logical.UpdateOperation, "config", map[string]any{fieldPrivateKey: readKey(t, "refused/bits-8200.pem")}), "has 8200 bits")
-	require.Contains(t, m.refused(logical.UpdateOperation, "config", map[string]any{fieldPrivateKey: readKey(t, "refused/composite-factor.pem")}), "private_key is damaged")
-}
-
 // A version can't be deleted while it becomes the active one.
 func TestKeyDeletionWaitsForASwitch(t *testing.T) {
 	m := configured(t)
 	m.mustWrite("keys/import", map[string]any{fieldPrivateKey: readTestdata(t, "rsa2048.openssh.pem")})
-	reached, proceed := make(chan struct{}), make(chan struct{})
-	m.storage.Storage = &slowStorage{Storage: m.storage.Storage, key: "keys/2", reached: reached, proceed: proceed}
-	switched, deleted := make(chan error), make(chan *logical.Response)
-	go func() {
-		_, err := m.call(logical.UpdateOperation, "config", map[string]any{fieldActiveKey: 2})
-		switched <- err
-	}()
-	<-reached // version 2 was seen, and is not the active one yet
-	go func() {
-		resp, err := m.call(logical.DeleteOperation, "keys/2", nil)
-		assert.NoError(t, err)
-		deleted <- resp
-	}()
-	time.Sleep(50 * time.Millisecond)
-	close(proceed)
-	require.NoError(t, <-switched)
-	require.ErrorContains(t, (<-deleted).Error(), "is the active one")
+	goOn := m.held("keys/2", operation{logical.UpdateOperation, "config", map[string]any{fieldActiveKey: 2}})
+	deleted := later(func() { require.Contains(t, m.refused(logical.DeleteOperation, "keys/2", nil), "is the active one") })
+	goOn()
+	<-deleted
 	m.mustRead("creds/support", map[string]any{fieldRoom: "support-1"})
 }
 

@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
-	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -30,13 +29,6 @@ func signedBy(t testing.TB, key *rsa.PrivateKey, header, claims string) string {
 	signature, err := rsa.SignPKCS1v15(rand.Reader, key, crypto.SHA256, sum[:])
 	require.NoError(t, err)
 	return signed + "." + base64.RawURLEncoding.EncodeToString(signature)
-}
-
-func segmentOf(t testing.TB, token string) string {
-	t.Helper()
-	raw, err := base64.RawURLEncoding.DecodeString(strings.Split(token, ".")[1])
-	require.NoError(t, err)
-	return string(raw)
 }
 
 func (m *testMount) verify(token, room string) *logical.Response {
@@ -137,16 +129,6 @@ func TestVerifyAnyCharacterChanged(t *testing.T) {
 	}
 }
 
-// A key is tried as soon as it is staged.
-func TestVerifyTriesAStagedKey(t *testing.T) {
-	m := configured(t)
-	now := testNow.Unix()
-	token := signedBy(t, secondKey(t), goodHeader, fmt.Sprintf(`{"aud":"clanmeeting","iss":"production","sub":"acme","room":"a","exp":%d,"nbf":%d,"context":{}}`, now+60, now-30))
-	require.Contains(t, m.verify(token, "").Data[fieldReason], "signed by another key")
-	m.mustWrite("keys/import", map[string]any{fieldPrivateKey: readTestdata(t, "rsa2048.openssh.pem")})
-	require.EqualValues(t, 2, m.verify(token, "").Data[fieldKeyVersion])
-}
-
 // What the server refuses or accepts is tested in package hosttoken; this is how the answer
 // says it. The header is judged first, then the signature, then every claim.
 func TestVerifyAnswers(t *testing.T) {
@@ -219,32 +201,4 @@ func TestVerifyRefusals(t *testing.T) {
 	presented := "eyJhbGciOiJSUzI1NiJ9.hidden-part.x"
 	require.Equal(t, "token must be one string", m.refused(logical.UpdateOperation, "verify", map[string]any{fieldToken: []any{presented}}))
 	require.NotContains(t, m.log.String(), "hidden-part")
-}
-
-// verify reads a consistent state: a deletion waits until it has read everything.
-func TestVerifyReadsConsistently(t *testing.T) {
-	m := configured(t)
-	token := m.mustRead("creds/support", map[string]any{fieldRoom: "support-1"})[fieldToken]
-	m.wire.InvalidateKey(t.Context(), "config")
-	reached, proceed := make(chan struct{}), make(chan struct{})
-	m.storage.Storage = &slowStorage{Storage: m.storage.Storage, key: "config", reached: reached, proceed: proceed}
-	verifiedNow, deleted := make(chan *logical.Response), make(chan error)
-	go func() {
-		resp, err := m.call(logical.UpdateOperation, "verify", map[string]any{fieldToken: token})
-		assert.NoError(t, err)
-		verifiedNow <- resp
-	}()
-	<-reached // the configuration was read, and no key yet
-	go func() {
-		_, err := m.call(logical.DeleteOperation, "config", nil)
-		deleted <- err
-	}()
-	select {
-	case err := <-deleted:
-		require.Fail(t, "deleted while it was read", "%v", err)
-	case <-time.After(100 * time.Millisecond):
-	}
-	close(proceed)
-	require.Equal(t, true, (<-verifiedNow).Data[fieldValid])
-	require.NoError(t, <-deleted)
 }

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/require"
@@ -53,38 +52,6 @@ func TestRoleIsReloadedAfterEveryChange(t *testing.T) {
 	require.Contains(t, m.refused(logical.ReadOperation, "creds/support", nil), "not found")
 	m.mustWrite("roles/support", map[string]any{fieldAllowedRooms: "support-*"})
 	require.EqualValues(t, 900, ttl(), "a new role with the defaults")
-}
-
-// A role that was loaded before an invalidation must not be kept after it.
-func TestRoleLoadDuringInvalidationIsNotKept(t *testing.T) {
-	m := configured(t)
-	r, err := loadRole(t.Context(), m.storage, "support")
-	require.NoError(t, err)
-	reached, proceed := make(chan struct{}), make(chan struct{})
-	inner := m.storage.Storage
-	m.storage.Storage = &slowStorage{Storage: inner, key: "roles/support", reached: reached, proceed: proceed}
-
-	done := make(chan error)
-	go func() {
-		_, err := m.call(logical.ReadOperation, "creds/support", map[string]any{fieldRoom: "support-1"})
-		done <- err
-	}()
-	<-reached // the old role has been read, but is not cached yet
-	r.TTL = 30 * time.Minute
-	require.NoError(t, store(t.Context(), inner, "roles/support", r.storedRole))
-	invalidated := make(chan struct{})
-	go func() {
-		m.wire.InvalidateKey(t.Context(), "roles/support")
-		close(invalidated)
-	}()
-	select {
-	case <-invalidated: // it must wait for the load; otherwise the old role is kept
-	case <-time.After(100 * time.Millisecond):
-	}
-	close(proceed)
-	require.NoError(t, <-done)
-	<-invalidated
-	require.EqualValues(t, 1800, m.mustRead("creds/support", map[string]any{fieldRoom: "support-1"})[fieldTTL])
 }
 
 // The size of the roles limits the cache, not their number.

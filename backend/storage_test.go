@@ -13,7 +13,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/require"
@@ -115,40 +114,6 @@ func (m *testMount) entries() map[string]string {
 		all[key] = lastKey.ReplaceAllString(string(entry.Value), "")
 	}
 	return all
-}
-
-// A storage that hangs blocks only the request that waits for it, until its caller gives
-// up. Later requests work.
-func TestCancelledRequestHoldsNoLock(t *testing.T) {
-	for _, key := range []string{"roles/support", "config"} {
-		m := configured(t)
-		m.wire.InvalidateKey(t.Context(), key)
-		reached, proceed := make(chan struct{}), make(chan struct{})
-		t.Cleanup(func() { close(proceed) })
-		m.storage.Storage = &slowStorage{Storage: m.storage.Storage, key: key, reached: reached, proceed: proceed}
-		ctx, cancel := context.WithCancel(t.Context())
-		go func() {
-			<-reached
-			cancel()
-		}()
-		resp, err := m.wire.HandleRequest(ctx, m.credsRequest())
-		require.Error(t, err)
-		require.Nil(t, resp)
-		written := make(chan error)
-		go func() { // both need every lock
-			_, first := m.call(logical.UpdateOperation, "config", map[string]any{fieldIssuer: "staging"})
-			_, second := m.call(logical.UpdateOperation, "roles/support", map[string]any{fieldTTL: "1m"})
-			written <- errors.Join(first, second)
-		}()
-		select {
-		case err := <-written:
-			require.NoError(t, err)
-		case <-time.After(30 * time.Second):
-			require.Fail(t, "a lock is held")
-		}
-		_, claims := m.token("support", map[string]any{fieldRoom: "support-1"})
-		require.Equal(t, "staging", claims["iss"])
-	}
 }
 
 // An entry that can't be decoded, or that the engine never writes, is a fault that names

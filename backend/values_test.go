@@ -134,11 +134,9 @@ func TestRefusedValues(t *testing.T) {
 	}{
 		{"config", fieldActiveKey, "0x2", "active_key must be a whole number in decimal digits"},
 		{"config", fieldActiveKey, "010", "active_key 10 does not exist"},
-		{"config", fieldActiveKey, "99999999999999999999", "active_key is too large"},
 		{"config", fieldActiveKey, 0, "active_key 0 is accepted only while no key is active; version 1 is active"},
 		{"config", fieldAudience, "\ufeffclanmeeting", "audience must be 1 to 255 characters, all of them visible"},
 		{"config", fieldAudience, "clan\u200bmeeting", "audience must be 1 to 255 characters, all of them visible"},
-		{"config", fieldAudience, "clanmeeting\u00a0", "audience must be"},
 		{"config", fieldAudience, "clan\u00admeeting", "audience must be"},
 		{"config", fieldAudience, "clanmeeting\u3164", "audience must be"},
 		{"config", fieldAudience, "clanmeeting\ufe0f", "audience must be"},
@@ -147,23 +145,14 @@ func TestRefusedValues(t *testing.T) {
 		{"config", fieldIssuer, "prod\ufffd\x00", "issuer must be"},
 		{"config", fieldDomain, "meet.example.com\u200b", "domain must be a host name alone"},
 		{"config", fieldConsumerID, "acme\ufeff", "consumer_id must be"},
+		{"config", fieldDeleteEndedRolesAfter, "3651d", "delete_ended_roles_after is too large: the maximum is 3650 days"},
 		{"keys/generate", fieldKeyBits, "0x800", "key_bits must be a whole number"},
 		{"roles/webinar", fieldAllowedRooms, []any{true}, "allowed_rooms must be a list of strings; its entry 1 is not a string"},
-		{"roles/webinar", fieldAllowedRooms, []any{"a", nil}, "allowed_rooms must be a list of strings; its entry 2 is not a string"},
-		{"roles/webinar", fieldAllowedRooms, true, "allowed_rooms must be a list of strings"},
-		{"roles/webinar", fieldAllowedRooms, map[string]any{"a": "b"}, "allowed_rooms must be a list of strings"},
-		{"roles/webinar", fieldAllowWildcardRoom, 2, "allow_wildcard_room must be true or false"},
 		{"roles/webinar", fieldGenerateLease, "yes", "generate_lease must be true or false"},
-		{"roles/webinar", fieldTTL, "9223372037", "ttl is too large"},
-		{"roles/webinar", fieldMaxTTL, "3651d", "max_ttl is too large: the maximum is 3650 days"},
 		{"roles/webinar", fieldMaxTTL, "87600h1s", "max_ttl is too large: the maximum is 3650 days"},
 		{"roles/webinar", fieldMaxNotBefore, "36500d", "max_not_before is too large: the maximum is 3650 days"},
-		{"roles/webinar", fieldNotBeforeDuration, "36500d", "not_before_duration is too large: the maximum is 1 day"},
 		{"roles/webinar", fieldNotBeforeDuration, 86401, "not_before_duration is too large: the maximum is 1 day"},
-		{"roles/webinar", fieldMaxNotBefore, true, "max_not_before must be in whole seconds"},
-		{"creds/webinar", fieldTTL, "9223372037", "ttl is too large"},
 		{"creds/webinar", fieldTTL, "0x10", "ttl must be in whole seconds"},
-		{"creds/webinar", fieldNotBefore, "2030-02-30T00:00:00Z", "not_before must be RFC 3339"},
 		{"creds/webinar", fieldNotBefore, "9223372036854775807", "not_before seems to be in milliseconds; give it in seconds"},
 		{"creds/webinar", fieldRoom, true, "room must be one string"},
 		{"creds/webinar", fieldBatchInput, map[string]any{"room": "a"}, "batch_input must be a list of objects"},
@@ -237,15 +226,6 @@ func TestDefaultTTLFollowsMaxTTL(t *testing.T) {
 	require.Contains(t, m.refused(logical.UpdateOperation, "roles/a", map[string]any{fieldMaxTTL: "4m"}), "ttl of 5m0s is over max_ttl of 4m0s")
 	m.mustWrite("roles/a", map[string]any{fieldTTL: 0, fieldMaxTTL: "4m"})
 	require.EqualValues(t, 240, ttl())
-}
-
-func TestWarningLimits(t *testing.T) {
-	m := newTestMount(t)
-	require.Nil(t, m.mustWrite("roles/a", map[string]any{fieldAllowedRooms: "a", fieldMaxTTL: "24h", fieldMaxNotBefore: "90d"}))
-	require.Contains(t, m.mustWrite("roles/a", map[string]any{fieldMaxTTL: 86401}).Warnings[0], "max_ttl of 24h0m1s is over 24h0m0s")
-	m.mustWrite("roles/a", map[string]any{fieldMaxTTL: "24h"})
-	require.Contains(t, m.mustWrite("roles/a", map[string]any{fieldMaxNotBefore: "91d"}).Warnings[0],
-		"max_not_before of 2184h0m0s is over 90 days: a scheduled token stops working when its key is replaced")
 }
 
 // The same request gets the same refusal every time.

@@ -117,25 +117,6 @@ func TestWindowRefusals(t *testing.T) {
 	}
 }
 
-// The clock moves across an end of the window, forward or back.
-func TestWindowWhileTheClockMoves(t *testing.T) {
-	m := configured(t)
-	m.windowed(at(10), at(20), nil)
-	begin := func() any { return m.mustRead("creds/event", map[string]any{fieldRoom: "launch"})[fieldNotBefore] }
-	first := float64(testNow.Unix() + 10)
-	require.Equal(t, first, begin())
-	m.advance(15 * time.Second)
-	require.Equal(t, first, begin())
-	m.advance(-10 * time.Second)
-	require.Equal(t, first, begin())
-	m.advance(-time.Hour)
-	require.Equal(t, first, begin())
-	m.advance(time.Hour + 15*time.Second)
-	require.Contains(t, m.refused(logical.ReadOperation, "creds/event", map[string]any{fieldRoom: "launch"}), "this role ended")
-	m.advance(-time.Second)
-	require.Equal(t, first, begin())
-}
-
 func TestWindowRoundTrip(t *testing.T) {
 	m := configured(t)
 	m.mustWrite("roles/event", map[string]any{fieldAllowedRooms: "a"})
