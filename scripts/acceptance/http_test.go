@@ -275,16 +275,6 @@ func TestKeyFilesByCLI(t *testing.T) {
 	require.Equal(t, []any{"1"}, root(t).read(mount + "/keys?list=true")["keys"], "they are one key")
 }
 
-// A mount's maximum caps a token.
-func TestMountMaximum(t *testing.T) {
-	t.Parallel()
-	mount, _ := configured(t)
-	root(t).write("sys/mounts/"+mount+"/tune", map[string]any{"max_lease_ttl": "10m", "default_lease_ttl": "1m"})
-	_, answer := root(t).get(mount+"/creds/support", "room", "support-1", "ttl", "30m")
-	require.Equal(t, json.Number("600"), answer.Data()["ttl"])
-	require.Contains(t, answer.Warnings(), "capped")
-}
-
 // What a read returns can be declared, as in Terraform: written, it reads back the same, so
 // that nobody sees a difference that nobody made.
 func TestReadBack(t *testing.T) {

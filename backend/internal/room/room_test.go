@@ -296,26 +296,6 @@ func FuzzRules(f *testing.F) {
 
 var directives = regexp.MustCompile(`{{[^}]*}}`)
 
-// The slowest list that is possible: every glob has many parts, and each fits but the
-// last.
-func BenchmarkSlowestRules(b *testing.B) {
-	text := strings.Repeat("*a", 126) + "*b"
-	texts := make([]string, MaxRulesLength/len(text))
-	for i := range texts {
-		texts[i] = text
-	}
-	rules, err := NewRules("rooms", texts, false)
-	require.NoError(b, err)
-	m := rules.Matcher(nil)
-	name := Name(strings.Repeat("a", 255))
-	b.ReportAllocs()
-	for b.Loop() {
-		if rule, err := m.Match(b.Context(), name); rule != "" || err != nil {
-			b.Fatal(rule, err)
-		}
-	}
-}
-
 func ExampleRules() {
 	rules, err := NewRules("rooms", []string{"support-*", "team-{{identity.entity.metadata.team}}"}, true)
 	if err != nil {
