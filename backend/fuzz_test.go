@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -54,21 +53,38 @@ func FuzzRole(f *testing.F) {
 	})
 }
 
-// A request is refused, or its token keeps within the role. check and a batch make the
-// same decision.
+// For any role and any request: the request is refused, or its token keeps within the role. check
+// and a batch make the same decision.
 func FuzzTokenRequest(f *testing.F) {
-	f.Add("support-1", "5m", "")
-	f.Add("SUPPORT-1", "1", fmt.Sprint(testNow.Unix()))
-	f.Add("support-1", "100h", testNow.Add(time.Hour).Format(time.RFC3339))
-	f.Add("*", "0", "0001-01-01T00:00:00Z")
-	f.Add("support-\u212a", "-5m", "9223372036854775807")
-	f.Add("support-1\n", "1e2", "1e9")
-	f.Add("", "", "2030-01-31 09:00:00")
+	const now = 1896080400 // testNow
+	f.Add("support-1", "5m", "", int64(60), int64(120), int64(30), int64(0), false)
+	f.Add("SUPPORT-1", "1", fmt.Sprint(now), int64(0), int64(0), int64(86400), int64(600), true)
+	f.Add("support-1", "100h", "2030-01-31T10:00:00Z", int64(0), int64(0), int64(0), int64(86400), false)
+	f.Add("*", "0", "0001-01-01T00:00:00Z", int64(0), int64(1), int64(5), int64(5), false)
+	f.Add("support-\u212a", "-5m", "9223372036854775807", int64(-60), int64(1), int64(30), int64(0), false)
+	f.Add("support-1\n", "1e2", "1e9", int64(1<<40), int64(1<<41), int64(5), int64(5), false)
+	f.Add("support-1", "", fmt.Sprint(now+30), int64(1), int64(3600), int64(30), int64(0), true)
+	f.Add("", "", "2030-01-31 09:00:00", int64(-1<<40), int64(1<<33), int64(5), int64(1<<28), true)
 	m := configured(f)
-	const most, ahead, back = 900, 86400, 30
-	m.mustWrite("roles/fuzz", map[string]any{fieldAllowedRooms: "support-*", fieldTTL: "5m", fieldMaxTTL: most, fieldMaxNotBefore: ahead, fieldNotBeforeDuration: back})
-	f.Fuzz(func(t *testing.T, name, ttl, notBefore string) {
+	const most = 900
+	f.Fuzz(func(t *testing.T, name, ttl, notBefore string, from, until, back, ahead int64, lease bool) {
 		m.t = t
+		role := map[string]any{
+			fieldAllowedRooms: "support-*", fieldTTL: "5m", fieldMaxTTL: most, fieldNotBeforeDuration: back, fieldMaxNotBefore: ahead, fieldGenerateLease: lease,
+		}
+		from, until = from%(1<<42), until%(1<<42)
+		if from != 0 {
+			role[fieldValidFrom] = fmt.Sprint(now + from)
+		}
+		if until != 0 {
+			role[fieldValidUntil] = fmt.Sprint(now + until)
+		}
+		written, err := m.call(logical.UpdateOperation, "roles/fuzz", role)
+		require.NoError(t, err)
+		if written.IsError() {
+			return
+		}
+		defer m.mustDelete("roles/fuzz")
 		data := func() map[string]any {
 			d := map[string]any{fieldRoom: name, fieldTTL: ttl}
 			if notBefore != "" {
@@ -78,35 +94,36 @@ func FuzzTokenRequest(f *testing.F) {
 		}
 		resp, err := m.call(logical.ReadOperation, "creds/fuzz", data())
 		require.NoError(t, err)
-		checked, err := m.call(logical.ReadOperation, "check/fuzz", data())
-		require.NoError(t, err)
+		checked := m.mustRead("check/fuzz", data())
 		batch, err := m.call(logical.UpdateOperation, "creds/fuzz", map[string]any{fieldBatchInput: []any{data()}})
 		require.NoError(t, err)
-		require.Equal(t, resp.IsError(), batch.IsError())
+		require.Equal(t, resp.IsError() || lease, batch.IsError())
 		if resp.IsError() {
-			reason := checked.Data[fieldReason]
-			if checked.IsError() { // for a value of a wrong type
-				reason = checked.Error().Error()
-			}
-			require.Equal(t, resp.Error().Error(), reason)
-			require.Equal(t, "batch_input[0]: "+resp.Error().Error(), batch.Error().Error())
+			require.Equal(t, map[string]any{fieldAllowed: false, fieldReason: resp.Error().Error()}, checked)
+			require.True(t, lease || "batch_input[0]: "+resp.Error().Error() == batch.Error().Error())
 			return
 		}
-		require.Equal(t, true, checked.Data[fieldAllowed])
-		var claims struct {
-			jwt.RegisteredClaims
-			Room string `json:"room"`
-		}
-		_, err = jwt.ParseWithClaims(resp.Data[fieldToken].(string), &claims, func(*jwt.Token) (any, error) { return &testKey(t).PublicKey, nil }, jwt.WithoutClaimsValidation())
+		require.Equal(t, true, checked[fieldAllowed])
+		token := resp.Data[fieldToken].(string)
+		verified(t, token, testKey(t))
+		claims := jwt.MapClaims{}
+		_, _, err = jwt.NewParser().ParseUnverified(token, claims)
 		require.NoError(t, err)
-		now, nbf, exp := testNow.Unix(), claims.NotBefore.Unix(), claims.ExpiresAt.Unix()
-		require.Regexp(t, `^support-[a-z0-9_-]*$`, claims.Room)
-		require.Greater(t, exp, now)
-		require.Greater(t, exp, nbf)
-		require.GreaterOrEqual(t, nbf, now-back)
-		require.LessOrEqual(t, nbf, now+ahead)
-		require.LessOrEqual(t, exp-nbf, int64(most+back))
+		require.Equal(t, checked[fieldClaims], map[string]any(claims))
+		nbf, exp := int64(claims["nbf"].(float64)), int64(claims["exp"].(float64))
+		require.Regexp(t, `^support-[a-z0-9_-]*$`, claims["room"])
+		require.Greater(t, exp, max(now, nbf))
 		require.LessOrEqual(t, exp-max(nbf, now), int64(most))
+		require.GreaterOrEqual(t, nbf, now-back)
+		if from == 0 || until == 0 {
+			require.LessOrEqual(t, nbf, now+max(ahead, from))
+		}
+		if from != 0 {
+			require.GreaterOrEqual(t, nbf, now+from)
+		}
+		if until != 0 {
+			require.LessOrEqual(t, exp, now+until)
+		}
 	})
 }
 

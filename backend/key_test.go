@@ -103,33 +103,3 @@ func TestRefusedKeysLeaveNoTrace(t *testing.T) {
 	require.Equal(t, writes, m.storage.written(), "a refused key must write nothing")
 	require.NotContains(t, m.log.String(), secret)
 }
-
-// The active version is tried first, then the newest; the keyring stays as it is.
-func TestKeyringOrder(t *testing.T) {
-	t.Parallel()
-	first, err := storedOf(t, readTestdata(t, "rsa2048.pkcs1.pem")).compile()
-	require.NoError(t, err)
-	second := parsedKey(t, readTestdata(t, "rsa2048.openssh.pem")).Public()
-	ring := keyring{config: &config{}}
-	for _, version := range []int{1, 2, 4, 7} {
-		k := *first
-		k.version = version
-		ring.versions = append(ring.versions, &k)
-	}
-	ring.versions[0] = &key{version: 1, err: errCorrupt}
-	versions := func(ordered []*key) []int {
-		var all []int
-		for _, v := range ordered {
-			all = append(all, v.version)
-		}
-		return all
-	}
-	require.Equal(t, []int{7, 4, 2, 1}, versions(ring.activeFirst()))
-	ring.config.ActiveKey = 2
-	require.Equal(t, []int{2, 7, 4, 1}, versions(ring.activeFirst()))
-	require.Equal(t, []int{1, 2, 4, 7}, versions(ring.versions))
-	require.Equal(t, 7, ring.highest())
-	require.Zero(t, (&keyring{}).highest())
-	require.Equal(t, 2, ring.find(first.public))
-	require.Zero(t, ring.find(second))
-}

@@ -21,39 +21,59 @@ import (
 func TestGoldenToken(t *testing.T) {
 	m := configured(t)
 	golden := strings.TrimSpace(readTestdata(t, "golden.jwt"))
-	answer, claims := m.token("support", map[string]any{fieldRoom: "support-4711"})
-	require.Equal(t, golden, answer[fieldToken])
+	for _, op := range []logical.Operation{logical.ReadOperation, logical.UpdateOperation} {
+		resp := m.must(m.call(op, "creds/support", map[string]any{fieldRoom: "Support-4711"}))
+		require.Nil(t, resp.Secret, "no lease without generate_lease")
+		require.Empty(t, resp.Warnings)
+		require.Equal(t, map[string]any{
+			fieldToken: golden, fieldRoom: "support-4711", fieldConsumerID: testConsumer,
+			fieldNotBefore: 1896080370.0, fieldExpiration: 1896081300.0, fieldTTL: 900.0, fieldKeyVersion: 1.0,
+		}, resp.Data, "the same answer by read and by write")
+	}
 	require.Equal(t, map[string]any{
-		"aud":     "clanmeeting",
-		"context": map[string]any{},
-		"exp":     json.Number("1896081300"),
-		"iss":     "production",
-		"nbf":     json.Number("1896080370"),
-		"room":    "support-4711",
-		"sub":     "acme",
-	}, claims)
+		"aud": "clanmeeting", "context": map[string]any{}, "exp": json.Number("1896081300"), "iss": "production",
+		"nbf": json.Number("1896080370"), "room": "support-4711", "sub": "acme",
+	}, verified(t, golden, testKey(t)))
 	header, err := base64.RawURLEncoding.DecodeString(strings.Split(golden, ".")[0])
 	require.NoError(t, err)
 	require.JSONEq(t, `{"alg":"RS256","kid":"acme","typ":"JWT"}`, string(header))
 }
 
-func TestCredsAnswer(t *testing.T) {
+// A caller tries rooms that the role does not allow. Package room has all forms of names and
+// globs.
+func TestRooms(t *testing.T) {
 	m := configured(t)
-	want := map[string]any{
-		fieldRoom:       "support-4711",
-		fieldConsumerID: testConsumer,
-		fieldNotBefore:  float64(testNow.Unix() - 30),
-		fieldExpiration: float64(testNow.Unix() + 900),
-		fieldTTL:        float64(900),
-		fieldKeyVersion: float64(1),
+	m.mustWrite("roles/globs", map[string]any{fieldAllowedRooms: "support-*,exact,4711"})
+	m.mustWrite("roles/any", map[string]any{fieldAllowedRooms: "*", fieldDefaultRoom: "a-1"})
+	m.mustWrite("roles/wildcard", map[string]any{fieldAllowWildcardRoom: true})
+	long := strings.Repeat("a", 255)
+	for role, rooms := range map[string]map[any]string{
+		"globs":    {"SUPPORT-1": "support-1", "support-": "support-", "exact": "exact", 4711: "4711"},
+		"any":      {"x": "x", long: long, nil: "a-1"},
+		"wildcard": {"*": "*"},
+	} {
+		for room, want := range rooms {
+			answer, claims := m.token(role, map[string]any{fieldRoom: room})
+			require.Equal(t, []any{want, want}, []any{answer[fieldRoom], claims["room"]})
+		}
 	}
-	for _, op := range []logical.Operation{logical.ReadOperation, logical.UpdateOperation} {
-		resp := m.must(m.call(op, "creds/support", map[string]any{fieldRoom: "Support-4711"}))
-		require.Nil(t, resp.Secret, "no lease without generate_lease")
-		require.Empty(t, resp.Warnings)
-		delete(resp.Data, fieldToken)
-		require.Equal(t, want, resp.Data, "the same answer by read and by write")
+	for role, rooms := range map[string][]any{
+		"globs":    {"exactly", "my-exact", "my-support-1", "support", "*", "support-*"},
+		"any":      {"*", "**", "a*"},
+		"wildcard": {"a", "**", "%2a"},
+	} {
+		for _, room := range append(rooms,
+			"support-1 ", "support-1\x00", "support-1%2c*", "support-1,*", "support-1/../x", "{{identity.entity.name}}", "support-.*", "*\n",
+			"ѕupport-1", "\u212aitchen", "support-\u200b1", "＊", "support-"+strings.Repeat("x", 10_000),
+			true, 1.5, []any{"support-1", "*"}, map[string]any{"a": "support-1"},
+		) {
+			message := m.refused(logical.ReadOperation, "creds/"+role, map[string]any{fieldRoom: room})
+			require.Contains(t, message, "room", "%s %q", role, room)
+			require.Less(t, len(message), 400, "%s %q", role, room)
+		}
 	}
+	require.Equal(t, "room is required: this role has no default_room", m.refused(logical.ReadOperation, "creds/globs", nil))
+	require.Contains(t, m.refused(logical.ReadOperation, "creds/globs", map[string]any{fieldRoom: ""}), "room is empty; name a room, or leave room out to get the role's default_room")
 }
 
 func TestMeetingURL(t *testing.T) {
@@ -66,76 +86,6 @@ func TestMeetingURL(t *testing.T) {
 	answer, _ = m.token("all", map[string]any{fieldRoom: "*"})
 	require.Equal(t, "meet.example.com", answer[fieldDomain])
 	require.NotContains(t, answer, fieldMeetingURL)
-}
-
-// A caller tries rooms that the role does not allow.
-func TestRefusedRooms(t *testing.T) {
-	m := configured(t)
-	m.mustWrite("roles/globs", map[string]any{fieldAllowedRooms: "support-*,a*b*c,exact"})
-	m.mustWrite("roles/any", map[string]any{fieldAllowedRooms: "*"})
-	m.mustWrite("roles/wildcard", map[string]any{fieldAllowWildcardRoom: true})
-
-	for role, rooms := range map[string][]any{
-		"globs": {
-			"exac", "exactly", "my-exact", "my-support-1", "support", "supportx1", "ab", "acb", "xabc", "abcx", "*", "support-*",
-		},
-		"any":      {"*", "**", "a*", "*a"},
-		"wildcard": {"a", "**", "%2a"},
-	} {
-		for _, room := range append(rooms, hostileRooms()...) {
-			for _, op := range []logical.Operation{logical.ReadOperation, logical.UpdateOperation} {
-				message := m.refused(op, "creds/"+role, map[string]any{fieldRoom: room})
-				require.Contains(t, message, "room", "%s %q", role, room)
-				require.Less(t, len(message), 400, "%s %q", role, room)
-			}
-		}
-	}
-	require.Equal(t, "room is required: this role has no default_room", m.refused(logical.ReadOperation, "creds/globs", nil))
-	require.Contains(t, m.refused(logical.ReadOperation, "creds/globs", map[string]any{fieldRoom: ""}), "room is empty; name a room, or leave room out to get the role's default_room")
-}
-
-// hostileRooms are never valid room names.
-func hostileRooms() []any {
-	return []any{
-		"support-1 ", "support-1\x00", "support-1%2c*", "support-1,*", "support-1/../x", "{{identity.entity.name}}", "support-.*", "*\n", " *",
-		"ѕupport-1", "\u212aitchen", "support-\u200b1", "＊", "support-" + strings.Repeat("x", 10_000),
-		true, 1.5, []any{"support-1", "*"}, map[string]any{"a": "support-1"},
-	}
-}
-
-func TestAllowedRooms(t *testing.T) {
-	m := configured(t)
-	m.mustWrite("roles/globs", map[string]any{fieldAllowedRooms: "support-*,a*b*c,exact,4711"})
-	m.mustWrite("roles/any", map[string]any{fieldAllowedRooms: "*"})
-	m.mustWrite("roles/wildcard", map[string]any{fieldAllowWildcardRoom: true})
-	m.mustWrite("roles/default", map[string]any{fieldAllowedRooms: "a-*", fieldDefaultRoom: "a-1"})
-	long := strings.Repeat("a", 255)
-	for _, test := range []struct {
-		role string
-		room any
-		want string
-	}{
-		{"globs", "support-1", "support-1"},
-		{"globs", "SUPPORT-1", "support-1"},
-		{"globs", "support-", "support-"},
-		{"globs", "abc", "abc"},
-		{"globs", "a-b-b_c-c", "a-b-b_c-c"},
-		{"globs", "exact", "exact"},
-		{"globs", 4711, "4711"},
-		{"any", "x", "x"},
-		{"any", long, long},
-		{"wildcard", "*", "*"},
-		{"default", nil, "a-1"},
-		{"default", "a-2", "a-2"},
-	} {
-		data := map[string]any{}
-		if test.room != nil {
-			data[fieldRoom] = test.room
-		}
-		answer, claims := m.token(test.role, data)
-		require.Equal(t, test.want, answer[fieldRoom])
-		require.Equal(t, test.want, claims["room"])
-	}
 }
 
 // A caller tries to get more time than the role allows.
