@@ -5,10 +5,10 @@
 // private key, and signs short-lived RS256 tokens with it, within the limits of a role.
 // A token makes its holder the host of a room.
 //
-// A read of creds/<role> goes straight down: path_creds.go asks for an [issuance], which is
-// the role, the [snapshot] of configuration and key, and the caller; the role's [terms]
-// decide the request, which yields a [grant]; the snapshot's key signs a token for it.
-// state.go says what is cached, and what waits for what.
+// A read of creds/<role> goes straight down: path_creds.go asks for an [issuance], which has
+// the [terms] (the role, the caller's values and the mount's limit) and the [snapshot] of
+// configuration and key. The terms decide the request, which yields a [grant], and the
+// snapshot's key signs a token for it. state.go says what is cached, and what waits for what.
 //
 // What does not need Vault is in packages of its own: rsakey has the private key and its
 // signatures, hosttoken the token, and room the names of rooms and the rules for them.
@@ -112,7 +112,8 @@ func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (resp
 			return refusal(err), nil
 		}
 		if err := takeValues(req.Data, path.Fields); err != nil {
-			// The handler answers. The framework must not see the values.
+			// The framework must not see the values. The handler answers, because check
+			// answers with the reason.
 			ctx, req.Data = context.WithValue(ctx, mistakeKey{}, err), nil
 		}
 	}

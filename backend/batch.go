@@ -79,7 +79,7 @@ type batchItem struct {
 // credsBatch answers with many tokens: either every item gets one, or none does.
 func (b *backend) credsBatch(ctx context.Context, req *logical.Request, name string, d *framework.FieldData) (*logical.Response, error) {
 	return b.withBatchItems(ctx, req, name, d, func(ctx context.Context, items []batchItem) (*logical.Response, error) {
-		return settled(func() (*logical.Response, error) {
+		return retryIfChanged(func() (*logical.Response, error) {
 			i, err := b.newIssuance(ctx, req, name)
 			if err != nil {
 				return nil, err
@@ -182,7 +182,7 @@ func parseBatchItem(input any) batchItem {
 	for _, name := range slices.Sorted(maps.Keys(raw)) {
 		if batchItemSchema[name] == nil {
 			return batchItem{err: invalid("has an unknown field%s; the fields are %s, %s, %s and %s",
-				misspelt(name), fieldRoom, fieldTTL, fieldNotBefore, fieldReference)}
+				shownName(name), fieldRoom, fieldTTL, fieldNotBefore, fieldReference)}
 		}
 	}
 	if err := takeValues(raw, batchItemSchema); err != nil {
@@ -191,14 +191,6 @@ func parseBatchItem(input any) batchItem {
 	wanted, err := parseTokenRequest(&framework.FieldData{Raw: raw, Schema: batchItemSchema})
 	reference, ok := raw[fieldReference].(string)
 	return batchItem{wanted, reference, ok, err}
-}
-
-// misspelt returns a field's name for an error, or nothing if the name may be a secret.
-func misspelt(name string) string {
-	if !fieldPattern.MatchString(name) {
-		return ""
-	}
-	return ` "` + name + `"`
 }
 
 // decideAll decides every item. The error names the refused items.

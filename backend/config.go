@@ -138,7 +138,7 @@ const (
 	maxClaimLength  = 255
 )
 
-// check reports all problems of the settings at once.
+// check reports all problems at once.
 func (c *config) check() error {
 	var problems []error
 	if !consumerIDPattern.MatchString(c.ConsumerID) {

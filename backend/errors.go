@@ -21,8 +21,9 @@ import (
 	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/backend/internal/rsakey"
 )
 
-// An invalidError is a mistake of the caller. Its text is one sentence that says
-// what would be right. Every other error is a fault of the engine or its storage.
+// An invalidError is a mistake of the caller, and the text of the 400 that refuses it. It is
+// one sentence that says what would be right. Every other error is a fault of the engine or
+// its storage.
 type invalidError struct{ message string }
 
 func (e *invalidError) Error() string { return e.message }

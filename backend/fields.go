@@ -21,8 +21,8 @@ type field[E any] struct {
 	// read returns the value that a read of the entry answers. It is nil if no read does.
 	read func(*E) any
 
-	// write puts a value of the schema's type into the entry. It is nil if that takes more
-	// than the entry. The error is the caller's mistake.
+	// write puts a value of the schema's type into the entry. It is nil if the path does that
+	// itself, as config does with private_key. The error is the caller's mistake.
 	write func(*E, any) error
 }
 
@@ -36,7 +36,7 @@ func schemas[E any](fields []field[E]) map[string]*framework.FieldSchema {
 	return all
 }
 
-// responseSchemas are the fields of the entry as it is read: all of them, always.
+// responseSchemas are the fields that a read of the entry returns, each of them always.
 func responseSchemas[E any](fields []field[E]) map[string]*framework.FieldSchema {
 	all := map[string]*framework.FieldSchema{}
 	for _, f := range fields {

@@ -40,8 +40,8 @@ func parseTokenRequest(d *framework.FieldData) (tokenRequest, error) {
 	return wanted, nil
 }
 
-// terms are what a request is decided by: the role, and what it is compared with. creds
-// and check both use them, so they can't disagree. They are for one goroutine.
+// terms decide requests: the role, and what else counts for its caller. creds and check both
+// use them, so they can't disagree. They are for one goroutine.
 //
 // Deciding needs no storage and no clock. It is not a package of its own, because a refusal
 // names fields of the API, and because it needs the whole role.
@@ -69,7 +69,7 @@ func (t *terms) decide(ctx context.Context, wanted tokenRequest) (*grant, error)
 		return nil, err
 	}
 	mount := logical.StaticSystemView{MaxLeaseTTLVal: t.maxTTL, DefaultLeaseTTLVal: t.maxTTL}
-	ttl, warnings, err := framework.CalculateTTL(mount, wanted.ttl, t.role.ttl, 0, t.role.MaxTTL, 0, time.Time{})
+	ttl, warnings, err := framework.CalculateTTL(mount, wanted.ttl, t.role.effectiveTTL(), 0, t.role.MaxTTL, 0, time.Time{})
 	if err != nil {
 		return nil, err
 	}

@@ -13,14 +13,14 @@ import (
 	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/backend/internal/room"
 )
 
-// An issuance is a request for tokens of a role, with all that they depend on: the terms
-// by which it is decided, and the snapshot that signs.
+// An issuance is what one caller's requests for tokens of a role are decided and signed with:
+// the terms, and the snapshot. A batch has one for all of its items.
 type issuance struct {
 	terms
 	snapshot *snapshot
 
-	backend *backend
-	name    string // of the role
+	backend  *backend
+	roleName string
 }
 
 // newIssuance reads what a request depends on. It is the caller's mistake if the role does
@@ -43,7 +43,7 @@ func (b *backend) newIssuance(ctx context.Context, req *logical.Request, name st
 		terms:    terms{role: r, values: values, matcher: r.rules.Matcher(values), maxTTL: maxTTL, now: b.now()},
 		snapshot: s,
 		backend:  b,
-		name:     name,
+		roleName: name,
 	}, nil
 }
 
@@ -61,6 +61,9 @@ func (b *backend) decideOne(ctx context.Context, req *logical.Request, name stri
 	return i, g, err
 }
 
+// errTooLate is a token that expired before its turn.
+var errTooLate = unavailable("a token would have expired before it could be signed; ask for a longer ttl, send fewer items, or try again later")
+
 // checkCurrent returns errChanged if the role, the configuration or the active key is not
 // what the issuance was decided with, or if the cache has dropped it.
 func (i *issuance) checkCurrent(ctx context.Context) error {
@@ -68,7 +71,7 @@ func (i *issuance) checkCurrent(ctx context.Context) error {
 		return err
 	}
 	b := i.backend
-	s, r := b.state.snapshot.Load(), b.process.roles.get(b.roleKey(i.name))
+	s, r := b.state.snapshot.Load(), b.process.roles.get(b.roleKey(i.roleName))
 	if s == nil || s.settings != i.snapshot.settings || r == nil || r != i.role && !r.same(i.role) {
 		return errChanged
 	}
@@ -82,7 +85,7 @@ func (i *issuance) sign(ctx context.Context, g *grant) (map[string]any, error) {
 	}
 	ttl := g.expiration - i.backend.now().Unix()
 	if ttl <= 0 { // a batch may take longer than a token lives
-		return nil, errBatchSlow
+		return nil, errTooLate
 	}
 	s := i.snapshot
 	token, err := s.consumer().Sign(s.key, g.room, g.notBefore, g.expiration)

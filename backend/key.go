@@ -47,7 +47,7 @@ type storedKey struct {
 	CreatedTime time.Time `json:"created_time"`
 }
 
-// A key is a key version. Only the one that signs is parsed as a whole.
+// A key is a key version. Its private half stays unparsed until private is called.
 type key struct {
 	storedKey
 	version int // 0: not stored yet
@@ -86,7 +86,7 @@ func loadKey(ctx context.Context, s logical.Storage, version int) (*key, error) 
 	return k, nil
 }
 
-// private returns the key that signs.
+// private parses the private half, and checks that it belongs to the public one.
 func (k *key) private() (*rsakey.PrivateKey, error) {
 	private, err := rsakey.Decode(k.PKCS8)
 	if err == nil && !private.Public().Equal(k.public) {
@@ -98,7 +98,7 @@ func (k *key) private() (*rsakey.PrivateKey, error) {
 	return private, nil
 }
 
-// loadPrivateKey returns the key that signs. That it is missing is a fault, because the
+// loadPrivateKey returns the key that signs. A missing key is a fault, because the
 // configuration names it.
 func loadPrivateKey(ctx context.Context, s logical.Storage, version int) (*rsakey.PrivateKey, error) {
 	k, err := loadKey(ctx, s, version)
@@ -160,8 +160,8 @@ func (b *backend) generateKey(ctx context.Context, bits int) (*key, error) {
 	}
 }
 
-// A keyring is the configuration and the public halves of all stored versions, in
-// ascending order. It is immutable.
+// A keyring is the configuration and all stored versions, in ascending order. It is
+// immutable.
 type keyring struct {
 	config   *config
 	versions []*key

@@ -69,20 +69,17 @@ func (b *backend) check(ctx context.Context, req *logical.Request, name string, 
 	if _, ok := d.GetOk(fieldBatchInput); ok {
 		return b.checkBatch(ctx, req, name, d)
 	}
-	var resp *logical.Response
-	err := b.compute(ctx, func() error {
+	return b.compute(ctx, func() (*logical.Response, error) {
 		i, g, err := b.decideOne(ctx, req, name, d)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		claims := i.snapshot.consumer().Claims(g.room, g.notBefore, g.expiration)
-		resp = &logical.Response{
+		return &logical.Response{
 			Data:     map[string]any{fieldAllowed: true, fieldMatchedRule: g.rule, fieldClaims: claims},
 			Warnings: g.warnings,
-		}
-		return nil
+		}, nil
 	})
-	return resp, err
 }
 
 func (b *backend) checkBatch(ctx context.Context, req *logical.Request, name string, d *framework.FieldData) (*logical.Response, error) {

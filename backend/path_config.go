@@ -119,8 +119,8 @@ func (c *config) patched(d *framework.FieldData) (*config, error) {
 	return &changed, errors.Join(problems...)
 }
 
-// writeConfig stores the changed configuration, and before it the key that becomes the
-// active one, if one is given. What is stored already is not written again.
+// writeConfig stores the key that becomes the active one, if one is given, and then the
+// changed configuration. What is stored already is not written again.
 func writeConfig(ctx context.Context, s logical.Storage, ring *keyring, changed *config, given *key) (*change, error) {
 	done := &change{resp: &logical.Response{}}
 	was := ring.config.ActiveKey
@@ -136,6 +136,7 @@ func writeConfig(ctx context.Context, s logical.Storage, ring *keyring, changed 
 			done.events = append(done.events, keyEvent(eventKeyImport, version))
 		}
 	}
+	// An older configuration may have been restored, without the numbers of newer keys.
 	changed.LastKey = max(changed.LastKey, changed.ActiveKey, ring.highest())
 	if *changed != *ring.config {
 		if err := store(ctx, s, configStoragePath, *changed); err != nil {

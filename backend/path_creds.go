@@ -112,12 +112,8 @@ func (b *backend) pathCredsRead(ctx context.Context, req *logical.Request, d *fr
 	if _, ok := d.GetOk(fieldBatchInput); ok {
 		return b.credsBatch(ctx, req, name, d)
 	}
-	return settled(func() (resp *logical.Response, err error) {
-		err = b.compute(ctx, func() (err error) {
-			resp, err = b.creds(ctx, req, name, d)
-			return err
-		})
-		return resp, err
+	return retryIfChanged(func() (*logical.Response, error) {
+		return b.compute(ctx, func() (*logical.Response, error) { return b.creds(ctx, req, name, d) })
 	})
 }
 

@@ -98,7 +98,7 @@ func (b *backend) pathRoleWrite(ctx context.Context, req *logical.Request, d *fr
 	}
 	b.sendEvents(ctx, req, []event{{operation: eventRoleWrite, unchanged: unchanged, metadata: []string{fieldName, name}}})
 	resp := &logical.Response{}
-	for _, warning := range r.warnings(b.system.fresh.MaxLeaseTTL(), b.now()) {
+	for _, warning := range r.warnings(b.system.SystemView.MaxLeaseTTL(), b.now()) {
 		resp.AddWarning(warning)
 	}
 	return resp, nil

@@ -5,8 +5,10 @@ package backend
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"net/url"
 	"strings"
 	"unicode"
@@ -75,12 +77,7 @@ func (b *backend) pathVerifyWrite(ctx context.Context, req *logical.Request, d *
 	if !ring.config.configured() {
 		return nil, errNotConfigured(req.MountPoint)
 	}
-	var resp *logical.Response
-	err = b.compute(ctx, func() (err error) {
-		resp, err = b.verify(ctx, token, wanted, ring)
-		return err
-	})
-	return resp, err
+	return b.compute(ctx, func() (*logical.Response, error) { return b.verify(ctx, token, wanted, ring) })
 }
 
 // presentedToken returns the token of a request, empty if there is none. Around it may be
@@ -133,6 +130,31 @@ func (b *backend) verify(ctx context.Context, token string, wanted room.Name, ri
 		}
 	}
 	return resp, nil
+}
+
+// sendable prepares decoded JSON for the plugin protocol, which turns every number into
+// a float64. Numbers that a float64 can't represent become strings. Objects and lists are
+// copied.
+func sendable(value any) any {
+	switch v := value.(type) {
+	case json.Number:
+		if f, err := v.Float64(); err != nil || math.Abs(f) >= maxExact {
+			return v.String()
+		}
+	case []any:
+		items := make([]any, len(v))
+		for i := range v {
+			items[i] = sendable(v[i])
+		}
+		return items
+	case map[string]any:
+		members := make(map[string]any, len(v))
+		for name := range v {
+			members[name] = sendable(v[name])
+		}
+		return members
+	}
+	return value
 }
 
 var errNoSigner = errors.New("signed by another key, or changed since: no key version of this mount verifies it")

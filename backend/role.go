@@ -101,7 +101,7 @@ lease. It costs a write to Vault's storage per token, and revoking it
 does not end the token. Default: false.`),
 }
 
-// ttlField reads as what applies, also if nobody set it.
+// ttlField reads as the TTL that applies, even if nobody set one.
 func ttlField() field[storedRole] {
 	f := durationField(fieldTTL, "TTL", defaultTTL, func(r *storedRole) *time.Duration { return &r.TTL },
 		`The life of a token if the request names none, in seconds or like 90s,
@@ -131,7 +131,6 @@ type storedRole struct {
 type role struct {
 	storedRole // with all text in lower case
 
-	ttl         time.Duration // for a request that names none
 	rules       *room.Rules
 	defaultRule room.Rule // if there is a DefaultRoom
 }
@@ -144,7 +143,7 @@ func newRole() storedRole {
 	}
 }
 
-// loadRole returns nil if there is no such role.
+// loadRole returns the compiled role; nil if there is none.
 func loadRole(ctx context.Context, s logical.Storage, name string) (*role, error) {
 	return load[storedRole](ctx, s, rolePath(name))
 }
@@ -159,16 +158,17 @@ func (s *storedRole) effectiveTTL() time.Duration {
 
 // compile parses the rules, and reports all problems at once.
 func (s storedRole) compile() (*role, error) {
-	r := &role{storedRole: s, ttl: s.effectiveTTL()}
+	r := &role{storedRole: s}
+	ttl := r.effectiveTTL()
 	problems := []error{
 		r.compileRooms(),
-		checkDuration(fieldTTL, r.ttl, time.Second, maxLife),
+		checkDuration(fieldTTL, ttl, time.Second, maxLife),
 		checkDuration(fieldMaxTTL, r.MaxTTL, time.Second, maxLife),
 		checkDuration(fieldNotBeforeDuration, r.NotBeforeDuration, 0, maxNotBeforeDuration),
 		checkDuration(fieldMaxNotBefore, r.MaxNotBefore, 0, maxLife),
 	}
-	if r.ttl > r.MaxTTL {
-		problems = append(problems, invalid("%s of %s is over %s of %s; lower %[1]s or raise %[3]s", fieldTTL, r.ttl, fieldMaxTTL, r.MaxTTL))
+	if ttl > r.MaxTTL {
+		problems = append(problems, invalid("%s of %s is over %s of %s; lower %[1]s or raise %[3]s", fieldTTL, ttl, fieldMaxTTL, r.MaxTTL))
 	}
 	if r.hasWindow() && !r.ValidFrom.Before(r.ValidUntil) {
 		problems = append(problems, invalid("%s must be after %s", fieldValidUntil, fieldValidFrom))
@@ -235,8 +235,8 @@ func errNoRoomName(field, text string) error {
 	return invalid("%s must be one room name, %s, or \"*\" for every room%s", field, room.Syntax, lineEnd(text))
 }
 
-// match returns the rule that allows the room, or an empty string. For room.Every that
-// is never an entry of AllowedRooms. The errors are those of room.Matcher.
+// match returns the rule that allows the room, or an empty string. For room.Every it is the
+// field that allows it, whatever AllowedRooms says. The errors are those of room.Matcher.
 func (r *role) match(ctx context.Context, name room.Name, matcher *room.Matcher) (string, error) {
 	if name == room.Every {
 		if r.AllowWildcardRoom {
@@ -250,6 +250,7 @@ func (r *role) match(ctx context.Context, name room.Name, matcher *room.Matcher)
 // size estimates how many bytes of memory the role takes.
 func (r *role) size() int {
 	const fixed = 1 << 10
+	// The text, its rule, and the pieces of that.
 	return fixed + 4*len(r.DefaultRoom) + r.rules.Size()
 }
 

@@ -53,11 +53,11 @@ func (c *roleCache) get(key roleKey) *role {
 	return r
 }
 
-// keep adds a role, and drops the least recently used ones if there are too many.
+// keep adds a role, and drops the least recently used ones if all together are too large.
 func (c *roleCache) keep(key roleKey, r *role) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.entries.Remove(key) // another request may have loaded it meanwhile
+	c.entries.Remove(key) // or its size would count twice
 	c.entries.Add(key, r)
 	for c.bytes += cachedSize(key, r); c.bytes > cachedBytes; {
 		c.entries.RemoveOldest()
@@ -107,7 +107,7 @@ func (b *backend) currentRole(ctx context.Context, s logical.Storage, name strin
 }
 
 // changeRole changes a role; write returns the role as it should be, nil if it is gone. The
-// cache then drops the role, unless it has exactly that. It does so even if the write failed,
+// cache then drops what it has, unless that is the same. It does so even if the write failed,
 // because storage may have done it all the same.
 func (b *backend) changeRole(ctx context.Context, name string, write func(context.Context) (*role, error)) (r *role, err error) {
 	if err := b.state.roleLock(name).take(ctx); err != nil {

@@ -25,9 +25,9 @@ import (
 //
 // Storage has the configuration, the keys and the roles. Memory has, for each mount, the
 // snapshot (the configuration with its active key, ready to sign), the keyring (the
-// public halves of all keys), and the roles that were used last. Each of them is
-// immutable, and is replaced or dropped as a whole. The roles of all mounts share one
-// cache of 16 MiB.
+// configuration and all key versions, whose private halves stay unparsed), and the roles that
+// were used last. Each of them is immutable, and is replaced or dropped as a whole. The roles
+// of all mounts share one cache of 16 MiB; rolecache.go loads and changes them.
 //
 // There is one lock for the configuration and the keys of a mount, and 256 for its roles, by
 // a hash of their names. Whoever loads something into the cache holds its lock, and so does
@@ -43,9 +43,9 @@ import (
 // # What a request sees
 //
 // A request decides with one role and one snapshot. Before each signature it compares them
-// with what is cached, without a lock. So no signature begins after the change of a key, a
+// with what is cached, and waits for nothing. So no signature begins after the change of a key, a
 // setting or the role was acknowledged. If they differ, or are not cached any more, the
-// request is decided again, a few times ([settled]).
+// request is decided again, a few times ([retryIfChanged]).
 //
 // # What waits
 //
@@ -61,7 +61,8 @@ import (
 // All mounts of the process share the slots in which batches compute, one less than Go's
 // processors. So a batch always leaves one for new requests. It holds a slot for
 // [slotTime] at most, and then queues again behind the batches of other mounts. In a slot
-// nothing waits for storage or a lock.
+// nothing waits for storage or a lock. A template may ask Vault for the caller's identity,
+// once for each batch.
 
 // A process is what all mounts of the plugin's process share.
 type process struct {
@@ -74,8 +75,8 @@ func newProcess() *process {
 	return &process{roles: newRoleCache(), slots: semaphore.NewWeighted(int64(processors()))}
 }
 
-// processors is the number of processors for requests that compute. The plugin's main adds
-// one to Go's, which takes in new requests. While all of Go's compute, Go looks for new
+// processors is the number of processors for requests that compute. The plugin's main raises
+// GOMAXPROCS by one, and that one takes in new requests. While all compute, Go looks for new
 // requests only every 10 ms.
 func processors() int { return max(1, runtime.GOMAXPROCS(0)-1) }
 
@@ -84,9 +85,9 @@ type state struct {
 	// mount is the number of the mount in the process.
 	mount int64
 
-	// keys is the lock of the configuration and the keys. The two pointers are set while it
-	// is held; reading them needs no lock. They are nil when they must be loaded.
-	keys     lock
+	// keysLock is the lock of the configuration and the keys. The two pointers are set while
+	// it is held; reading them needs no lock. They are nil when they must be loaded.
+	keysLock lock
 	snapshot atomic.Pointer[snapshot]
 	keyring  atomic.Pointer[keyring]
 
@@ -101,7 +102,7 @@ type state struct {
 func newState(mount int64) *state {
 	s := &state{
 		mount:      mount,
-		keys:       newLock(),
+		keysLock:   newLock(),
 		line:       semaphore.NewWeighted(int64(processors())),
 		batching:   newLock(),
 		waiting:    semaphore.NewWeighted(maxWaiting),
@@ -113,7 +114,7 @@ func newState(mount int64) *state {
 	return s
 }
 
-// A lock is a mutex for which one can stop waiting.
+// A lock is a mutex. Waiting for it ends with the context.
 type lock chan struct{}
 
 func newLock() lock { return make(lock, 1) }
@@ -137,7 +138,7 @@ func (l lock) release() { <-l }
 func (s *state) roleLock(name string) lock { return s.roleLocks[locksutil.LockIndexForKey(name)] }
 
 // A snapshot is the configuration and its active key at one moment. It does not change, so
-// a token is wholly of one configuration.
+// no token mixes two configurations.
 type snapshot struct {
 	settings
 	key *rsakey.PrivateKey
@@ -145,19 +146,19 @@ type snapshot struct {
 
 // currentSnapshot returns the snapshot, which it loads if necessary. A mount that is not
 // configured, or has no active key, is the caller's mistake, and the error names what to
-// write to mount.
-func (b *backend) currentSnapshot(ctx context.Context, s logical.Storage, mount string) (*snapshot, error) {
+// write to mountPath.
+func (b *backend) currentSnapshot(ctx context.Context, s logical.Storage, mountPath string) (*snapshot, error) {
 	if cached := b.state.snapshot.Load(); cached != nil {
 		return cached, nil
 	}
-	if err := b.state.keys.take(ctx); err != nil {
+	if err := b.state.keysLock.take(ctx); err != nil {
 		return nil, err
 	}
-	defer b.state.keys.release()
+	defer b.state.keysLock.release()
 	if cached := b.state.snapshot.Load(); cached != nil {
 		return cached, nil
 	}
-	loaded, err := loadSnapshot(ctx, s, mount)
+	loaded, err := loadSnapshot(ctx, s, mountPath)
 	if err != nil {
 		return nil, err
 	}
@@ -165,16 +166,16 @@ func (b *backend) currentSnapshot(ctx context.Context, s logical.Storage, mount 
 	return loaded, nil
 }
 
-func loadSnapshot(ctx context.Context, s logical.Storage, mount string) (*snapshot, error) {
+func loadSnapshot(ctx context.Context, s logical.Storage, mountPath string) (*snapshot, error) {
 	cfg, err := loadConfig(ctx, s)
 	if err != nil {
 		return nil, err
 	}
 	if !cfg.configured() {
-		return nil, errNotConfigured(mount)
+		return nil, errNotConfigured(mountPath)
 	}
 	if cfg.ActiveKey == 0 {
-		return nil, invalid("this mount has no active key; write %s to %sconfig, or %s to choose one that is stored", fieldPrivateKey, mount, fieldActiveKey)
+		return nil, invalid("this mount has no active key; write %s to %sconfig, or %s to choose one that is stored", fieldPrivateKey, mountPath, fieldActiveKey)
 	}
 	private, err := loadPrivateKey(ctx, s, cfg.ActiveKey)
 	if err != nil {
@@ -183,20 +184,20 @@ func loadSnapshot(ctx context.Context, s logical.Storage, mount string) (*snapsh
 	return &snapshot{cfg.settings, private}, nil
 }
 
-func errNotConfigured(mount string) error {
-	return invalid("this mount is not configured; write %s and %s to %sconfig", fieldConsumerID, fieldPrivateKey, mount)
+func errNotConfigured(mountPath string) error {
+	return invalid("this mount is not configured; write %s and %s to %sconfig", fieldConsumerID, fieldPrivateKey, mountPath)
 }
 
-// currentKeyring returns the configuration and the public halves of all keys, which it
-// loads if necessary.
+// currentKeyring returns the configuration and all key versions, which it loads if
+// necessary.
 func (b *backend) currentKeyring(ctx context.Context, s logical.Storage) (*keyring, error) {
 	if cached := b.state.keyring.Load(); cached != nil {
 		return cached, nil
 	}
-	if err := b.state.keys.take(ctx); err != nil {
+	if err := b.state.keysLock.take(ctx); err != nil {
 		return nil, err
 	}
-	defer b.state.keys.release()
+	defer b.state.keysLock.release()
 	return b.lockedKeyring(ctx, s)
 }
 
@@ -224,7 +225,7 @@ type change struct {
 // changeKeys changes the configuration or the keys. It then drops what has been replaced,
 // even if the change failed: storage may have done a part of it.
 func (b *backend) changeKeys(ctx context.Context, req *logical.Request, write func(context.Context) (*change, error)) (*logical.Response, error) {
-	done, err := b.lockedChange(ctx, write)
+	done, err := b.changeUnderLock(ctx, write)
 	if err != nil {
 		return nil, err
 	}
@@ -232,11 +233,11 @@ func (b *backend) changeKeys(ctx context.Context, req *logical.Request, write fu
 	return done.resp, nil
 }
 
-func (b *backend) lockedChange(ctx context.Context, write func(context.Context) (*change, error)) (done *change, err error) {
-	if err := b.state.keys.take(ctx); err != nil {
+func (b *backend) changeUnderLock(ctx context.Context, write func(context.Context) (*change, error)) (done *change, err error) {
+	if err := b.state.keysLock.take(ctx); err != nil {
 		return nil, err
 	}
-	defer b.state.keys.release()
+	defer b.state.keysLock.release()
 	ctx, cancel := finishing(ctx)
 	defer cancel()
 	defer func() {
@@ -271,8 +272,8 @@ func (b *backend) invalidate(ctx context.Context, key string) {
 		b.process.roles.drop(b.roleKey(name))
 		return
 	}
-	_ = b.state.keys.take(ctx)
-	defer b.state.keys.release()
+	_ = b.state.keysLock.take(ctx)
+	defer b.state.keysLock.release()
 	b.state.keyring.Store(nil)
 	s := b.state.snapshot.Load()
 	if s != nil && (key == configStoragePath || key == keyPath(s.ActiveKey)) {
@@ -280,13 +281,13 @@ func (b *backend) invalidate(ctx context.Context, key string) {
 	}
 }
 
-// compute does work that takes a processor for a moment, in the mount's line.
-func (b *backend) compute(ctx context.Context, work func() error) error {
+// compute makes an answer that takes a processor for a moment, in the mount's line.
+func (b *backend) compute(ctx context.Context, answer func() (*logical.Response, error)) (*logical.Response, error) {
 	if err := b.state.line.Acquire(ctx, 1); err != nil {
-		return err
+		return nil, err
 	}
 	defer b.state.line.Release(1)
-	return work()
+	return answer()
 }
 
 // errChanged means that the configuration, the key or the role changed after the request
@@ -296,9 +297,9 @@ var errChanged = errors.New("the configuration or the role changed meanwhile")
 // attempts is how often a request is decided.
 const attempts = 4
 
-// settled repeats a request that was overtaken by a change. It is decided with what is
-// stored then.
-func settled(answer func() (*logical.Response, error)) (*logical.Response, error) {
+// retryIfChanged answers again if a change has overtaken the request. It is then decided with
+// what is stored now.
+func retryIfChanged(answer func() (*logical.Response, error)) (*logical.Response, error) {
 	for range attempts {
 		resp, err := answer()
 		if !errors.Is(err, errChanged) {

@@ -16,18 +16,17 @@ import (
 // from the plugin to Vault.
 const systemLife = time.Second
 
-// A systemView caches the two answers of Vault that every request needs. fresh does not
-// cache. It is for what must not rely on an answer that is a second old.
+// A systemView caches the two answers of Vault that every request needs. The SystemView in it
+// does not cache. It is for what must not rely on an answer that is a second old.
 type systemView struct {
 	logical.SystemView
 
-	fresh       logical.SystemView
 	replication cachedAnswer[consts.ReplicationState]
 	maxTTL      cachedAnswer[time.Duration]
 }
 
 func newSystemView(vault logical.SystemView, now func() time.Time) *systemView {
-	v := &systemView{SystemView: vault, fresh: vault}
+	v := &systemView{SystemView: vault}
 	v.replication.ask, v.replication.now = vault.ReplicationState, now
 	v.maxTTL.ask, v.maxTTL.now = vault.MaxLeaseTTL, now
 	return v
@@ -77,7 +76,7 @@ var errNoMaxTTL = errors.New("the plugin asked Vault for the maximum TTL of this
 func (v *systemView) maxTTLFor(r *role) (time.Duration, error) {
 	ask := v.MaxLeaseTTL
 	if r.GenerateLease {
-		ask = v.fresh.MaxLeaseTTL
+		ask = v.SystemView.MaxLeaseTTL
 	}
 	if ttl := ask(); ttl > 0 {
 		return ttl, nil
@@ -87,5 +86,5 @@ func (v *systemView) maxTTLFor(r *role) (time.Duration, error) {
 
 // onPerformanceStandby reports whether this node answers only reads and forwards writes.
 func (v *systemView) onPerformanceStandby() bool {
-	return v.fresh.ReplicationState().HasState(consts.ReplicationPerformanceStandby)
+	return v.SystemView.ReplicationState().HasState(consts.ReplicationPerformanceStandby)
 }

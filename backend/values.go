@@ -281,12 +281,8 @@ func checkNames(data map[string]any, fields map[string]*framework.FieldSchema) e
 	}
 	for _, name := range slices.Sorted(maps.Keys(data)) {
 		if fields[name] == nil && !fieldPattern.MatchString(name) {
-			shown := ""
-			if len(name) <= 32 && camelCasePattern.MatchString(name) {
-				shown = ", " + name
-			}
 			known := strings.Join(slices.Sorted(maps.Keys(fields)), ", ")
-			return invalid("the request has a field with an invalid name%s: names have at most 32 lower-case letters, digits, underscores and hyphens; the fields of this path are %s", shown, known)
+			return invalid("the request has a field with an invalid name%s: names have at most 32 lower-case letters, digits, underscores and hyphens; the fields of this path are %s", shownName(name), known)
 		}
 	}
 	return nil
@@ -296,27 +292,10 @@ func checkNames(data map[string]any, fields map[string]*framework.FieldSchema) e
 // a key looks like that.
 var camelCasePattern = regexp.MustCompile(`^[A-Za-z][a-z]+([A-Z][a-z]+){0,3}$`)
 
-// sendable prepares decoded JSON for the plugin protocol, which turns every number into
-// a float64. Numbers that a float64 can't represent become strings. Objects and lists are
-// copied.
-func sendable(value any) any {
-	switch v := value.(type) {
-	case json.Number:
-		if f, err := v.Float64(); err != nil || math.Abs(f) >= maxExact {
-			return v.String()
-		}
-	case []any:
-		items := make([]any, len(v))
-		for i := range v {
-			items[i] = sendable(v[i])
-		}
-		return items
-	case map[string]any:
-		members := make(map[string]any, len(v))
-		for name := range v {
-			members[name] = sendable(v[name])
-		}
-		return members
+// shownName returns an unknown name for a message; nothing if it may be a part of a key.
+func shownName(name string) string {
+	if fieldPattern.MatchString(name) || len(name) <= 32 && camelCasePattern.MatchString(name) {
+		return ` "` + name + `"`
 	}
-	return value
+	return ""
 }
