@@ -135,6 +135,16 @@ func (m *testMount) call(op logical.Operation, path string, data map[string]any)
 	return m.wire.HandleRequest(context.Background(), req)
 }
 
+// callIn makes one request without the existence check.
+func (m *testMount) callIn(ctx context.Context, o operation) (*logical.Response, error) {
+	return m.wire.HandleRequest(ctx, &logical.Request{Operation: o.op, Path: o.path, Data: o.data, Storage: m.storage})
+}
+
+func (m *testMount) do(o operation) (*logical.Response, error) {
+	m.t.Helper()
+	return m.call(o.op, o.path, o.data)
+}
+
 func (m *testMount) mustWrite(path string, data map[string]any) *logical.Response {
 	m.t.Helper()
 	return m.must(m.call(logical.UpdateOperation, path, data))
@@ -174,6 +184,48 @@ func (m *testMount) token(role string, data map[string]any) (map[string]any, map
 	m.t.Helper()
 	answer := m.mustRead("creds/"+role, data)
 	return answer, verified(m.t, answer[fieldToken].(string), testKey(m.t))
+}
+
+// creds reads a token of the role support.
+func (m *testMount) creds() map[string]any {
+	m.t.Helper()
+	return m.mustRead("creds/support", map[string]any{fieldRoom: "support-1"})
+}
+
+// stageSecond imports the second key, and returns its version.
+func (m *testMount) stageSecond() any {
+	m.t.Helper()
+	return m.mustWrite("keys/import", map[string]any{fieldPrivateKey: readTestdata(m.t, "rsa2048.openssh.pem")}).Data[fieldVersion]
+}
+
+// put stores an entry as another node does.
+func (m *testMount) put(path, value string) {
+	m.t.Helper()
+	require.NoError(m.t, m.storage.Storage.Put(m.t.Context(), &logical.StorageEntry{Key: path, Value: []byte(value)}))
+	m.wire.InvalidateKey(m.t.Context(), path)
+}
+
+// storeConfig changes the configuration in storage, but tells nobody.
+func (m *testMount) storeConfig(change func(*config)) {
+	m.t.Helper()
+	cfg, err := loadConfig(m.t.Context(), m.storage.Storage)
+	require.NoError(m.t, err)
+	change(cfg)
+	require.NoError(m.t, store(m.t.Context(), m.storage.Storage, configStoragePath, *cfg))
+}
+
+// storeKey stores a key version as another node does.
+func (m *testMount) storeKey(version int, k storedKey) {
+	m.t.Helper()
+	require.NoError(m.t, store(m.t.Context(), m.storage.Storage, keyPath(version), k))
+	m.wire.InvalidateKey(m.t.Context(), keyPath(version))
+}
+
+// hold stops the first read of a key after storage has answered it.
+func (m *testMount) hold(key string) (reached, proceed chan struct{}) {
+	reached, proceed = make(chan struct{}), make(chan struct{})
+	m.storage.Storage = &slowStorage{Storage: m.storage.Storage, key: key, reached: reached, proceed: proceed}
+	return reached, proceed
 }
 
 // verified checks a token with the standard library only, and returns its claims.
@@ -349,30 +401,10 @@ func TestVersionIsReported(t *testing.T) {
 // it compares the whole path.
 func TestKeysAreSealWrapped(t *testing.T) {
 	m := configured(t)
-	wrapped := func(path string) bool {
-		for _, entry := range m.wire.SpecialPaths().SealWrapStorage {
-			if path == entry || strings.HasSuffix(entry, "/") && strings.HasPrefix(path, entry) {
-				return true
-			}
-		}
-		return false
+	require.Equal(t, []string{"keys/"}, m.wire.SpecialPaths().SealWrapStorage)
+	for path, value := range m.entries() {
+		require.Equal(t, strings.HasPrefix(path, "keys/"), strings.Contains(value, "pkcs8"), "what holds a key: %s", path)
 	}
-	var holdsKey []string
-	require.NoError(t, logical.ScanView(context.Background(), m.storage, func(path string) {
-		entry, err := m.storage.Get(context.Background(), path)
-		require.NoError(t, err)
-		if bytes.Contains(entry.Value, []byte("pkcs8")) {
-			holdsKey = append(holdsKey, path)
-			require.True(t, wrapped(path), "%s holds a key and is not seal-wrapped", path)
-		}
-	}))
-	require.Equal(t, []string{"keys/1"}, holdsKey)
-}
-
-func TestWriteWithoutWarningsIsEmpty(t *testing.T) {
-	m := configured(t)
-	require.Nil(t, m.mustWrite("roles/support", map[string]any{fieldTTL: "5m"}), "Vault answers nil with 204")
-	require.Nil(t, m.mustWrite("config", map[string]any{fieldDomain: "meet.example.com"}))
 }
 
 // An operation that a path does not have gives a 405 that says which ones it has.
@@ -383,14 +415,17 @@ func TestUnsupportedOperations(t *testing.T) {
 		path, want string
 	}{
 		{logical.DeleteOperation, "creds/support", "this path has no delete; it has read, write"},
-		{logical.ReadOperation, "keys/generate", "this path has no read; it has write"},
 		{logical.UpdateOperation, "roles", "this path has no write; it has list"},
 		{logical.PatchOperation, "roles/support", "this path has no patch; it has delete, read, write"},
-		{"", "config", "this path has no such operation; it has delete, read, write"}, // Vault has no operation for OPTIONS
+		{"", "config", "this path has no such operation; it has delete, read, write"}, // Vault has none for OPTIONS
 	} {
 		resp, err := m.call(test.op, test.path, nil)
 		require.ErrorIs(t, err, logical.ErrUnsupportedOperation, test.path)
 		require.EqualError(t, resp.Error(), test.want, test.path)
+	}
+	for _, path := range []string{"keys/0", "keys/01", "keys/-1", "keys/1a", "keys/latest", "keys/1/private", "keys/1000000000"} {
+		_, err := m.call(logical.ReadOperation, path, nil)
+		require.ErrorIs(t, err, logical.ErrUnsupportedPath, path)
 	}
 	require.NotContains(t, m.log.String(), "[ERROR]", "no fault of the engine's")
 }

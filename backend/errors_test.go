@@ -37,47 +37,31 @@ func TestRefusalsAreShort(t *testing.T) {
 			items[i] = map[string]any{strings.Repeat("n", 32): true}
 		}
 	}
+	batch := func(n int) string {
+		return m.refused(logical.UpdateOperation, "creds/long", map[string]any{fieldBatchInput: items[:n]})
+	}
 	for _, entity := range []*logical.Entity{nil, {ID: "e1"}} {
-		m.entityID = ""
 		if entity != nil {
 			m.asEntity(entity)
 		}
-		message := m.refused(logical.UpdateOperation, "creds/long", map[string]any{fieldBatchInput: items})
-		require.Less(t, len(message), largestAnswer)
-		require.Equal(t, maxRefusals, strings.Count(message, "batch_input["))
-		require.Contains(t, message, "; and 980 more")
+		for n, more := range map[int]string{maxBatch: "980 more", maxRefusals + 1: "1 more", maxRefusals: ""} {
+			message := batch(n)
+			require.Less(t, len(message), largestAnswer)
+			require.Equal(t, maxRefusals, strings.Count(message, "batch_input["))
+			_, rest, _ := strings.Cut(message, "; and ")
+			require.Equal(t, more, rest)
+		}
 		for _, data := range []map[string]any{{}, {fieldRoom: strings.Repeat("r", 255)}} {
 			require.Less(t, len(m.refused(logical.ReadOperation, "creds/long", data)), 500)
 		}
 	}
-	require.Less(t, len(m.refused(logical.ReadOperation, "creds/"+strings.Repeat("r", 100_000), nil)), 200)
-	require.Less(t, len(m.refused(logical.ReadOperation, "check/"+strings.Repeat("r", 100_000), map[string]any{fieldTTL: true})), 200)
-	// Up to twenty refused items are all named.
-	message := m.refused(logical.UpdateOperation, "creds/long", map[string]any{fieldBatchInput: items[:maxRefusals]})
-	require.Equal(t, maxRefusals, strings.Count(message, "batch_input["))
-	require.NotContains(t, message, "other items")
-	message = m.refused(logical.UpdateOperation, "creds/long", map[string]any{fieldBatchInput: items[:maxRefusals+1]})
-	require.Contains(t, message, "; and 1 more")
+	for _, path := range []string{"creds/", "check/"} {
+		require.Less(t, len(m.refused(logical.ReadOperation, path+strings.Repeat("r", 100_000), map[string]any{fieldTTL: true})), 200)
+	}
 }
 
 // largestAnswer is far above the size of any refusal.
 const largestAnswer = 16 << 10
-
-// For unknown names that could be field names, the SDK's warning names them.
-func TestUnknownNames(t *testing.T) {
-	m := configured(t)
-	for _, name := range []string{"isuer", "allowed_room", "x", "max-ttl", "room2"} {
-		require.Contains(t, m.mustWrite("config", map[string]any{name: "x"}).Warnings[0], name)
-	}
-	// Others are refused. What is safe to repeat is named.
-	for name, shown := range map[string]string{
-		"allowedRooms": ", allowedRooms", "Room": ", Room", "a b": "", "": "", "é": "", "-a": "", strings.Repeat("a", 33): "", "MIIEvQIBADANBgkq": "",
-	} {
-		message := m.refused(logical.UpdateOperation, "config", map[string]any{name: "x"})
-		require.Equal(t, "the request has a field with an invalid name"+shown+": names have at most 32 lower-case letters, digits, underscores and hyphens; "+
-			"the fields of this path are active_key, audience, consumer_id, delete_ended_roles_after, domain, issuer, private_key", message)
-	}
-}
 
 // A private key in any place of a request is never repeated.
 func TestKeysSentInWrongPlaces(t *testing.T) {
@@ -157,10 +141,10 @@ func TestCancelledRequestIsNoFault(t *testing.T) {
 			time.Sleep(20 * time.Millisecond) // the engine learns of it a moment later
 			return context.Canceled
 		})
-		_, err := m.wire.HandleRequest(ctx, &logical.Request{Operation: o.op, Path: o.path, Data: o.data, Storage: m.storage})
+		_, err := m.callIn(ctx, o)
 		require.Error(t, err, name)
 		m.storage.failWith(nil)
-		m.token("support", map[string]any{fieldRoom: "support-1"}) // the backend is still there
+		m.creds() // the backend is still there
 		require.NotContains(t, m.log.String(), "[ERROR]", name)
 	}
 }
@@ -182,7 +166,7 @@ func TestPanicIsAFault(t *testing.T) {
 		{logical.UpdateOperation, "creds/support", map[string]any{fieldBatchInput: manyItems(3)}},
 		{logical.UpdateOperation, "keys/import", map[string]any{fieldPrivateKey: readTestdata(t, "rsa2048.openssh.pem")}},
 	} {
-		resp, err := m.call(o.op, o.path, o.data)
+		resp, err := m.do(o)
 		require.ErrorContains(t, err, "panic: string")
 		require.Nil(t, resp)
 	}
@@ -190,7 +174,7 @@ func TestPanicIsAFault(t *testing.T) {
 	require.Contains(t, m.log.String(), "issuance.go")
 	require.NotContains(t, m.log.String(), "secret of a request")
 	m.inside.now = now
-	m.token("support", map[string]any{fieldRoom: "support-1"})
+	m.creds()
 	m.mustWrite("config", map[string]any{fieldIssuer: "staging"}) // no lock is held
 
 	// Vault asks first whether an entry exists.
@@ -214,26 +198,4 @@ func TestDetailOfAFault(t *testing.T) {
 	require.Contains(t, m.log.String(), "detail=error:0200007A")
 	m.inside.logFault(t.Context(), "request failed", errors.New("another fault"))
 	require.Equal(t, 1, strings.Count(m.log.String(), "detail="))
-}
-
-// A write that another node must do is no fault. Over the plugin protocol, storage's error is
-// only text.
-func TestForwardedWriteIsNoFault(t *testing.T) {
-	m := configured(t)
-	m.storage.failWith(func(verb, _ string) error {
-		if verb == "put" || verb == "delete" {
-			return logical.ErrReadOnly
-		}
-		return nil
-	})
-	for _, o := range []operation{
-		{logical.UpdateOperation, "config", map[string]any{fieldIssuer: "staging"}},
-		{logical.UpdateOperation, "roles/support", map[string]any{fieldTTL: "1m"}},
-		{logical.DeleteOperation, "roles/support", nil},
-		{logical.UpdateOperation, "keys/generate", nil},
-	} {
-		_, err := m.call(o.op, o.path, o.data)
-		require.ErrorContains(t, err, logical.ErrReadOnly.Error(), "Vault looks for this text, and forwards")
-	}
-	require.NotContains(t, m.log.String(), "[ERROR]")
 }

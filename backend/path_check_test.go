@@ -42,39 +42,3 @@ func TestCheckAnswers(t *testing.T) {
 		fieldAllowed: false, fieldReason: "this mount is not configured; write consumer_id and private_key to clanmeeting/config",
 	}, m.mustRead("check/mixed", map[string]any{fieldRoom: "lobby"}))
 }
-
-// For a batch, check says whether creds would give all of it, in creds' own words.
-func TestCheckOfABatch(t *testing.T) {
-	m := configured(t)
-	m.mustWrite("roles/leased", map[string]any{fieldAllowedRooms: "*", fieldGenerateLease: true})
-	m.mustWrite("roles/lobby", map[string]any{fieldAllowedRooms: "*", fieldAllowWildcardRoom: true, fieldDefaultRoom: "*", fieldMaxTTL: "10m"})
-	writes := m.storage.written()
-	for _, test := range []struct {
-		role string
-		data map[string]any
-	}{
-		{"support", map[string]any{fieldBatchInput: manyItems(3)}},
-		{"lobby", map[string]any{fieldBatchInput: []any{map[string]any{fieldTTL: "1h"}, map[string]any{}}}},
-		{"support", map[string]any{fieldBatchInput: []any{map[string]any{fieldRoom: "billing"}, map[string]any{fieldRoom: ""}}}},
-		{"lobby", map[string]any{fieldBatchInput: []any{map[string]any{fieldRoom: ""}}}},
-		{"support", map[string]any{fieldBatchInput: []any{}}},
-		{"support", map[string]any{fieldBatchInput: "support-1"}},
-		{"support", map[string]any{fieldBatchInput: manyItems(1), fieldRoom: "support-1"}},
-		{"leased", map[string]any{fieldBatchInput: manyItems(1)}},
-	} {
-		got, err := m.call(logical.UpdateOperation, "creds/"+test.role, test.data)
-		require.NoError(t, err)
-		checked := m.mustWrite("check/"+test.role, test.data)
-		want := map[string]any{fieldAllowed: true}
-		if got.IsError() {
-			want = map[string]any{fieldAllowed: false, fieldReason: got.Error().Error()}
-		}
-		require.Equal(t, want, checked.Data, "%v", test)
-		if !got.IsError() {
-			require.Equal(t, got.Warnings, checked.Warnings)
-		}
-	}
-	require.Contains(t, m.mustRead("check/support", map[string]any{fieldBatchInput: manyItems(1)})[fieldReason], "needs a write")
-	require.Contains(t, m.refused(logical.UpdateOperation, "check/nobody", map[string]any{fieldBatchInput: manyItems(1)}), `role "nobody" not found`)
-	require.Equal(t, writes, m.storage.written())
-}

@@ -9,24 +9,15 @@ import (
 	"encoding/hex"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
-
-func TestConfigBeforeItIsWritten(t *testing.T) {
-	m := newTestMount(t)
-	resp, err := m.call(logical.ReadOperation, "config", nil)
-	require.NoError(t, err)
-	require.Nil(t, resp, "Vault answers nil with 404")
-
-	m.mustWrite("roles/support", map[string]any{fieldAllowedRooms: "support-*"})
-	message := m.refused(logical.ReadOperation, "creds/support", map[string]any{fieldRoom: "support-1"})
-	require.Equal(t, "this mount is not configured; write consumer_id and private_key to clanmeeting/config", message)
-	require.Equal(t, message, m.refused(logical.UpdateOperation, "creds/support", map[string]any{fieldBatchInput: manyItems(1)}))
-}
 
 func TestConfigRead(t *testing.T) {
 	m := configured(t)
@@ -48,108 +39,245 @@ func TestConfigRead(t *testing.T) {
 	}, m.mustRead("config", nil))
 }
 
-func TestConfigRefusals(t *testing.T) {
-	m := newTestMount(t)
-	pkcs1 := readTestdata(t, "rsa2048.pkcs1.pem")
-	for name, test := range map[string]struct {
-		data map[string]any
-		want string
-	}{
-		"no consumer":        {map[string]any{fieldPrivateKey: pkcs1}, "consumer_id is required"},
-		"empty consumer":     {map[string]any{fieldConsumerID: ""}, "consumer_id is required"},
-		"consumer with dot":  {map[string]any{fieldConsumerID: "acme.com"}, "consumer_id must be"},
-		"consumer with line": {map[string]any{fieldConsumerID: "acme\n"}, "consumer_id must be"},
-		"audience, new line": {map[string]any{fieldConsumerID: "a", fieldAudience: "clanmeeting\n"}, "audience must"},
-		"domain with scheme": {map[string]any{fieldConsumerID: "a", fieldDomain: "https://meet.example.com"}, "domain must be"},
-		"domain with path":   {map[string]any{fieldConsumerID: "a", fieldDomain: "meet.example.com/x"}, "domain must be"},
-		"domain with user":   {map[string]any{fieldConsumerID: "a", fieldDomain: "evil@meet.example.com"}, "domain must be"},
-		"domain, two dots":   {map[string]any{fieldConsumerID: "a", fieldDomain: "meet..example.com"}, "domain must be"},
-		"no such key":        {map[string]any{fieldConsumerID: "a", fieldActiveKey: 1}, "active_key 1 does not exist; list the path keys to see which versions do"},
-		"key -1":             {map[string]any{fieldConsumerID: "a", fieldActiveKey: -1}, "active_key -1 does not exist"},
-		"two, and no key":    {map[string]any{fieldConsumerID: "a", fieldActiveKey: 7, fieldPrivateKey: pkcs1}, "can't be used together"},
-		"two ways at once":   {map[string]any{fieldConsumerID: "a", fieldActiveKey: 0, fieldPrivateKey: pkcs1}, "can't be used together"},
-		"every problem told": {map[string]any{fieldConsumerID: "a.b", fieldIssuer: " x", fieldDomain: "x:1"}, "consumer_id must be 1 to 128 letters, digits, underscores and hyphens; issuer must"},
-	} {
-		require.Contains(t, m.refused(logical.UpdateOperation, "config", test.data), test.want, name)
+// keyState says which version is active, and which ones are stored. The version that is
+// active signs the next token; without one, tokens are refused.
+func (m *testMount) keyState() string {
+	m.t.Helper()
+	versions := m.must(m.call(logical.ListOperation, "keys/", nil)).Data["keys"]
+	config := m.must(m.call(logical.ReadOperation, "config", nil))
+	refusal := "this mount has no active key; write private_key to clanmeeting/config, or active_key to choose one that is stored"
+	switch {
+	case config == nil:
+		refusal = "this mount is not configured; write consumer_id and private_key to clanmeeting/config"
+		fallthrough
+	case config.Data[fieldActiveKey] == 0.0:
+		require.Equal(m.t, refusal, m.refused(logical.ReadOperation, "creds/support", map[string]any{fieldRoom: "support-1"}))
+	default:
+		require.Equal(m.t, config.Data[fieldActiveKey], m.creds()[fieldKeyVersion])
 	}
-	require.Zero(t, m.storage.written(), "a refused write must write nothing")
+	if config == nil {
+		return fmt.Sprintf("unconfigured %v", versions)
+	}
+	return fmt.Sprintf("%v of %v", config.Data[fieldActiveKey], versions)
 }
 
-// The longest values that are accepted: one character more is refused.
-func TestConfigLimits(t *testing.T) {
+// The life of a mount: what each write answers, what it leaves behind, and which events
+// tell of it. A refused write stores nothing.
+func TestConfigAndKeys(t *testing.T) {
+	m := newTestMount(t)
+	m.mustWrite("roles/support", map[string]any{fieldAllowedRooms: "support-*"})
+	m.events.take()
+	first, second := readTestdata(t, "rsa2048.pkcs1.pem"), readTestdata(t, "rsa2048.openssh.pem")
+	again, small := readKey(t, "accepted/pkcs8-named-pkcs1.pem"), readKey(t, "refused/bits-1024.pem")
+	type data = map[string]any
+	const write, remove = logical.UpdateOperation, logical.DeleteOperation
+	sent := func(operation, metadata string) string {
+		return "clanmeeting/" + operation + " modified=true operation=" + operation + " " + metadata
+	}
+	configWrite := sent("config-write", "path=config")
+	unchanged := "clanmeeting/config-write modified=false operation=config-write path=config"
+	for i, step := range []struct {
+		op      logical.Operation
+		path    string
+		data    data
+		version int      // of the key, in the answer
+		warning string   // "" for none
+		refusal string   // "" for none
+		events  []string // none if it changed nothing
+		state   string   // "" for the same as before
+	}{
+		{
+			op: remove, path: "config",
+			events: []string{"clanmeeting/config-delete modified=false operation=config-delete path=config"}, state: "unconfigured <nil>",
+		},
+		{
+			op: write, path: "config", data: data{fieldPrivateKey: first},
+			refusal: "consumer_id is required; Clan Meeting gave it to you with the key",
+		},
+		{op: write, path: "config", data: data{fieldConsumerID: ""}, refusal: "consumer_id is required"},
+		{
+			op: write, path: "config", data: data{fieldConsumerID: "a", fieldActiveKey: 1},
+			refusal: "active_key 1 does not exist; list the path keys to see",
+		},
+		{op: write, path: "config", data: data{fieldConsumerID: "a", fieldActiveKey: -1}, refusal: "active_key -1 does not exist"},
+		{
+			op: write, path: "config", data: data{fieldConsumerID: "a", fieldActiveKey: 7, fieldPrivateKey: first},
+			refusal: "can't be used together",
+		},
+		{
+			op: write, path: "config", data: data{fieldConsumerID: "a", fieldActiveKey: 0, fieldPrivateKey: first},
+			refusal: "can't be used together",
+		},
+		{
+			op: write, path: "config", data: data{fieldConsumerID: "a.b", fieldPrivateKey: small},
+			refusal: "underscores and hyphens; private_key has 1024 bits",
+		},
+		{op: write, path: "keys/import", data: data{fieldPrivateKey: small}, refusal: "private_key has 1024 bits"},
+		{op: write, path: "keys/import", refusal: "private_key is empty"},
+		{op: write, path: "keys/generate", data: data{fieldKeyBits: 0}, refusal: "key_bits must be 2048, 3072 or 4096"},
+		{op: write, path: "keys/generate", data: data{fieldKeyBits: 2049}, refusal: "key_bits must be 2048, 3072 or 4096"},
+		{op: write, path: "config", data: data{fieldConsumerID: "acme"}, events: []string{configWrite}, state: "0 of <nil>"},
+		{op: write, path: "config", data: data{fieldActiveKey: 0}, events: []string{unchanged}},
+
+		// A key is stored once, however often it is written, by either path and in any form.
+		{
+			op: write, path: "keys/import", data: data{fieldPrivateKey: first}, version: 1,
+			events: []string{sent("key-import", "path=keys/import version=1")}, state: "0 of [1]",
+		},
+		{
+			op: write, path: "keys/import", data: data{fieldPrivateKey: again}, version: 1,
+			warning: "this private key was stored already, as version 1; no new version was stored",
+		},
+		{
+			op: write, path: "config", data: data{fieldPrivateKey: first},
+			warning: "this private key was stored already, as version 1, which is the active one now; " +
+				"no version was active before; no new version was stored",
+			events: []string{configWrite, sent("key-activate", "path=config version=1")}, state: "1 of [1]",
+		},
+		{op: write, path: "keys/import", data: data{fieldPrivateKey: first}, version: 1, warning: activeKeyWarning(1)},
+		{op: write, path: "config", data: data{fieldPrivateKey: again}, warning: activeKeyWarning(1), events: []string{unchanged}},
+		{
+			op: write, path: "config", data: data{fieldPrivateKey: first, fieldDomain: "meet.example.com"},
+			warning: activeKeyWarning(1), events: []string{configWrite},
+		},
+
+		// Staged keys become active when they are told to, and there is a way back.
+		{
+			op: write, path: "keys/generate", version: 2,
+			events: []string{sent("key-generate", "path=keys/generate version=2")}, state: "1 of [1 2]",
+		},
+		{
+			op: write, path: "keys/generate", data: data{fieldKeyBits: 3072}, version: 3,
+			events: []string{sent("key-generate", "path=keys/generate version=3")}, state: "1 of [1 2 3]",
+		},
+		{
+			op: write, path: "config", data: data{fieldActiveKey: 2},
+			events: []string{configWrite, sent("key-activate", "path=config version=2")}, state: "2 of [1 2 3]",
+		},
+		{op: remove, path: "keys/2", refusal: "version 2 is the active one; set active_key of config to another version first"},
+		{
+			op: write, path: "config", data: data{fieldActiveKey: 0},
+			refusal: "active_key 0 is accepted only while no key is active; version 2 is active",
+		},
+		{
+			op: write, path: "config", data: data{fieldPrivateKey: first},
+			warning: "this private key was stored already, as version 1, which is the active one now; " +
+				"version 2 was active before; no new version was stored",
+			events: []string{configWrite, sent("key-activate", "path=config version=1")}, state: "1 of [1 2 3]",
+		},
+		{op: remove, path: "keys/3", events: []string{sent("key-delete", "path=keys/3 version=3")}, state: "1 of [1 2]"},
+		{op: remove, path: "keys/3"},
+		{op: write, path: "config", data: data{fieldActiveKey: 3}, refusal: "active_key 3 does not exist"},
+
+		// No number is given twice, even after everything was deleted.
+		{
+			op: write, path: "config", data: data{fieldPrivateKey: second},
+			events: []string{sent("key-import", "path=config version=4"), configWrite, sent("key-activate", "path=config version=4")},
+			state:  "4 of [1 2 4]",
+		},
+		{op: remove, path: "keys/4", refusal: "version 4 is the active one"},
+		{op: remove, path: "config", events: []string{sent("config-delete", "path=config")}, state: "unconfigured <nil>"},
+		{op: write, path: "config", data: data{fieldIssuer: "x"}, refusal: "consumer_id is required"},
+		{op: write, path: "config", data: data{fieldConsumerID: "a", fieldActiveKey: 1}, refusal: "active_key 1 does not exist"},
+		{
+			op: write, path: "keys/generate", version: 5,
+			events: []string{sent("key-generate", "path=keys/generate version=5")}, state: "unconfigured [5]",
+		},
+		{op: remove, path: "config", events: []string{sent("config-delete", "path=config")}, state: "unconfigured <nil>"},
+		{
+			op: write, path: "config", data: data{fieldConsumerID: "new", fieldPrivateKey: second},
+			events: []string{sent("key-import", "path=config version=6"), configWrite, sent("key-activate", "path=config version=6")},
+			state:  "6 of [6]",
+		},
+	} {
+		what := fmt.Sprintf("step %d: %s %s", i, step.op, step.path)
+		before, written, state := m.entries(), m.storage.written(), step.state
+		if state == "" {
+			state = m.keyState()
+		}
+		if step.refusal != "" {
+			require.Contains(t, m.refused(step.op, step.path, step.data), step.refusal, what)
+		} else {
+			resp := m.must(m.call(step.op, step.path, step.data))
+			warnings := ""
+			if resp != nil { // nil becomes the 204 that Vault's clients expect
+				require.True(t, step.version != 0 || step.warning != "", what)
+				warnings = strings.Join(resp.Warnings, "\n")
+			}
+			require.Equal(t, step.warning, warnings, what)
+			if step.version != 0 {
+				require.EqualValues(t, step.version, resp.Data[fieldVersion], what)
+				read := m.mustRead(keyPath(step.version), nil)
+				for field, value := range resp.Data {
+					require.Equal(t, value, read[field], what)
+				}
+			}
+		}
+		require.Equal(t, state, m.keyState(), what)
+		require.Equal(t, step.events, m.events.take(), what)
+		if step.events == nil {
+			require.Equal(t, before, m.entries(), what)
+			require.Equal(t, written, m.storage.written(), what)
+		}
+	}
+	require.Equal(t, "clanmeeting", m.mustRead("config", nil)[fieldAudience], "a new configuration has the defaults")
+	fresh := newTestMount(t)
+	fresh.mustDelete("config")
+	require.Empty(t, fresh.entries())
+}
+
+// The longest values that are accepted, and values that are refused.
+func TestConfigValues(t *testing.T) {
 	m := newTestMount(t)
 	domain := strings.Repeat("a.", 126) + "a"
 	require.Len(t, domain, 253)
-	for field, longest := range map[string]string{
-		fieldConsumerID: strings.Repeat("a", 128), fieldAudience: strings.Repeat("é", 255), fieldIssuer: strings.Repeat("i", 255), fieldDomain: domain,
-	} {
+	write := func(field, value string) map[string]any {
 		data := map[string]any{fieldConsumerID: testConsumer}
-		data[field] = longest
-		m.mustWrite("config", data)
-		require.Equal(t, longest, m.mustRead("config", nil)[field])
-		data[field] = "a" + longest
-		require.Contains(t, m.refused(logical.UpdateOperation, "config", data), field+" must be")
+		data[field] = value
+		return data
 	}
+	for field, longest := range map[string]string{
+		fieldConsumerID: strings.Repeat("a", 128), fieldAudience: strings.Repeat("é", 255),
+		fieldIssuer: strings.Repeat("i", 255), fieldDomain: domain,
+	} {
+		m.mustWrite("config", write(field, longest))
+		require.Equal(t, longest, m.mustRead("config", nil)[field])
+		require.Contains(t, m.refused(logical.UpdateOperation, "config", write(field, "a"+longest)), field+" must be")
+	}
+	before := m.mustRead("config", nil)
+	for field, values := range map[string][]string{
+		fieldConsumerID: {"acme.com", "acme\n", "acme\ufeff"},
+		fieldDomain: {
+			"https://meet.example.com", "meet.example.com/x", "evil@meet.example.com", "meet..example.com", "x:1", "meet.example.com\u200b",
+		},
+		fieldAudience: {
+			"clanmeeting\n", " a", "\ufeffclanmeeting", "clan\u200bmeeting",
+			"clanmeeting\u00a0", "clan\u00admeeting", "clanmeeting\u3164", "clanmeeting\ufe0f",
+		},
+		fieldIssuer: {" ", "production\u2028", "\u202eproduction", "prod\ufffd\x00"},
+	} {
+		for _, value := range values {
+			require.Contains(t, m.refused(logical.UpdateOperation, "config", write(field, value)), field+" must be", "%q", value)
+		}
+	}
+	require.Contains(t, m.refused(logical.UpdateOperation, "config", map[string]any{fieldConsumerID: "a.b", fieldIssuer: " x", fieldDomain: "x:1"}),
+		"consumer_id must be 1 to 128 letters, digits, underscores and hyphens; issuer must", "every problem is told")
+	require.Equal(t, before, m.mustRead("config", nil))
 }
 
 func TestConfigUpdateKeepsTheRest(t *testing.T) {
 	m := configured(t)
 	m.mustWrite("config", map[string]any{fieldDomain: "meet.example.com", fieldAudience: "other"})
+	want := m.mustRead("config", nil)
 	m.mustWrite("config", map[string]any{fieldIssuer: "staging"})
-	got := m.mustRead("config", nil)
-	require.Equal(t, "acme", got[fieldConsumerID])
-	require.Equal(t, "meet.example.com", got[fieldDomain])
-	require.Equal(t, "other", got[fieldAudience])
-	require.Equal(t, "staging", got[fieldIssuer])
-	require.EqualValues(t, 1, got[fieldActiveKey])
+	want[fieldIssuer] = "staging"
+	require.Equal(t, want, m.mustRead("config", nil))
 
 	m.mustWrite("config", map[string]any{fieldDomain: "", fieldAudience: "", fieldIssuer: ""})
-	got = m.mustRead("config", nil)
-	require.Equal(t, "", got[fieldDomain])
-	require.Equal(t, "clanmeeting", got[fieldAudience])
-	require.Equal(t, "production", got[fieldIssuer])
-}
-
-func TestConfigWithoutAKey(t *testing.T) {
-	m := newTestMount(t)
-	m.mustWrite("config", map[string]any{fieldConsumerID: testConsumer})
-	m.mustWrite("roles/support", map[string]any{fieldAllowedRooms: "support-*"})
 	got := m.mustRead("config", nil)
-	require.EqualValues(t, 0, got[fieldActiveKey])
-	require.NotContains(t, got, fieldPublicKey)
-	message := m.refused(logical.ReadOperation, "creds/support", map[string]any{fieldRoom: "support-1"})
-	require.Equal(t, "this mount has no active key; write private_key to clanmeeting/config, or active_key to choose one that is stored", message)
-}
-
-func TestConfigDelete(t *testing.T) {
-	m := configured(t)
-	m.mustDelete("config")
-	m.mustDelete("config")
-
-	resp, err := m.call(logical.ReadOperation, "config", nil)
-	require.NoError(t, err)
-	require.Nil(t, resp)
-	require.Contains(t, m.refused(logical.ReadOperation, "creds/support", map[string]any{fieldRoom: "support-1"}), "not configured")
-	keys, err := m.storage.List(t.Context(), keyPrefix)
-	require.NoError(t, err)
-	require.Empty(t, keys)
-	require.Contains(t, m.refused(logical.UpdateOperation, "config", map[string]any{fieldIssuer: "x"}), "consumer_id is required")
-	require.Contains(t, m.refused(logical.UpdateOperation, "config", map[string]any{fieldConsumerID: "a", fieldActiveKey: 1}), "active_key 1 does not exist")
-
-	// A number is never used again.
-	m.mustWrite("config", map[string]any{fieldConsumerID: "new", fieldPrivateKey: readTestdata(t, "rsa2048.pkcs1.pem")})
-	got := m.mustRead("config", nil)
-	require.EqualValues(t, 2, got[fieldActiveKey])
-	require.Equal(t, "clanmeeting", got[fieldAudience])
-}
-
-func TestDeleteIsIdempotent(t *testing.T) {
-	m := newTestMount(t)
-	m.mustDelete("config")
-	m.mustDelete("roles/none")
-	entries, err := m.storage.List(t.Context(), "")
-	require.NoError(t, err)
-	require.Empty(t, entries)
+	require.Equal(t, []any{"", "clanmeeting", "production"}, []any{got[fieldDomain], got[fieldAudience], got[fieldIssuer]})
+	m.mustWrite("config", got) // what a read returns can be written
+	require.Equal(t, got, m.mustRead("config", nil))
 }
 
 // If a deletion fails halfway, the configuration stays, without an active key, until the
@@ -157,7 +285,7 @@ func TestDeleteIsIdempotent(t *testing.T) {
 func TestConfigDeleteThatFails(t *testing.T) {
 	for _, failing := range []string{"keys/1", "keys/2", "config"} {
 		m := configured(t)
-		m.mustWrite("keys/import", map[string]any{fieldPrivateKey: readTestdata(t, "rsa2048.openssh.pem")})
+		m.stageSecond()
 		puts := 0
 		m.storage.failWith(func(verb, key string) error {
 			if verb == "put" && key == "config" {
@@ -171,64 +299,82 @@ func TestConfigDeleteThatFails(t *testing.T) {
 		_, err := m.call(logical.DeleteOperation, "config", nil)
 		require.ErrorContains(t, err, failing)
 		m.storage.failWith(nil)
-		require.Contains(t, m.refused(logical.ReadOperation, "creds/support", map[string]any{fieldRoom: "support-1"}), "no active key")
-		require.EqualValues(t, 0, m.mustRead("config", nil)[fieldActiveKey])
-
+		require.Regexp(t, "^0 of", m.keyState())
 		m.mustDelete("config")
-		keys, err := m.storage.List(t.Context(), keyPrefix)
-		require.NoError(t, err)
-		require.Empty(t, keys)
+		require.Equal(t, "unconfigured <nil>", m.keyState())
 	}
 }
 
 // A number that was taken by a failed write is never given to another key.
 func TestKeyNumberIsTakenBeforeTheKey(t *testing.T) {
 	m := configured(t)
-	other := readTestdata(t, "rsa2048.openssh.pem")
 	m.storage.failWith(func(verb, key string) error {
 		if verb == "put" && key == "keys/2" {
 			return errors.New("disk full")
 		}
 		return nil
 	})
-	_, err := m.call(logical.UpdateOperation, "config", map[string]any{fieldPrivateKey: other, fieldDomain: "changed.example.com"})
+	second := map[string]any{fieldPrivateKey: readTestdata(t, "rsa2048.openssh.pem")}
+	_, err := m.call(logical.UpdateOperation, "config", second)
 	require.ErrorContains(t, err, `writing "keys/2" to storage: disk full`)
 	m.storage.failWith(nil)
-
-	got := m.mustRead("config", nil)
-	require.EqualValues(t, 1, got[fieldActiveKey])
-	require.Equal(t, "", got[fieldDomain], "a failed write changes nothing else")
-	m.mustWrite("config", map[string]any{fieldPrivateKey: other})
-	require.EqualValues(t, 3, m.mustRead("config", nil)[fieldActiveKey])
+	m.mustWrite("config", second)
+	require.Equal(t, "3 of [1 3]", m.keyState())
 }
 
-// The next read sees every kind of change to the key or the configuration.
-func TestSignerIsReloadedAfterEveryChange(t *testing.T) {
-	m := configured(t)
-	read := func() (map[string]any, map[string]any) {
-		return m.token("support", map[string]any{fieldRoom: "support-1"})
+// A change waits for a request that has begun to load what it changes. So a request sees
+// one state, and nothing old is kept.
+func TestChangesWaitForLoads(t *testing.T) {
+	read := map[string]any{fieldRoom: "support-1"}
+	deleted := func(m *testMount) { m.mustDelete("config") }
+	for name, test := range map[string]struct {
+		key    string // whose read is held
+		o      operation
+		change func(m *testMount)
+		after  string
+	}{
+		"config":  {"config", operation{logical.ReadOperation, "config", nil}, deleted, "unconfigured <nil>"},
+		"a key":   {"keys/1", operation{logical.ReadOperation, "keys/1", nil}, deleted, "unconfigured <nil>"},
+		"a token": {"config", operation{logical.ReadOperation, "creds/support", read}, deleted, "unconfigured <nil>"},
+		"verify":  {"config", operation{logical.UpdateOperation, "verify", map[string]any{fieldToken: "a.b.c"}}, deleted, "unconfigured <nil>"},
+		"a switch": {"keys/2", operation{logical.UpdateOperation, "config", map[string]any{fieldActiveKey: 2}}, func(m *testMount) {
+			assert.Contains(t, m.refused(logical.DeleteOperation, "keys/2", nil), "is the active one")
+		}, "2 of [1 2]"},
+		"another node": {"config", operation{logical.ReadOperation, "creds/support", read}, func(m *testMount) {
+			m.storeConfig(func(c *config) { c.ActiveKey = 2 })
+			m.wire.InvalidateKey(t.Context(), "config")
+		}, "2 of [1 2]"},
+		"another node's role": {"roles/support", operation{logical.ReadOperation, "creds/support", read}, func(m *testMount) {
+			r, err := loadRole(t.Context(), m.storage, "support")
+			assert.NoError(t, err)
+			r.TTL = time.Minute
+			assert.NoError(t, store(t.Context(), m.storage, "roles/support", r.storedRole))
+			m.wire.InvalidateKey(t.Context(), "roles/support")
+			assert.EqualValues(t, 60, m.mustRead("creds/support", read)[fieldTTL])
+		}, "1 of [1 2]"},
+	} {
+		m := configured(t)
+		m.stageSecond()
+		m.wire.InvalidateKey(t.Context(), "config")
+		reached, proceed := m.hold(test.key)
+		loaded, changed := make(chan error), make(chan struct{})
+		go func() {
+			_, err := m.do(test.o) // a token may be refused, if the change comes before its signature
+			loaded <- err
+		}()
+		<-reached
+		go func() {
+			test.change(m)
+			close(changed)
+		}()
+		select {
+		case <-changed:
+			t.Errorf("%s: changed while it was loaded", name)
+		case <-time.After(50 * time.Millisecond):
+		}
+		close(proceed)
+		require.NoError(t, <-loaded, name)
+		<-changed
+		require.Equal(t, test.after, m.keyState(), name)
 	}
-	read()
-	m.mustWrite("config", map[string]any{fieldIssuer: "staging"})
-	_, claims := read()
-	require.Equal(t, "staging", claims["iss"])
-
-	// Another node wrote the configuration.
-	cfg, err := loadConfig(t.Context(), m.storage)
-	require.NoError(t, err)
-	cfg.ConsumerID = "other"
-	require.NoError(t, store(t.Context(), m.storage, configStoragePath, *cfg))
-	_, claims = read()
-	require.Equal(t, testConsumer, claims["sub"], "not invalidated yet")
-	m.wire.InvalidateKey(t.Context(), "config")
-	_, claims = read()
-	require.Equal(t, "other", claims["sub"])
-
-	// Another node wrote the active key.
-	require.NoError(t, store(t.Context(), m.storage, "keys/1", storedOf(t, readTestdata(t, "rsa2048.openssh.pem"))))
-	m.wire.InvalidateKey(t.Context(), "keys/1")
-	verified(t, m.mustRead("creds/support", map[string]any{fieldRoom: "support-1"})[fieldToken].(string), secondKey(t))
-
-	m.mustDelete("config")
-	require.Contains(t, m.refused(logical.ReadOperation, "creds/support", map[string]any{fieldRoom: "support-1"}), "not configured")
 }

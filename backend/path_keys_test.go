@@ -22,89 +22,6 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestStageSwitchAndSwitchBack(t *testing.T) {
-	m := configured(t)
-	first := m.mustRead("keys/1", nil)
-	require.Equal(t, "imported", first[fieldSource])
-	require.Equal(t, true, first[fieldActive])
-	require.Equal(t, testNow.Truncate(time.Second).Format(time.RFC3339), first[fieldCreatedTime])
-	require.Equal(t, m.mustRead("config", nil)[fieldPublicKey], first[fieldPublicKey])
-
-	imported := m.mustWrite("keys/import", map[string]any{fieldPrivateKey: readTestdata(t, "rsa2048.openssh.pem")}).Data
-	require.EqualValues(t, 2, imported[fieldVersion])
-	generated := m.mustWrite("keys/generate", nil).Data
-	require.EqualValues(t, 3, generated[fieldVersion])
-	require.EqualValues(t, 2048, generated[fieldKeyBits])
-	for _, want := range []map[string]any{imported, generated} {
-		got := m.mustRead(fmt.Sprintf("keys/%v", want[fieldVersion]), nil)
-		require.Equal(t, false, got[fieldActive])
-		for name, value := range want {
-			require.Equal(t, value, got[name])
-		}
-	}
-	require.Equal(t, "generated", m.mustRead("keys/3", nil)[fieldSource])
-	require.EqualValues(t, 1, m.mustRead("config", nil)[fieldActiveKey], "staging activates nothing")
-
-	read := func() any {
-		return m.mustRead("creds/support", map[string]any{fieldRoom: "support-1"})[fieldKeyVersion]
-	}
-	require.EqualValues(t, 1, read())
-	m.mustWrite("config", map[string]any{fieldActiveKey: 3})
-	require.EqualValues(t, 3, read())
-	require.Equal(t, true, m.mustRead("keys/3", nil)[fieldActive])
-	require.Equal(t, false, m.mustRead("keys/1", nil)[fieldActive])
-	m.mustWrite("config", map[string]any{fieldActiveKey: 1})
-	require.EqualValues(t, 1, read())
-}
-
-func TestGeneratedKeySizes(t *testing.T) {
-	m := newTestMount(t) // keys can be staged before the configuration exists
-	for i, bits := range []int{2048, 3072, 4096} {
-		data := m.mustWrite("keys/generate", map[string]any{fieldKeyBits: bits}).Data
-		require.EqualValues(t, bits, data[fieldKeyBits])
-		require.EqualValues(t, i+1, data[fieldVersion])
-	}
-	writes := m.storage.written()
-	for _, bits := range []any{0, 1024, 2047, 2049, 8192, -2048, "big", 2048.5} {
-		require.Contains(t, m.refused(logical.UpdateOperation, "keys/generate", map[string]any{fieldKeyBits: bits}), fieldKeyBits)
-	}
-	require.Equal(t, writes, m.storage.written())
-	m.mustWrite("config", map[string]any{fieldConsumerID: testConsumer, fieldActiveKey: 2})
-	require.EqualValues(t, 3072, m.mustRead("config", nil)[fieldKeyBits])
-}
-
-func TestKeyDelete(t *testing.T) {
-	m := configured(t)
-	m.mustWrite("keys/generate", nil)
-	require.Contains(t, m.refused(logical.DeleteOperation, "keys/1", nil), "version 1 is the active one; set active_key of config to another version first")
-	m.token("support", map[string]any{fieldRoom: "support-1"})
-
-	m.mustDelete("keys/2")
-	m.mustDelete("keys/2")
-	m.mustDelete("keys/99")
-	resp, err := m.call(logical.ReadOperation, "keys/2", nil)
-	require.NoError(t, err)
-	require.Nil(t, resp, "Vault answers nil with 404")
-	require.Contains(t, m.refused(logical.UpdateOperation, "config", map[string]any{fieldActiveKey: 2}), "active_key 2 does not exist")
-
-	// The number is never used again, even after everything was deleted.
-	require.EqualValues(t, 3, m.mustWrite("keys/generate", nil).Data[fieldVersion])
-	m.mustDelete("config")
-	require.EqualValues(t, 4, m.mustWrite("keys/generate", nil).Data[fieldVersion])
-	m.mustDelete("config")
-	m.mustWrite("config", map[string]any{fieldConsumerID: "new", fieldPrivateKey: readTestdata(t, "rsa2048.pkcs1.pem")})
-	require.EqualValues(t, 5, m.mustRead("config", nil)[fieldActiveKey])
-}
-
-func TestInvalidKeyPaths(t *testing.T) {
-	m := configured(t)
-	for _, path := range []string{"keys/0", "keys/01", "keys/-1", "keys/1a", "keys/latest", "keys/1/private", "keys/1000000000"} {
-		_, err := m.call(logical.ReadOperation, path, nil)
-		require.ErrorIs(t, err, logical.ErrUnsupportedPath, path)
-	}
-	require.NotContains(t, m.log.String(), "[ERROR]", "no fault of the engine's")
-}
-
 // No answer of any path contains a private key: neither a prime factor nor the private
 // exponent, in any form.
 func TestNoPathReturnsAPrivateKey(t *testing.T) {
@@ -117,7 +34,7 @@ func TestNoPathReturnsAPrivateKey(t *testing.T) {
 	var answers strings.Builder
 	var needles []string
 	for _, name := range order {
-		resp, err := m.call(all[name].op, all[name].path, all[name].data)
+		resp, err := m.do(all[name])
 		fmt.Fprintln(&answers, name, resp, err)
 		for key := range m.entries() {
 			if version, ok := strings.CutPrefix(key, keyPrefix); ok {
@@ -155,56 +72,17 @@ func privateParts(t testing.TB, k *key) []string {
 	return parts
 }
 
-// A key is stored once, however often it is written, and by either path.
-func TestKeyIsStoredOnce(t *testing.T) {
-	m := configured(t)
-	first, second := readTestdata(t, "rsa2048.pkcs1.pem"), readTestdata(t, "rsa2048.openssh.pem")
-	require.EqualValues(t, 2, m.mustWrite("keys/import", map[string]any{fieldPrivateKey: second}).Data[fieldVersion])
-	m.events.take()
-	writes := m.storage.written()
-	for range 5 {
-		resp := m.mustWrite("keys/import", map[string]any{fieldPrivateKey: second})
-		require.EqualValues(t, 2, resp.Data[fieldVersion])
-		require.Equal(t, []string{"this private key was stored already, as version 2; no new version was stored"}, resp.Warnings)
-		resp = m.mustWrite("keys/import", map[string]any{fieldPrivateKey: readKey(t, "accepted/pkcs8-named-pkcs1.pem")})
-		require.EqualValues(t, 1, resp.Data[fieldVersion])
-		require.Equal(t, []string{activeKeyWarning(1)}, resp.Warnings)
-	}
-	require.Equal(t, writes, m.storage.written())
-	require.Empty(t, m.events.take())
-
-	// A playbook writes the old key again after it was replaced.
-	m.mustWrite("config", map[string]any{fieldActiveKey: 2})
-	resp := m.mustWrite("config", map[string]any{fieldPrivateKey: first})
-	require.Equal(t, []string{"this private key was stored already, as version 1, which is the active one now; version 2 was active before; no new version was stored"}, resp.Warnings)
-	resp = m.mustWrite("config", map[string]any{fieldPrivateKey: first, fieldDomain: "meet.example.com"})
-	require.Equal(t, []string{"this private key is already the active one, version 1; no new version was stored"}, resp.Warnings)
-	require.Equal(t, "meet.example.com", m.mustRead("config", nil)[fieldDomain])
-	require.EqualValues(t, 1, m.mustRead("config", nil)[fieldActiveKey])
-	require.Equal(t, []any{"1", "2"}, m.must(m.call(logical.ListOperation, "keys/", nil)).Data["keys"])
-	require.Contains(t, m.events.take(), "clanmeeting/key-activate modified=true operation=key-activate path=config version=1")
-
-	fresh := newTestMount(t)
-	fresh.mustWrite("keys/import", map[string]any{fieldPrivateKey: first})
-	resp = fresh.mustWrite("config", map[string]any{fieldConsumerID: testConsumer, fieldPrivateKey: first})
-	require.Equal(t, []string{"this private key was stored already, as version 1, which is the active one now; no version was active before; no new version was stored"}, resp.Warnings)
-}
-
 func TestKeyVersionsAreLimited(t *testing.T) {
 	m := configured(t)
-	second := storedOf(t, readTestdata(t, "rsa2048.openssh.pem"))
 	for version := 2; version <= maxKeys; version++ {
-		require.NoError(t, store(t.Context(), m.storage, keyPath(version), second))
+		m.storeKey(version, storedOf(t, readTestdata(t, "rsa2048.openssh.pem")))
 	}
-	cfg, err := loadConfig(t.Context(), m.storage)
-	require.NoError(t, err)
-	cfg.LastKey = 50 // as after a restore of an older configuration
-	require.NoError(t, store(t.Context(), m.storage, configStoragePath, *cfg))
-	m.wire.InvalidateKey(t.Context(), keyPath(2))
-	other := readKey(t, "accepted/exponent-3.pem")
+	m.storeConfig(func(c *config) { c.LastKey = 50 }) // as after a restore of an older configuration
+	m.wire.InvalidateKey(t.Context(), "config")
+	other := map[string]any{fieldPrivateKey: readKey(t, "accepted/exponent-3.pem")}
 	full := "100 key versions are stored, which is the maximum; delete one that is no longer used, such as keys/2"
-	require.Equal(t, full, m.refused(logical.UpdateOperation, "keys/import", map[string]any{fieldPrivateKey: other}))
-	require.Equal(t, full, m.refused(logical.UpdateOperation, "config", map[string]any{fieldPrivateKey: other}))
+	require.Equal(t, full, m.refused(logical.UpdateOperation, "keys/import", other))
+	require.Equal(t, full, m.refused(logical.UpdateOperation, "config", other))
 	require.Equal(t, full, m.refused(logical.UpdateOperation, "keys/generate", nil))
 	m.mustWrite("config", map[string]any{fieldActiveKey: 7})
 	require.Contains(t, m.refused(logical.UpdateOperation, "keys/generate", nil), "such as keys/1")
@@ -213,37 +91,34 @@ func TestKeyVersionsAreLimited(t *testing.T) {
 	// for a new one, whose number is above all others.
 	m.mustWrite("keys/import", map[string]any{fieldPrivateKey: readTestdata(t, "rsa2048.pkcs1.pem")})
 	m.mustDelete("keys/3")
-	require.EqualValues(t, 101, m.mustWrite("keys/import", map[string]any{fieldPrivateKey: other}).Data[fieldVersion])
+	require.EqualValues(t, 101, m.mustWrite("keys/import", other).Data[fieldVersion])
 }
 
-// A version can't be deleted while it becomes the active one.
-func TestKeyDeletionWaitsForASwitch(t *testing.T) {
-	m := configured(t)
-	m.mustWrite("keys/import", map[string]any{fieldPrivateKey: readTestdata(t, "rsa2048.openssh.pem")})
-	goOn := m.held("keys/2", operation{logical.UpdateOperation, "config", map[string]any{fieldActiveKey: 2}})
-	deleted := later(func() { require.Contains(t, m.refused(logical.DeleteOperation, "keys/2", nil), "is the active one") })
-	goOn()
-	<-deleted
-	m.mustRead("creds/support", map[string]any{fieldRoom: "support-1"})
-}
-
+// The list is in the order of the numbers, and says of each version what a read of it does.
 func TestKeyInfo(t *testing.T) {
-	m := configured(t)
+	m := newTestMount(t)
+	require.Empty(t, m.must(m.call(logical.ListOperation, "keys", nil)).Data["keys"], "Vault answers an empty list with 404")
+	m = configured(t)
 	m.mustWrite("keys/generate", map[string]any{fieldKeyBits: 3072})
-	require.NoError(t, m.storage.Put(t.Context(), &logical.StorageEntry{Key: keyPath(10), Value: []byte("{")}))
-	m.wire.InvalidateKey(t.Context(), keyPath(10))
+	m.put("keys/10", "{")
 	data := m.must(m.call(logical.ListOperation, "keys/", nil)).Data
 	require.Equal(t, []any{"1", "2", "10"}, data["keys"])
 	infos := data["key_info"].(map[string]any)
-	for version, source := range map[string]string{"1": "imported", "2": "generated"} {
+	for i, source := range []string{"imported", "generated"} {
+		version := strconv.Itoa(i + 1)
 		read := m.mustRead("keys/"+version, nil)
 		require.Equal(t, source, read[fieldSource])
-		for _, field := range []string{fieldPublicKey, fieldVersion} {
-			delete(read, field)
-		}
+		require.Equal(t, i == 0, read[fieldActive])
+		require.Equal(t, testNow.Truncate(time.Second).Format(time.RFC3339), read[fieldCreatedTime])
+		delete(read, fieldPublicKey)
+		delete(read, fieldVersion)
 		require.Equal(t, map[string]any(read), infos[version])
 	}
+	require.EqualValues(t, 3072, infos["2"].(map[string]any)[fieldKeyBits])
 	require.Equal(t, map[string]any{fieldActive: false, fieldError: `corrupt entry in storage: "keys/10": it is not JSON of the right form`}, infos["10"])
+	resp, err := m.call(logical.ReadOperation, "keys/3", nil)
+	require.NoError(t, err)
+	require.Nil(t, resp, "Vault answers nil with 404")
 }
 
 // A private half that does not belong to its public half is not used. Writing the key again
@@ -258,16 +133,12 @@ func TestHalvesOfAKey(t *testing.T) {
 		`"keys/1": its public half is that of another key`: mixed,
 		`"keys/1": its private key can't be parsed`:        broken,
 	} {
-		require.NoError(t, store(t.Context(), m.storage, keyPath(1), stored))
-		m.wire.InvalidateKey(t.Context(), keyPath(1))
-		for _, o := range []operation{
-			{logical.ReadOperation, "creds/support", map[string]any{fieldRoom: "support-1"}},
-			{logical.UpdateOperation, "config", map[string]any{fieldActiveKey: 1}},
-		} {
-			_, err := m.call(o.op, o.path, o.data)
+		m.storeKey(1, stored)
+		for _, name := range []string{"creds read", "config switch"} {
+			_, err := m.do(operations(t)[name])
 			require.ErrorContains(t, err, want)
 		}
 	}
 	m.mustWrite("config", map[string]any{fieldPrivateKey: readTestdata(t, "rsa2048.pkcs1.pem")})
-	require.EqualValues(t, 2, m.mustRead("creds/support", map[string]any{fieldRoom: "support-1"})[fieldKeyVersion])
+	require.EqualValues(t, 2, m.creds()[fieldKeyVersion])
 }

@@ -5,7 +5,6 @@ package backend
 
 import (
 	"crypto"
-	"crypto/hmac"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/sha256"
@@ -31,6 +30,13 @@ func signedBy(t testing.TB, key *rsa.PrivateKey, header, claims string) string {
 	return signed + "." + base64.RawURLEncoding.EncodeToString(signature)
 }
 
+func segmentOf(t testing.TB, token string) string {
+	t.Helper()
+	raw, err := base64.RawURLEncoding.DecodeString(strings.Split(token, ".")[1])
+	require.NoError(t, err)
+	return string(raw)
+}
+
 func (m *testMount) verify(token, room string) *logical.Response {
 	m.t.Helper()
 	data := map[string]any{fieldToken: token}
@@ -42,9 +48,8 @@ func (m *testMount) verify(token, room string) *logical.Response {
 
 func TestVerifyOwnTokens(t *testing.T) {
 	m := configured(t)
-	m.mustWrite("roles/all", map[string]any{fieldAllowedRooms: "*", fieldAllowWildcardRoom: true, fieldMaxNotBefore: "1h"})
-	_, claims := m.token("all", map[string]any{fieldRoom: "a"})
-	answer := m.mustRead("creds/all", map[string]any{fieldRoom: "a"})
+	m.mustWrite("roles/all", map[string]any{fieldAllowedRooms: "*", fieldAllowWildcardRoom: true})
+	answer, claims := m.token("all", map[string]any{fieldRoom: "a"})
 	token := answer[fieldToken].(string)
 	for _, room := range []string{"", "a", "A"} {
 		resp := m.verify(token, room)
@@ -54,45 +59,39 @@ func TestVerifyOwnTokens(t *testing.T) {
 		require.Equal(t, claims["room"], resp.Data[fieldClaims].(map[string]any)["room"])
 		require.Empty(t, resp.Warnings)
 	}
-	require.Equal(t, true, m.verify(token+"\n", "a").Data[fieldValid], "a file's last line end")
-	require.Equal(t, `for room "a", not "b"`, m.verify(token, "b").Data[fieldReason])
-
 	wildcard := m.mustRead("creds/all", map[string]any{fieldRoom: "*"})[fieldToken].(string)
 	require.Equal(t, true, m.verify(wildcard, "whatever").Data[fieldValid])
 
 	m.advance(15*time.Minute - time.Second)
 	require.Equal(t, true, m.verify(token, "a").Data[fieldValid])
 	m.advance(time.Second)
-	require.Equal(t, "expired 0s ago", m.verify(token, "a").Data[fieldReason], "no leeway")
-	m.advance(40 * time.Second)
-	require.Equal(t, `expired 40s ago; for room "a", not "b"`, m.verify(token, "b").Data[fieldReason])
-
-	scheduled := m.mustRead("creds/all", map[string]any{fieldRoom: "a", fieldNotBefore: m.clock().Unix() + 12})[fieldToken].(string)
-	require.Equal(t, "not valid for another 12s", m.verify(scheduled, "").Data[fieldReason])
-	m.advance(12 * time.Second)
-	require.Equal(t, true, m.verify(scheduled, "").Data[fieldValid])
+	require.Equal(t, `expired 0s ago; for room "a", not "b"`, m.verify(token, "b").Data[fieldReason], "no leeway")
 }
 
 func TestVerifyTriesEveryKeyVersion(t *testing.T) {
 	m := configured(t)
-	first := m.mustRead("creds/support", map[string]any{fieldRoom: "support-1"})[fieldToken].(string)
-	m.mustWrite("config", map[string]any{fieldPrivateKey: readTestdata(t, "rsa2048.openssh.pem")})
-	second := m.mustRead("creds/support", map[string]any{fieldRoom: "support-1"})[fieldToken].(string)
+	now := testNow.Unix()
+	first := m.creds()[fieldToken].(string)
+	second := signedBy(t, secondKey(t), goodHeader,
+		fmt.Sprintf(`{"aud":"clanmeeting","iss":"production","sub":"acme","room":"a","exp":%d,"nbf":%d,"context":{}}`, now+60, now-30))
+	require.Contains(t, m.verify(second, "").Data[fieldReason], "signed by another key")
+	m.stageSecond()
+	require.Equal(t, []string{"key version 2, which is not the active one, signed this token; it works only while Clan Meeting has the public half of that version"},
+		m.verify(second, "").Warnings)
 	require.EqualValues(t, 1, m.verify(first, "").Data[fieldKeyVersion])
 	require.EqualValues(t, 2, m.verify(second, "").Data[fieldKeyVersion])
-	require.Empty(t, m.verify(second, "").Warnings)
-	require.Equal(t, []string{"key version 1, which is not the active one, signed this token; it works only while Clan Meeting has the public half of that version"},
-		m.verify(first, "").Warnings)
 
 	// An earlier version of the engine could store one key as two versions. Then the active
 	// one is named, else the newest.
-	m.mustWrite("config", map[string]any{fieldActiveKey: 1})
 	m.mustWrite("keys/generate", nil)
-	require.NoError(t, store(t.Context(), m.storage, keyPath(3), storedOf(t, readTestdata(t, "rsa2048.openssh.pem"))))
-	m.wire.InvalidateKey(t.Context(), keyPath(3))
+	m.storeKey(3, storedOf(t, readTestdata(t, "rsa2048.openssh.pem")))
 	require.EqualValues(t, 3, m.verify(second, "").Data[fieldKeyVersion], "the newest")
-	m.mustWrite("config", map[string]any{fieldActiveKey: 2})
-	require.EqualValues(t, 2, m.verify(second, "").Data[fieldKeyVersion], "the active one")
+	for _, active := range []int{3, 2} {
+		m.mustWrite("config", map[string]any{fieldActiveKey: active})
+		require.EqualValues(t, active, m.verify(second, "").Data[fieldKeyVersion], "the active one")
+	}
+	require.Empty(t, m.verify(second, "").Warnings)
+	require.Equal(t, "2 of [1 2 3]", m.keyState(), "the order of the trials is not that of the versions")
 
 	m.mustDelete("keys/1")
 	require.Contains(t, m.verify(first, "").Data[fieldReason], "signed by another key")
@@ -103,15 +102,9 @@ func TestVerifyTriesEveryKeyVersion(t *testing.T) {
 // lenient decoder ignores some of its bits.
 func TestVerifyAnyCharacterChanged(t *testing.T) {
 	m := configured(t)
-	token := m.mustRead("creds/support", map[string]any{fieldRoom: "support-1"})[fieldToken].(string)
+	token := m.creds()[fieldToken].(string)
 	ring, err := m.inside.currentKeyring(t.Context(), m.storage)
 	require.NoError(t, err)
-	valid := func(token string) any {
-		resp, err := m.inside.verify(t.Context(), token, "", ring)
-		require.NoError(t, err)
-		return resp.Data[fieldValid]
-	}
-	require.Equal(t, true, valid(token))
 	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.=+/ \n"
 	for i := range token {
 		others := alphabet
@@ -119,13 +112,10 @@ func TestVerifyAnyCharacterChanged(t *testing.T) {
 			others = alphabet[i%64:i%64+1] + ".="
 		}
 		for _, other := range others {
-			if other == rune(token[i]) {
-				continue
-			}
-			changed := token[:i] + string(other) + token[i+1:]
-			require.Equal(t, false, valid(changed), "%q at %d", other, i)
+			resp, err := m.inside.verify(t.Context(), token[:i]+string(other)+token[i+1:], "", ring)
+			require.NoError(t, err)
+			require.Equal(t, other == rune(token[i]), resp.Data[fieldValid], "%q at %d", other, i)
 		}
-		require.Equal(t, false, valid(token[:i]+token[i+1:]), "without %d", i)
 	}
 }
 
@@ -136,28 +126,15 @@ func TestVerifyAnswers(t *testing.T) {
 	key, now := testKey(t), testNow.Unix()
 	good := fmt.Sprintf(`{"aud":"clanmeeting","iss":"production","sub":"acme","room":"a","exp":%d,"nbf":%d,"context":{}}`, now+60, now-30)
 	with := func(members string) string { return strings.TrimSuffix(good, "}") + "," + members + "}" } // the last of two counts
-	none := base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"none","kid":"acme","typ":"JWT"}`)) + "." + base64.RawURLEncoding.EncodeToString([]byte(good)) + "."
-	hs := base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"HS256","kid":"acme","typ":"JWT"}`)) + "." + base64.RawURLEncoding.EncodeToString([]byte(good))
-	mac := hmac.New(sha256.New, []byte(m.mustRead("config", nil)[fieldPublicKey].(string)))
-	mac.Write([]byte(hs))
-	hs += "." + base64.RawURLEncoding.EncodeToString(mac.Sum(nil))
-
 	for name, test := range map[string]struct{ token, reason, remark string }{
-		"as it should be":           {signedBy(t, key, goodHeader, good), "", ""},
-		"without exp":               {signedBy(t, key, goodHeader, strings.Replace(good, fmt.Sprintf(`"exp":%d,`, now+60), "", 1)), "", "the token has no exp: it never expires"},
-		"a fraction":                {signedBy(t, key, goodHeader, with(fmt.Sprintf(`"exp":%d.5`, now))), "", fmt.Sprintf("exp is %d.5, not a whole number; the server treats it as %d", now, now+1)},
-		"no float64":                {signedBy(t, key, goodHeader, with(`"x":[1e999]`)), "", ""},
-		"HS256 with the public key": {hs, `signed with alg "HS256", not RS256`, ""},
-		"alg none":                  {none, `signed with alg "none", not RS256`, ""},
-		"another kid":               {signedBy(t, key, `{"alg":"RS256","kid":"evil","typ":"JWT"}`, good), `kid is "evil", not the consumer ID "acme"`, ""},
-		"another key":               {signedBy(t, secondKey(t), goodHeader, with(`"aud":"x"`)), "signed by another key, or changed since: no key version of this mount verifies it", ""},
+		"as it should be": {signedBy(t, key, goodHeader, good), "", ""},
+		"another kid":     {signedBy(t, key, `{"alg":"RS256","kid":"evil","typ":"JWT"}`, good), `kid is "evil", not the consumer ID "acme"`, ""},
+		"another key":     {signedBy(t, secondKey(t), goodHeader, with(`"aud":"x"`)), "signed by another key, or changed since: no key version of this mount verifies it", ""},
 		"two claims": {
 			signedBy(t, key, goodHeader, with(`"aud":["clanmeeting"],"context":[],"room":"b"`)),
 			`wrong audience: aud is ["clanmeeting"], not "clanmeeting"; for room "b", not "a"`,
 			"context is [], not an object; the server accepts it, but the vendor says to keep it {}",
 		},
-		"two objects": {signedBy(t, key, goodHeader, good+"{}"), "malformed: its claims are not a JSON object", ""},
-		"endless":     {strings.Repeat("a", 33<<10) + ".b.c", "too long: it has 33796 characters, and the meeting server accepts at most about 10240", ""},
 	} {
 		resp := m.verify(test.token, "a")
 		require.Equal(t, test.reason == "", resp.Data[fieldValid], name)

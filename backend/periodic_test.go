@@ -48,13 +48,12 @@ func TestEndedRolesAreDeleted(t *testing.T) {
 
 	m.mustWrite("config", map[string]any{fieldDeleteEndedRolesAfter: "24h"})
 	require.EqualValues(t, 86400, m.mustRead("config", nil)[fieldDeleteEndedRolesAfter])
-	m.system.ReplicationStateVal = consts.ReplicationPerformanceStandby
-	m.advance(2 * systemLife)
-	require.NoError(t, m.rollback())
-	m.system.ReplicationStateVal = consts.ReplicationPerformanceSecondary
-	m.advance(2 * systemLife)
-	require.NoError(t, m.rollback())
-	require.Equal(t, all, m.roleNames(), "only the active node of the primary deletes")
+	for _, state := range []consts.ReplicationState{consts.ReplicationPerformanceStandby, consts.ReplicationPerformanceSecondary} {
+		m.system.ReplicationStateVal = state
+		m.advance(2 * systemLife)
+		require.NoError(t, m.rollback())
+		require.Equal(t, all, m.roleNames(), "only the active node of the primary deletes")
+	}
 
 	m.system.ReplicationStateVal = consts.ReplicationPerformancePrimary
 	m.advance(2 * systemLife)

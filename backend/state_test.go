@@ -59,62 +59,41 @@ func (s *raftStorage) Put(ctx context.Context, e *logical.StorageEntry) error {
 	}
 }
 
-// A write that its caller abandons is not overtaken by a reader that keeps the old entry.
+// A write that its caller abandons is not overtaken by a reader that keeps the old entry,
+// and subscribers learn of it, too.
 func TestAbandonedWrites(t *testing.T) {
-	second := readTestdata(t, "rsa2048.openssh.pem")
 	for name, test := range map[string]struct {
 		key, path string
 		data      map[string]any
 		invalid   string // an entry that the reader must load
-		read      func(m *testMount)
-		done      func(m *testMount) bool // whether the write is seen
+		read      operation
+		done      func(resp *logical.Response) bool // whether the write is seen
 	}{
 		"active key": {
 			"config", "config",
 			map[string]any{fieldActiveKey: 2},
-			"config",
-			func(m *testMount) { m.mustRead("creds/support", map[string]any{fieldRoom: "support-1"}) },
-			func(m *testMount) bool {
-				m.mustDelete("keys/1")
-				return m.mustRead("creds/support", map[string]any{fieldRoom: "support-1"})[fieldKeyVersion] == 2.0
-			},
-		},
-		"issuer": {
-			"config", "config",
-			map[string]any{fieldIssuer: "staging"},
-			"config",
-			func(m *testMount) { m.mustRead("creds/support", map[string]any{fieldRoom: "support-1"}) },
-			func(m *testMount) bool {
-				claims := m.mustRead("check/support", map[string]any{fieldRoom: "support-1"})[fieldClaims]
-				return claims.(map[string]any)["iss"] == "staging"
-			},
+			"config", operations(t)["creds read"],
+			func(resp *logical.Response) bool { return resp.Data[fieldKeyVersion] == 2.0 },
 		},
 		"role": {
 			"roles/support", "roles/support",
 			map[string]any{fieldAllowedRooms: "lobby"},
-			"roles/support",
-			func(m *testMount) { m.mustRead("check/support", map[string]any{fieldRoom: "support-1"}) },
-			func(m *testMount) bool {
-				return m.mustRead("check/support", map[string]any{fieldRoom: "support-1"})[fieldAllowed] == false
-			},
+			"roles/support", operations(t)["check"],
+			func(resp *logical.Response) bool { return resp.Data[fieldAllowed] == false },
 		},
 		"list of keys": {
-			"keys/3", "keys/generate", nil, "keys/2",
-			func(m *testMount) { m.must(m.call(logical.ListOperation, "keys/", nil)) },
-			func(m *testMount) bool {
-				return len(m.must(m.call(logical.ListOperation, "keys/", nil)).Data["keys"].([]any)) == 3
-			},
+			"keys/3", "keys/generate", nil, "keys/2", operations(t)["key list"],
+			func(resp *logical.Response) bool { return len(resp.Data["keys"].([]any)) == 3 },
 		},
 	} {
 		m := configured(t)
-		m.mustWrite("keys/import", map[string]any{fieldPrivateKey: second})
-		inner := m.storage.Storage
+		m.stageSecond()
 		write := newGate()
-		m.storage.Storage = &raftStorage{Storage: inner, key: test.key, write: write}
+		m.storage.Storage = &raftStorage{Storage: m.storage.Storage, key: test.key, write: write}
 		ctx, abandon := context.WithCancel(t.Context())
 		abandoned := make(chan error)
 		go func() {
-			_, err := m.wire.HandleRequest(ctx, &logical.Request{Operation: logical.UpdateOperation, Path: test.path, Data: test.data, Storage: m.storage})
+			_, err := m.callIn(ctx, operation{logical.UpdateOperation, test.path, test.data})
 			abandoned <- err
 		}()
 		<-write.reached
@@ -126,45 +105,22 @@ func TestAbandonedWrites(t *testing.T) {
 		var invalidated, read sync.WaitGroup
 		invalidated.Go(func() { m.wire.InvalidateKey(t.Context(), test.invalid) })
 		time.Sleep(20 * time.Millisecond)
-		read.Go(func() { test.read(m) })
+		read.Go(func() { m.must(m.do(test.read)) })
 		time.Sleep(20 * time.Millisecond)
 		close(write.proceed)
 		invalidated.Wait()
 		read.Wait()
-		require.Eventually(t, func() bool { return test.done(m) }, 10*time.Second, 10*time.Millisecond, name)
-		seen := ""
-		require.Eventually(t, func() bool {
-			seen += strings.Join(m.events.take(), "\n")
-			return strings.Contains(seen, " path="+test.path)
-		}, 10*time.Second, 10*time.Millisecond, "subscribers learn of it, too, a moment later")
+		require.Eventually(t, func() bool { return test.done(m.must(m.do(test.read))) }, 10*time.Second, 10*time.Millisecond, name)
+		told := func() bool { return strings.Contains(strings.Join(m.events.take(), "\n"), " path="+test.path) }
+		require.Eventually(t, told, 10*time.Second, 10*time.Millisecond, name)
 	}
-}
-
-// A write of which the caller has given up before it begins does nothing.
-func TestWritesThatAreGivenUpBefore(t *testing.T) {
-	m := configured(t)
-	gone, cancel := context.WithCancel(t.Context())
-	cancel()
-	writes := m.storage.written()
-	for _, o := range []operation{
-		{logical.UpdateOperation, "config", map[string]any{fieldIssuer: "staging"}},
-		{logical.DeleteOperation, "config", nil},
-		{logical.UpdateOperation, "roles/support", map[string]any{fieldTTL: "1m"}},
-		{logical.DeleteOperation, "roles/support", nil},
-	} {
-		_, err := m.inside.HandleRequest(gone, &logical.Request{Operation: o.op, Path: o.path, Data: o.data, Storage: m.storage})
-		require.ErrorIs(t, err, context.Canceled, o.path)
-	}
-	require.Equal(t, writes, m.storage.written())
-	require.NotContains(t, m.log.String(), "[ERROR]")
 }
 
 // A failed write drops what it may have changed: storage may have it all the same.
 func TestFailedWritesDropWhatTheyMayHaveChanged(t *testing.T) {
 	m := configured(t)
-	m.mustWrite("keys/import", map[string]any{fieldPrivateKey: readTestdata(t, "rsa2048.openssh.pem")})
-	m.mustRead("creds/support", map[string]any{fieldRoom: "support-1"})
-	inner := m.storage.Storage
+	m.stageSecond()
+	m.creds()
 	m.storage.failWith(func(verb, _ string) error {
 		if verb == "put" {
 			return errors.New("leadership lost while committing log")
@@ -176,14 +132,11 @@ func TestFailedWritesDropWhatTheyMayHaveChanged(t *testing.T) {
 	_, err = m.call(logical.UpdateOperation, "roles/support", map[string]any{fieldAllowedRooms: "lobby"})
 	require.ErrorContains(t, err, "leadership lost")
 	m.storage.failWith(nil)
-	cfg, err := loadConfig(t.Context(), inner)
-	require.NoError(t, err)
-	cfg.ActiveKey = 2
-	require.NoError(t, store(t.Context(), inner, configStoragePath, *cfg))
-	r, err := loadRole(t.Context(), inner, "support")
+	m.storeConfig(func(c *config) { c.ActiveKey = 2 })
+	r, err := loadRole(t.Context(), m.storage, "support")
 	require.NoError(t, err)
 	r.AllowedRooms = []string{"lobby"}
-	require.NoError(t, store(t.Context(), inner, rolePath("support"), r.storedRole))
+	require.NoError(t, store(t.Context(), m.storage, rolePath("support"), r.storedRole))
 	require.EqualValues(t, 2, m.mustRead("creds/support", map[string]any{fieldRoom: "lobby"})[fieldKeyVersion])
 }
 
@@ -191,42 +144,33 @@ func TestFailedWritesDropWhatTheyMayHaveChanged(t *testing.T) {
 // and on others.
 func TestWritesThatChangeNothing(t *testing.T) {
 	m := configured(t)
-	m.mustWrite("keys/import", map[string]any{fieldPrivateKey: readTestdata(t, "rsa2048.openssh.pem")})
 	i := m.issuanceOf("support")
 	writes := m.storage.written()
 	m.mustWrite("config", map[string]any{fieldIssuer: defaultIssuer, fieldActiveKey: 1})
-	m.mustWrite("config", map[string]any{fieldPrivateKey: readTestdata(t, "rsa2048.pkcs1.pem")})
 	m.mustWrite("roles/support", map[string]any{fieldAllowedRooms: "Support-*"})
 	require.Equal(t, writes, m.storage.written())
-	events := m.events.take()
-	require.Contains(t, events, "clanmeeting/config-write modified=false operation=config-write path=config")
-	require.Contains(t, events, "clanmeeting/role-write modified=false name=support operation=role-write path=roles/support")
+	require.Contains(t, m.events.take(), "clanmeeting/role-write modified=false name=support operation=role-write path=roles/support")
 
-	m.refused(logical.UpdateOperation, "config", map[string]any{fieldIssuer: " "})
 	m.refused(logical.UpdateOperation, "config", map[string]any{fieldActiveKey: 9})
 	m.refused(logical.UpdateOperation, "roles/support", map[string]any{fieldTTL: "10h"})
-	m.mustWrite("keys/import", map[string]any{fieldPrivateKey: readKey(t, "accepted/exponent-3.pem")})
 	m.mustWrite("config", map[string]any{fieldDeleteEndedRolesAfter: "1h"})
-	m.mustDelete("keys/2")
+	m.stageSecond()
 	m.wire.InvalidateKey(t.Context(), "keys/2")
+	m.mustDelete("keys/2")
 	require.Same(t, i.snapshot, m.inside.state.snapshot.Load())
 	require.Same(t, i.role, m.inside.process.roles.get(m.inside.roleKey("support")))
 	require.NoError(t, i.checkCurrent(t.Context()))
 
 	// What the cache dropped is not loaded before a signature. Loaded again, it is the same.
-	m.wire.InvalidateKey(t.Context(), configStoragePath)
-	require.ErrorIs(t, i.checkCurrent(t.Context()), errChanged)
-	m.issuanceOf("support")
-	require.NoError(t, i.checkCurrent(t.Context()))
-	m.inside.process.roles.drop(m.inside.roleKey("support"))
-	require.ErrorIs(t, i.checkCurrent(t.Context()), errChanged)
-	m.issuanceOf("support")
-	require.NoError(t, i.checkCurrent(t.Context()))
-
+	// Vault's context does not stop an invalidation.
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()
-	m.inside.invalidate(gone, "keys/1")
-	require.Nil(t, m.inside.state.snapshot.Load(), "another node deleted the key that signs here")
+	for _, entry := range []string{"config", "keys/1", "roles/support"} {
+		m.inside.invalidate(gone, entry)
+		require.ErrorIs(t, i.checkCurrent(t.Context()), errChanged, entry)
+		m.issuanceOf("support")
+		require.NoError(t, i.checkCurrent(t.Context()), entry)
+	}
 }
 
 // changes are what must stop a request that was decided before. Each says how it is then
@@ -242,10 +186,7 @@ var changes = map[string]struct {
 	}, ""},
 	"issuer changed": {func(m *testMount) { m.mustWrite("config", map[string]any{fieldIssuer: "staging"}) }, ""},
 	"by another node": {func(m *testMount) {
-		cfg, err := loadConfig(m.t.Context(), m.storage)
-		require.NoError(m.t, err)
-		cfg.Issuer = "staging"
-		require.NoError(m.t, store(m.t.Context(), m.storage, configStoragePath, *cfg))
+		m.storeConfig(func(c *config) { c.Issuer = "staging" })
 		m.wire.InvalidateKey(m.t.Context(), configStoragePath)
 	}, ""},
 	"role narrowed": {func(m *testMount) { m.mustWrite("roles/support", map[string]any{fieldAllowedRooms: "lobby"}) }, "is not allowed by this role"},
@@ -273,39 +214,38 @@ func TestChangesBeforeASignature(t *testing.T) {
 	}
 }
 
-// The batch is stopped after it read the key, and gets the new one.
+// A request that has read what it depends on is stopped, and decided again after the
+// change: it gets what a new request gets.
 func TestRequestsAreDecidedAgain(t *testing.T) {
-	for _, data := range []map[string]any{{fieldRoom: "support-1"}, {fieldBatchInput: manyItems(3)}} {
-		m := configured(t)
-		m.mustRead("creds/support", map[string]any{fieldRoom: "support-1"})
-		g := newGate()
-		now := m.inside.now
-		m.inside.now = func() time.Time { g.pass(); return now() }
-		answered := make(chan *logical.Response, 1)
-		go func() {
-			resp, err := m.call(logical.UpdateOperation, "creds/support", data)
-			assert.NoError(t, err)
-			answered <- resp
-		}()
-		<-g.reached
-		k, err := newKey(parsedKey(t, readTestdata(t, "rsa2048.openssh.pem")), sourceImported, testNow)
-		require.NoError(t, err)
-		require.NoError(t, store(t.Context(), m.storage, keyPath(2), k.storedKey))
-		cfg, err := loadConfig(t.Context(), m.storage)
-		require.NoError(t, err)
-		cfg.ActiveKey, cfg.LastKey, cfg.Issuer = 2, 2, "staging"
-		require.NoError(t, store(t.Context(), m.storage, configStoragePath, *cfg))
-		m.wire.InvalidateKey(t.Context(), configStoragePath)
-		close(g.proceed)
-		resp := <-answered
-		results := []any{resp.Data}
-		if data[fieldBatchInput] != nil {
-			results = resp.Data[fieldBatchResults].([]any)
-			require.Len(t, results, 3)
-		}
-		for _, result := range results {
-			claims := verified(t, result.(map[string]any)[fieldToken].(string), secondKey(t))
-			require.Equal(t, "staging", claims["iss"])
+	for name, test := range changes {
+		for _, data := range []map[string]any{{fieldRoom: "support-1"}, {fieldBatchInput: manyItems(3)}} {
+			m := configured(t)
+			before := m.creds()
+			g := newGate()
+			now := m.inside.now
+			m.inside.now = func() time.Time { g.pass(); return now() }
+			answered := make(chan *logical.Response, 1)
+			go func() {
+				resp, err := m.call(logical.UpdateOperation, "creds/support", data)
+				assert.NoError(t, err)
+				answered <- resp
+			}()
+			<-g.reached
+			test.change(m)
+			close(g.proceed)
+			resp := <-answered
+			if test.want != "" {
+				require.ErrorContains(t, resp.Error(), test.want, name)
+				continue
+			}
+			require.NoError(t, resp.Error(), name)
+			answer := any(resp.Data)
+			if results, ok := resp.Data[fieldBatchResults].([]any); ok {
+				require.Len(t, results, 3)
+				answer = results[1]
+			}
+			require.Equal(t, m.creds(), answer, name)
+			require.NotEqual(t, before, answer, name)
 		}
 	}
 }
@@ -313,7 +253,7 @@ func TestRequestsAreDecidedAgain(t *testing.T) {
 // A request that is overtaken again and again ends with a 503.
 func TestRequestsAreDecidedAFewTimes(t *testing.T) {
 	tries := 0
-	_, err := settled(func() (*logical.Response, error) { tries++; return nil, errChanged })
+	_, err := retryIfChanged(func() (*logical.Response, error) { tries++; return nil, errChanged })
 	require.ErrorContains(t, err, "send it again")
 	require.True(t, isUnavailable(err))
 	require.Equal(t, attempts, tries)
@@ -340,36 +280,35 @@ func TestSnapshotIsLoadedOnce(t *testing.T) {
 // waits for them, nor does another mount.
 func TestLine(t *testing.T) {
 	m := configured(t)
-	token := m.mustRead("creds/support", map[string]any{fieldRoom: "support-1"})[fieldToken]
+	token := m.creds()[fieldToken]
 	require.NoError(t, m.inside.state.line.Acquire(t.Context(), int64(processors())))
 	defer m.inside.state.line.Release(int64(processors()))
 	for name, o := range map[string]operation{
-		"a token":          {logical.ReadOperation, "creds/support", map[string]any{fieldRoom: "support-1"}},
-		"a check":          {logical.ReadOperation, "check/support", map[string]any{fieldRoom: "support-1"}},
+		"a token":          operations(t)["creds read"],
+		"a check":          operations(t)["check"],
 		"a verified token": {logical.UpdateOperation, "verify", map[string]any{fieldToken: token}},
 	} {
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
-		_, err := m.wire.HandleRequest(ctx, &logical.Request{Operation: o.op, Path: o.path, Data: o.data, Storage: m.storage})
+		_, err := m.callIn(ctx, o)
 		cancel()
 		require.Error(t, err, name)
 	}
 	m.mustWrite("creds/support", map[string]any{fieldBatchInput: manyItems(3)})
-	m.mustWrite("config", map[string]any{fieldPrivateKey: readTestdata(t, "rsa2048.openssh.pem")})
+	m.stageSecond()
 	m.mustWrite("roles/support", map[string]any{fieldTTL: "1m"})
 	m.mustWrite("keys/generate", nil)
-	configured(t).token("support", map[string]any{fieldRoom: "support-1"})
+	configured(t).creds()
 }
 
 // Batches of a mount wait for each other, up to a number and a time.
 func TestBatchesWait(t *testing.T) {
 	m := configured(t)
-	batch := &logical.Request{Operation: logical.UpdateOperation, Path: "creds/support", Data: map[string]any{fieldBatchInput: manyItems(1)}, Storage: m.storage}
 	call := func(ctx context.Context) error {
-		_, err := m.wire.HandleRequest(ctx, batch)
+		_, err := m.callIn(ctx, operation{logical.UpdateOperation, "creds/support", map[string]any{fieldBatchInput: manyItems(1)}})
 		return err
 	}
 	require.NoError(t, m.inside.state.batching.take(t.Context()))
-	m.token("support", map[string]any{fieldRoom: "support-1"}) // a single read does not wait
+	m.creds() // a single read does not wait
 
 	// Five sixths of the time are over, and a sixth is left to answer.
 	err := m.inside.waitForBatches(t.Context(), 10*time.Millisecond, parsed(manyItems(1)))
@@ -419,9 +358,7 @@ func TestSlowBatch(t *testing.T) {
 	require.NoError(t, m.inside.process.slots.Acquire(t.Context(), int64(processors())))
 	ctx, cancel := context.WithTimeout(t.Context(), batchMargin+100*time.Millisecond)
 	defer cancel()
-	_, err := m.wire.HandleRequest(ctx, &logical.Request{
-		Operation: logical.UpdateOperation, Path: "creds/support", Data: map[string]any{fieldBatchInput: manyItems(1)}, Storage: m.storage,
-	})
+	_, err := m.callIn(ctx, operation{logical.UpdateOperation, "creds/support", map[string]any{fieldBatchInput: manyItems(1)}})
 	require.ErrorContains(t, err, "send fewer items")
 	require.Contains(t, m.log.String(), "a batch was given up")
 
@@ -500,44 +437,38 @@ func TestEndedRequests(t *testing.T) {
 	require.ErrorIs(t, err, context.Canceled)
 	_, err = ring.signerOf(ended, presented)
 	require.ErrorIs(t, err, context.Canceled)
-	require.ErrorIs(t, m.inside.compute(ended, func() error { return errors.New("never run") }), context.Canceled)
+	_, err = m.inside.compute(ended, func() (*logical.Response, error) { return nil, errors.New("never run") })
+	require.ErrorIs(t, err, context.Canceled)
 }
 
 // If Vault does not answer, the SDK says that the maximum TTL is 0.
 func TestVaultThatDoesNotAnswer(t *testing.T) {
 	m := configured(t)
 	m.mustWrite("roles/leased", map[string]any{fieldAllowedRooms: "*", fieldGenerateLease: true})
-	maximum := m.system.MaxLeaseTTLVal
 	m.system.MaxLeaseTTLVal = 0
 	for _, role := range []string{"support", "leased"} {
 		_, err := m.call(logical.ReadOperation, "creds/"+role, map[string]any{fieldRoom: "support-1"})
-		require.ErrorIs(t, err, err)
 		require.ErrorContains(t, err, "asked Vault for the maximum TTL of this mount and got no answer")
 	}
 	require.Equal(t, 2, strings.Count(m.log.String(), "got no answer"))
 	require.Contains(t, m.mustWrite("roles/support", map[string]any{fieldTTL: "1m"}).Warnings[0], "Vault did not say")
-	m.system.MaxLeaseTTLVal = maximum
-	m.token("support", map[string]any{fieldRoom: "support-1"}) // it fails one request, not those of a second
 }
 
 // A request is decided after its wait: its token has its whole life, and a change meanwhile
 // does not make it wait again.
 func TestRequestsAreDecidedAfterTheirWait(t *testing.T) {
 	m := configured(t)
-	m.mustWrite("roles/support", map[string]any{fieldMaxTTL: "30s"})
-	m.mustRead("creds/support", map[string]any{fieldRoom: "support-1"})
+	m.creds()
 	require.NoError(t, m.inside.state.line.Acquire(t.Context(), int64(processors())))
 	answered := make(chan map[string]any)
-	go func() { answered <- m.mustRead("creds/support", map[string]any{fieldRoom: "support-1"}) }()
+	go func() { answered <- m.creds() }()
 	time.Sleep(20 * time.Millisecond) // it waits now, or soon
-	m.advance(time.Minute)
+	m.advance(time.Hour)
 	for i := range 2 * attempts {
 		m.mustWrite("config", map[string]any{fieldIssuer: strings.Repeat("x", i+1)})
 	}
 	m.inside.state.line.Release(int64(processors()))
-	answer := <-answered
-	require.EqualValues(t, 30, answer[fieldTTL])
-	require.EqualValues(t, m.clock().Unix()+30, answer[fieldExpiration])
+	require.EqualValues(t, m.clock().Unix()+900, (<-answered)[fieldExpiration])
 }
 
 // One can stop waiting for a lock, which a write may hold as long as storage takes.
@@ -545,7 +476,7 @@ func TestWaitingForALockEnds(t *testing.T) {
 	m := configured(t)
 	m.wire.InvalidateKey(t.Context(), configStoragePath)
 	m.wire.InvalidateKey(t.Context(), "roles/support")
-	require.NoError(t, m.inside.state.keys.take(t.Context()))
+	require.NoError(t, m.inside.state.keysLock.take(t.Context()))
 	require.NoError(t, m.inside.state.roleLock("support").take(t.Context()))
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer cancel()
@@ -558,9 +489,12 @@ func TestWaitingForALockEnds(t *testing.T) {
 	} {
 		require.ErrorIs(t, wait(), context.DeadlineExceeded, name)
 	}
-	m.inside.state.keys.release()
+	m.inside.state.keysLock.release()
 	m.inside.state.roleLock("support").release()
-	m.token("support", map[string]any{fieldRoom: "support-1"})
+	m.creds()
+	for range 20 { // nor does a request that has ended begin
+		require.ErrorIs(t, m.inside.state.keysLock.take(ctx), context.DeadlineExceeded)
+	}
 }
 
 // A batch may take long: what an answer says of a token's life is true when it is signed.
@@ -575,79 +509,5 @@ func TestTTLCountsFromTheSignature(t *testing.T) {
 	require.EqualValues(t, 40, data[fieldTTL])
 	m.advance(40 * time.Second)
 	_, err = i.sign(t.Context(), g)
-	require.ErrorIs(t, err, errBatchSlow)
-}
-
-// held lets a request begin, which stops after it has read an entry from storage. The returned
-// function lets it go on, and returns its answer.
-func (m *testMount) held(entry string, o operation) (goOn func() *logical.Response) {
-	m.t.Helper()
-	reached, proceed := make(chan struct{}), make(chan struct{})
-	m.storage.Storage = &slowStorage{Storage: m.storage.Storage, key: entry, reached: reached, proceed: proceed}
-	answered := make(chan *logical.Response)
-	go func() {
-		resp, err := m.call(o.op, o.path, o.data)
-		assert.NoError(m.t, err)
-		answered <- resp
-	}()
-	<-reached
-	return func() *logical.Response {
-		close(proceed)
-		return <-answered
-	}
-}
-
-// later does something that has to wait, and returns what ends when it is done.
-func later(do func()) (done chan struct{}) {
-	done = make(chan struct{})
-	go func() {
-		do()
-		close(done)
-	}()
-	select {
-	case <-done: // a moment too early
-	case <-time.After(50 * time.Millisecond):
-	}
-	return done
-}
-
-// A deletion waits for requests that have read the configuration, but not the key yet.
-func TestReadsAreConsistent(t *testing.T) {
-	token := configured(t).mustRead("creds/support", map[string]any{fieldRoom: "support-1"})[fieldToken]
-	for entry, o := range map[string]operation{
-		"config":     {logical.ReadOperation, "config", nil},
-		"keys/1":     {logical.ReadOperation, "keys/1", nil},
-		"config ":    {logical.ReadOperation, "creds/support", map[string]any{fieldRoom: "support-1"}},
-		"config now": {logical.UpdateOperation, "verify", map[string]any{fieldToken: token}},
-	} {
-		m := configured(t)
-		entry, _, _ = strings.Cut(entry, " ")
-		goOn := m.held(entry, o)
-		deleted := later(func() { m.mustDelete("config") })
-		require.NotNil(t, goOn(), o.path)
-		<-deleted
-	}
-}
-
-// What was loaded before an invalidation is not kept after it.
-func TestLoadDuringInvalidationIsNotKept(t *testing.T) {
-	m := configured(t)
-	cfg, err := loadConfig(t.Context(), m.storage)
-	require.NoError(t, err)
-	r, err := loadRole(t.Context(), m.storage, "support")
-	require.NoError(t, err)
-	cfg.Issuer, r.TTL = "staging", time.Minute
-	for entry, write := range map[string]func() error{
-		configStoragePath:   func() error { return store(t.Context(), m.storage, configStoragePath, *cfg) },
-		rolePath("support"): func() error { return store(t.Context(), m.storage, rolePath("support"), r.storedRole) },
-	} {
-		m.wire.InvalidateKey(t.Context(), entry)
-		goOn := m.held(entry, operation{logical.ReadOperation, "creds/support", map[string]any{fieldRoom: "support-1"}})
-		require.NoError(t, write()) // as another node does
-		invalidated := later(func() { m.wire.InvalidateKey(t.Context(), entry) })
-		goOn()
-		<-invalidated
-	}
-	answer, claims := m.token("support", map[string]any{fieldRoom: "support-1"})
-	require.Equal(t, []any{"staging", 60.0}, []any{claims["iss"], answer[fieldTTL]})
+	require.ErrorIs(t, err, errTooLate)
 }

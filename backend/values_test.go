@@ -124,9 +124,8 @@ func TestSendable(t *testing.T) {
 // path, in a batch, and from check.
 func TestRefusedValues(t *testing.T) {
 	m := configured(t)
-	m.mustWrite("keys/import", map[string]any{fieldPrivateKey: readTestdata(t, "rsa2048.openssh.pem")})
 	m.mustWrite("roles/webinar", map[string]any{fieldAllowedRooms: "*", fieldMaxNotBefore: "1d"})
-	config, role := m.mustRead("config", nil), m.mustRead("roles/webinar", nil)
+	entries := m.entries()
 	for _, test := range []struct {
 		path, field string
 		value       any
@@ -134,29 +133,22 @@ func TestRefusedValues(t *testing.T) {
 	}{
 		{"config", fieldActiveKey, "0x2", "active_key must be a whole number in decimal digits"},
 		{"config", fieldActiveKey, "010", "active_key 10 does not exist"},
-		{"config", fieldActiveKey, 0, "active_key 0 is accepted only while no key is active; version 1 is active"},
-		{"config", fieldAudience, "\ufeffclanmeeting", "audience must be 1 to 255 characters, all of them visible"},
-		{"config", fieldAudience, "clan\u200bmeeting", "audience must be 1 to 255 characters, all of them visible"},
-		{"config", fieldAudience, "clan\u00admeeting", "audience must be"},
-		{"config", fieldAudience, "clanmeeting\u3164", "audience must be"},
-		{"config", fieldAudience, "clanmeeting\ufe0f", "audience must be"},
-		{"config", fieldIssuer, "production\u2028", "issuer must be"},
-		{"config", fieldIssuer, "\u202eproduction", "issuer must be"},
-		{"config", fieldIssuer, "prod\ufffd\x00", "issuer must be"},
-		{"config", fieldDomain, "meet.example.com\u200b", "domain must be a host name alone"},
-		{"config", fieldConsumerID, "acme\ufeff", "consumer_id must be"},
+		{"config", fieldPrivateKey, []any{"x"}, "private_key must be one string"},
+		{"keys/import", fieldPrivateKey, true, "private_key must be one string"},
 		{"config", fieldDeleteEndedRolesAfter, "3651d", "delete_ended_roles_after is too large: the maximum is 3650 days"},
 		{"keys/generate", fieldKeyBits, "0x800", "key_bits must be a whole number"},
-		{"roles/webinar", fieldAllowedRooms, []any{true}, "allowed_rooms must be a list of strings; its entry 1 is not a string"},
+		{"roles/webinar", fieldAllowedRooms, []any{"a", nil}, "allowed_rooms must be a list of strings; its entry 2 is not a string"},
+		{"roles/webinar", fieldAllowedRooms, true, "allowed_rooms must be a list of strings"},
 		{"roles/webinar", fieldGenerateLease, "yes", "generate_lease must be true or false"},
+		{"roles/webinar", fieldTTL, "9223372037", "ttl is too large"},
 		{"roles/webinar", fieldMaxTTL, "87600h1s", "max_ttl is too large: the maximum is 3650 days"},
-		{"roles/webinar", fieldMaxNotBefore, "36500d", "max_not_before is too large: the maximum is 3650 days"},
+		{"roles/webinar", fieldMaxNotBefore, "3651d", "max_not_before is too large: the maximum is 3650 days"},
 		{"roles/webinar", fieldNotBeforeDuration, 86401, "not_before_duration is too large: the maximum is 1 day"},
 		{"creds/webinar", fieldTTL, "0x10", "ttl must be in whole seconds"},
+		{"creds/webinar", fieldNotBefore, "2030-02-30T00:00:00Z", "not_before must be RFC 3339"},
 		{"creds/webinar", fieldNotBefore, "9223372036854775807", "not_before seems to be in milliseconds; give it in seconds"},
 		{"creds/webinar", fieldRoom, true, "room must be one string"},
 		{"creds/webinar", fieldBatchInput, map[string]any{"room": "a"}, "batch_input must be a list of objects"},
-		{"verify", fieldToken, true, "token must be one string"},
 	} {
 		data := map[string]any{test.field: test.value}
 		if strings.HasPrefix(test.path, "creds/") && test.field != fieldRoom && test.field != fieldBatchInput {
@@ -169,44 +161,31 @@ func TestRefusedValues(t *testing.T) {
 			require.Contains(t, m.refused(logical.UpdateOperation, test.path, map[string]any{fieldBatchInput: []any{data}}), "batch_input[0]: "+message)
 		}
 	}
-	require.Equal(t, config, m.mustRead("config", nil))
-	require.Equal(t, role, m.mustRead("roles/webinar", nil))
+	require.Equal(t, entries, m.entries())
 	require.Equal(t, `role "none" not found`, m.refused(logical.ReadOperation, "check/none", map[string]any{fieldTTL: true}))
 }
 
 // Notations that have one meaning.
 func TestAcceptedValues(t *testing.T) {
-	m := newTestMount(t)
-	m.mustWrite("config", map[string]any{fieldConsumerID: testConsumer, fieldActiveKey: 0})
-	read := m.mustRead("config", nil)
-	m.mustWrite("config", read) // what a read returns can be written
-	require.Equal(t, read, m.mustRead("config", nil))
-
-	m.mustWrite("config", map[string]any{fieldPrivateKey: readTestdata(t, "rsa2048.pkcs1.pem"), fieldIssuer: "Führung №1"})
-	for range 9 {
-		m.mustWrite("keys/generate", nil)
-	}
-	m.mustWrite("config", map[string]any{fieldActiveKey: "010"})
-	require.EqualValues(t, 10, m.mustRead("config", nil)[fieldActiveKey])
+	m := configured(t)
+	m.storeKey(10, storedOf(t, readTestdata(t, "rsa2048.openssh.pem")))
+	m.mustWrite("config", map[string]any{fieldActiveKey: "010", fieldIssuer: "Führung №1"})
+	require.EqualValues(t, 10, m.creds()[fieldKeyVersion])
 
 	m.mustWrite("roles/a", map[string]any{fieldAllowedRooms: "a", fieldMaxNotBefore: "3650d", fieldMaxTTL: "3650d", fieldTTL: "3650d", fieldNotBeforeDuration: "24h"})
 	m.mustWrite("roles/a", map[string]any{fieldTTL: "5m", fieldMaxTTL: "1h", fieldNotBeforeDuration: 30})
 	now := testNow.Unix()
-	for _, at := range []any{"2030-01-31t10:00:00z", "2030-01-31T12:00:00 02:00", now + 3600 - 0, "0" + base10(now+3600)} {
+	for _, at := range []any{"2030-01-31t10:00:00z", "2030-01-31T12:00:00 02:00", "0" + base10(now+3600)} {
 		answer := m.mustRead("creds/a", map[string]any{fieldRoom: "a", fieldNotBefore: at})
 		require.EqualValues(t, now+3600, answer[fieldNotBefore], "%v", at)
 	}
-	for _, empty := range []map[string]any{
-		{fieldNotBefore: ""}, {fieldTTL: ""}, {fieldNotBefore: nil}, {fieldTTL: "", fieldNotBefore: ""},
-	} {
-		empty[fieldRoom] = "a"
-		answer := m.mustRead("creds/a", empty)
-		require.EqualValues(t, now-30, answer[fieldNotBefore])
-		require.EqualValues(t, 300, answer[fieldTTL])
+	for _, empty := range []any{"", nil} { // not given
+		answer := m.mustRead("creds/a", map[string]any{fieldRoom: "a", fieldTTL: empty, fieldNotBefore: empty})
+		require.Equal(t, []any{float64(now - 30), 300.0}, []any{answer[fieldNotBefore], answer[fieldTTL]})
 	}
 	before := m.mustRead("roles/a", nil)
 	m.mustWrite("roles/a", map[string]any{fieldTTL: "", fieldMaxTTL: "", fieldMaxNotBefore: ""})
-	require.Equal(t, before, m.mustRead("roles/a", nil), "an empty duration is not given")
+	require.Equal(t, before, m.mustRead("roles/a", nil))
 }
 
 // A ttl that was never written is 15 minutes, or max_ttl if that is less, whatever max_ttl
@@ -232,9 +211,8 @@ func TestDefaultTTLFollowsMaxTTL(t *testing.T) {
 func TestRefusalsAreDeterministic(t *testing.T) {
 	m := newTestMount(t)
 	for path, data := range map[string]map[string]any{
-		"config":  {fieldConsumerID: "a.b", fieldAudience: " a", fieldIssuer: true, fieldDomain: "a:1"},
-		"roles/a": {fieldAllowedRooms: "a b", fieldTTL: "-1", fieldMaxTTL: "4000d", fieldMaxNotBefore: "x", fieldNotBeforeDuration: "2d"},
-		"roles/b": {fieldAllowedRooms: "a b", fieldTTL: "9999d", fieldMaxTTL: "4000d", fieldNotBeforeDuration: "2d"},
+		"config":  {fieldConsumerID: "a.b", fieldAudience: " a", fieldDomain: "a:1"},
+		"roles/a": {fieldAllowedRooms: "a b", fieldTTL: "9999d", fieldMaxTTL: "4000d", fieldNotBeforeDuration: "2d"},
 		"creds/x": {fieldRoom: true, fieldTTL: true, fieldNotBefore: true, fieldBatchInput: true},
 	} {
 		first := m.refused(logical.UpdateOperation, path, data)

@@ -34,28 +34,18 @@ func TestLibrary(t *testing.T) {
 	require.Regexp(t, `^(Go 1|OpenSSL 3)\.`, Library())
 }
 
-// Keys of every size sign, odd sizes included.
-func TestSizesOfKeys(t *testing.T) {
+// Keys of odd sizes and of many primes sign.
+func TestUnusualKeys(t *testing.T) {
 	t.Parallel()
-	for _, bits := range []int{2048, 2049, 2056, 2100, 3072, 3073} {
-		generated, err := rsa.GenerateKey(rand.Reader, bits)
-		require.NoError(t, err)
-		k, err := newPrivateKey(generated)
-		require.NoError(t, err)
-		requireSigns(t, k, fmt.Sprint(bits))
-	}
-}
-
-// Keys with more than two primes sign.
-func TestManyPrimes(t *testing.T) {
-	t.Parallel()
-	for primes := 3; primes <= 7; primes++ {
+	for _, unusual := range []struct{ bits, primes int }{
+		{2049, 2}, {2056, 2}, {2100, 2}, {3073, 2}, {2048, 4}, {2048, 5}, {2048, 6},
+	} {
 		//nolint:staticcheck // SA1019: there are such keys, though new ones should not be made
-		generated, err := rsa.GenerateMultiPrimeKey(rand.Reader, primes, 2048)
+		generated, err := rsa.GenerateMultiPrimeKey(rand.Reader, unusual.primes, unusual.bits)
 		require.NoError(t, err)
 		k, err := newPrivateKey(generated)
 		require.NoError(t, err)
-		requireSigns(t, k, fmt.Sprint(primes))
+		requireSigns(t, k, fmt.Sprint(unusual))
 	}
 }
 
