@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -137,9 +138,9 @@ func number(v any) int64 {
 }
 
 // readToken asks a node for a token and checks it.
-func (c *clients) readToken(node int) history.Read {
+func (c *clients) readToken(node int) history.Request {
 	a := c.ask(c.app, http.MethodGet, node, "creds/"+seqRole, nil, readTimeout)
-	r := history.Read{Request: a.Request}
+	r := a.Request
 	if r.Result != history.Done {
 		return r
 	}
@@ -159,11 +160,10 @@ func (c *clients) readToken(node int) history.Read {
 }
 
 // readConfig reads the configuration from a node.
-func (c *clients) readConfig(node int) history.Read {
+func (c *clients) readConfig(node int) history.Request {
 	a := c.ask(c.rootToken, http.MethodGet, node, "config", nil, readTimeout)
-	return history.Read{Request: a.Request, Values: [3]int64{
-		history.Role: history.None, history.Issuer: number(a.data["issuer"]), history.Key: number(a.data["active_key"]),
-	}}
+	a.Values = history.Values{history.Role: history.None, history.Issuer: number(a.data["issuer"]), history.Key: number(a.data["active_key"])}
+	return a.Request
 }
 
 func (c *clients) fault(format string, args ...any) {
@@ -174,7 +174,7 @@ func (c *clients) fault(format string, args ...any) {
 
 // start begins reading through every node, and writing on both sides of the harmed one.
 // first is a token from before.
-func (c *clients) start(first history.Read, harmed int) {
+func (c *clients) start(first history.Request, harmed int) {
 	c.history.Initial = first.Values
 	for _, reg := range history.Registers {
 		c.values[reg].Store(first.Values[reg])
@@ -183,8 +183,8 @@ func (c *clients) start(first history.Read, harmed int) {
 	c.stop = cancel
 	var others []int
 	for node := range c.nodes {
-		c.wg.Go(func() { c.reader(ctx, readPause, func() history.Read { return c.readToken(node) }) })
-		c.wg.Go(func() { c.reader(ctx, configPause, func() history.Read { return c.readConfig(node) }) })
+		c.wg.Go(func() { c.reader(ctx, readPause, func() history.Request { return c.readToken(node) }) })
+		c.wg.Go(func() { c.reader(ctx, configPause, func() history.Request { return c.readConfig(node) }) })
 		if node != harmed {
 			others = append(others, node)
 		}
@@ -192,7 +192,7 @@ func (c *clients) start(first history.Read, harmed int) {
 	for range busyClients {
 		c.wg.Go(func() {
 			for sleep(ctx, busyPause) {
-				c.recordRead(c.readToken(harmed))
+				c.record(c.readToken(harmed))
 			}
 		})
 	}
@@ -220,7 +220,7 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-func (c *clients) reader(ctx context.Context, pause time.Duration, read func() history.Read) {
+func (c *clients) reader(ctx context.Context, pause time.Duration, read func() history.Request) {
 	waiting := make(chan struct{}, maxWaiting)
 	for sleep(ctx, pause) {
 		select {
@@ -229,16 +229,17 @@ func (c *clients) reader(ctx context.Context, pause time.Duration, read func() h
 			continue
 		}
 		c.wg.Go(func() {
-			c.recordRead(read())
+			c.record(read())
 			<-waiting
 		})
 	}
 }
 
-func (c *clients) recordRead(r history.Read) {
+func (c *clients) record(r history.Request) history.Result {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.history.Reads = append(c.history.Reads, r)
+	c.history.Requests = append(c.history.Requests, r)
+	return r.Result
 }
 
 // set writes a register through a node.
@@ -253,15 +254,9 @@ func (c *clients) set(r history.Register, value int64, node int) history.Result 
 	case history.Key:
 		body["active_key"] = value
 	}
-	return c.record(history.Write{Register: r, Value: value}, c.ask(c.rootToken, http.MethodPost, node, path, body, writeTimeout))
-}
-
-func (c *clients) record(w history.Write, a answer) history.Result {
-	w.Request = a.Request
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.history.Writes = append(c.history.Writes, w)
-	return w.Result
+	a := c.ask(c.rootToken, http.MethodPost, node, path, body, writeTimeout)
+	a.Kind, a.Values = history.Write, history.Only(r, value)
+	return c.record(a.Request)
 }
 
 // writer writes a register through the nodes of one side in turn.
@@ -292,8 +287,9 @@ func (c *clients) rotate(ctx context.Context, side []int) {
 		}
 		var left []int64
 		for _, v := range old {
-			w := history.Write{Register: history.Key, Value: v, Deletion: true}
-			if c.record(w, c.ask(c.rootToken, http.MethodDelete, node, fmt.Sprintf("keys/%d", v), nil, writeTimeout)) != history.Done {
+			deletion := c.ask(c.rootToken, http.MethodDelete, node, fmt.Sprintf("keys/%d", v), nil, writeTimeout)
+			deletion.Kind, deletion.Values = history.Deletion, history.Only(history.Key, v)
+			if c.record(deletion.Request) != history.Done {
 				left = append(left, v)
 			}
 		}
@@ -305,12 +301,9 @@ func (c *clients) rotate(ctx context.Context, side []int) {
 func (c *clients) deletedElsewhere(node string, since time.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, w := range c.history.Writes {
-		if w.Deletion && w.Result == history.Done && w.By != node && w.Ret.After(since) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(c.history.Requests, func(r history.Request) bool {
+		return r.Deleted() && r.By != node && r.Ret.After(since)
+	})
 }
 
 // answeredSince reports whether every node has given a token to a request sent since.
@@ -318,7 +311,7 @@ func (c *clients) answeredSince(since time.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	gave := map[int]bool{}
-	for _, r := range c.history.Reads {
+	for _, r := range c.history.Requests {
 		if r.Token() && r.Call.After(since) {
 			gave[r.Node] = true
 		}

@@ -285,7 +285,7 @@ func testStoppedAndStarted(t *testing.T, c *testCluster) {
 	require.Equal(t, before, state())
 	time.Sleep(c.lag())
 	for node := range c.Nodes {
-		var r history.Read
+		var r history.Request
 		waitUntil(t, "a token of each node", func() bool { r = c.newClients().readToken(node); return r.Token() })
 		require.Equal(t, active, r.Values[history.Key])
 	}

@@ -7,16 +7,16 @@ package acceptance
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
+	"unicode"
 
 	toxiproxy "github.com/Shopify/toxiproxy/v2"
 	"github.com/rs/zerolog"
@@ -33,9 +33,6 @@ type network struct {
 	server    *toxiproxy.ApiServer
 	links     [nodes][nodes]*toxiproxy.Proxy // from, to
 	entrances []net.Listener
-
-	mu      sync.Mutex
-	removed []func() error // called to heal
 }
 
 func newNetwork(t *testing.T, dir string) *network {
@@ -95,63 +92,21 @@ func (n *network) pass(conn net.Conn, to int) {
 	<-ended
 }
 
-var errStranger = errors.New("no node has this connection")
-
 // caller returns the node whose process has the other end of a connection.
 func (n *network) caller(conn net.Conn) (int, error) {
-	inode, err := inodeOf(hexAddr(conn.RemoteAddr()), hexAddr(conn.LocalAddr()))
+	out, err := exec.Command("ss", "-Htnp", "src", conn.RemoteAddr().String(), "dst", conn.LocalAddr().String()).Output()
 	if err != nil {
-		return 0, err
+		return 0, fmt.Errorf("looking for a connection: %w", err)
 	}
-	for node := range nodes {
-		for _, process := range n.processes(node) {
-			files, _ := filepath.Glob(process + "/fd/*") // the pattern is good
-			for _, file := range files {
-				if target, err := os.Readlink(file); err == nil && target == "socket:["+inode+"]" {
-					return node, nil
-				}
+	if _, after, found := strings.Cut(string(out), "pid="); found {
+		line, err := os.ReadFile("/proc/" + strings.FieldsFunc(after, func(r rune) bool { return !unicode.IsDigit(r) })[0] + "/cmdline")
+		for node := range nodes {
+			if err == nil && strings.Contains(string(line), filepath.Join(n.dir, fmt.Sprintf("n%d.hcl", node))) {
+				return node, nil
 			}
 		}
 	}
-	return 0, errStranger
-}
-
-// processes returns the folders in /proc of the processes with the configuration of a node.
-func (n *network) processes(node int) []string {
-	config := filepath.Join(n.dir, fmt.Sprintf("n%d.hcl", node))
-	var found []string
-	all, _ := filepath.Glob("/proc/[0-9]*") // the pattern is good
-	for _, process := range all {
-		line, err := os.ReadFile(filepath.Join(process, "cmdline"))
-		if err == nil && strings.Contains(string(line), config) {
-			found = append(found, process)
-		}
-	}
-	return found
-}
-
-// hexAddr formats an IPv4 address and port as in /proc/net/tcp.
-func hexAddr(addr net.Addr) string {
-	tcp, ok := addr.(*net.TCPAddr)
-	if !ok || tcp.IP.To4() == nil {
-		return ""
-	}
-	return fmt.Sprintf("%08X:%04X", binary.NativeEndian.Uint32(tcp.IP.To4()), tcp.Port)
-}
-
-func inodeOf(local, remote string) (string, error) {
-	table, err := os.ReadFile("/proc/net/tcp")
-	if err != nil {
-		return "", fmt.Errorf("looking for a connection: %w", err)
-	}
-	const localAt, remoteAt, inodeAt = 1, 2, 9
-	for line := range strings.Lines(string(table)) {
-		fields := strings.Fields(line)
-		if len(fields) > inodeAt && fields[localAt] == local && fields[remoteAt] == remote {
-			return fields[inodeAt], nil
-		}
-	}
-	return "", errStranger
+	return 0, errors.New("no node has this connection")
 }
 
 // cutOff cuts a node off from both others: what it sends, what it receives, or both.
@@ -178,28 +133,22 @@ func (n *network) cut(from, to int) error {
 
 func (n *network) drop(link *toxiproxy.Proxy, way string) error {
 	// Without a timeout, it keeps the connection open and drops the data.
-	toxic, err := link.Toxics.AddToxicJson(strings.NewReader(
+	_, err := link.Toxics.AddToxicJson(strings.NewReader(
 		fmt.Sprintf(`{"name": "cut-%s", "type": "timeout", "stream": %q, "attributes": {"timeout": 0}}`, way, way)))
 	if err != nil {
 		return fmt.Errorf("cutting %s: %w", link.Name, err)
 	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.removed = append(n.removed, func() error { return link.Toxics.RemoveToxic(context.Background(), toxic.Name) })
 	return nil
 }
 
 // heal lets everything through again. It closes the connections that were cut, because
 // they lack the dropped data.
-func (n *network) heal() error {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	var errs []error
-	for _, remove := range n.removed {
-		errs = append(errs, remove())
+func (n *network) heal() {
+	for _, row := range n.links {
+		for _, link := range row {
+			link.Toxics.ResetToxics(context.Background())
+		}
 	}
-	n.removed = nil
-	return errors.Join(errs...)
 }
 
 func (n *network) close() {

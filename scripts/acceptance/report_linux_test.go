@@ -7,7 +7,6 @@ package acceptance
 
 import (
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/scripts/acceptance/history"
@@ -21,70 +20,62 @@ type report struct {
 	began, ended, whole time.Time
 }
 
-const tableHead = `| fault | lasted | whole again | another node elected | tokens by that node since | tokens of a deleted key | last after | node's clients without a token | the others' |
-|---|---|---|---|---|---|---|---|---|`
+const tableHead = `| fault | lasted | whole again | another node elected | tokens by that node since, the last | tokens of a deleted key, the last | node's clients without a token | the others' |
+|---|---|---|---|---|---|---|---|`
 
+// row measures from the beginning of the fault, and the last two tokens from its end if they
+// came later.
 func (r report) row(name string) string {
-	elected := r.elected()
-	after := "no"
-	if elected > 0 {
-		after = "after " + seconds(elected)
+	var elected time.Duration // 0: none was
+	for _, t := range r.h.Terms {
+		if elected == 0 && t.Since.After(r.began) && t.Since.Before(r.ended) && t.Node != r.id {
+			elected = t.Since.Sub(r.began)
+		}
 	}
-	late, latest := r.h.LateTokens()
-	return fmt.Sprintf("| %s | %s | after %s | %s | %s | %d | %s | %s | %s |",
-		name, seconds(r.ended.Sub(r.began)), seconds(r.whole.Sub(r.ended)), after, r.keptSigning(elected > 0), len(late), seconds(latest),
-		seconds(r.gap(func(n int) bool { return n == r.node })), seconds(r.gap(func(n int) bool { return n != r.node })))
+	term := r.h.LastTerm(r.id, r.began)
+	deleted := map[int64]time.Time{}
+	for _, d := range r.h.Requests {
+		if d.Deleted() {
+			deleted[d.Values[history.Key]] = d.Ret
+		}
+	}
+	var own, late tally
+	gaps := map[bool]time.Duration{} // by whether they are the node's own clients
+	last := map[bool]time.Time{true: r.began, false: r.began}
+	for _, t := range r.h.Requests { // in the order of their answers
+		if !t.Token() || t.Ret.Before(r.began) {
+			continue
+		}
+		if t.By == r.id && r.h.LastTerm(r.id, t.Ret) == term && (elected > 0 || t.Ret.Before(r.ended)) {
+			own.add(t.Ret)
+		}
+		if at, ok := deleted[t.Values[history.Key]]; ok && t.Ret.After(at) {
+			late.add(t.Ret)
+		}
+		side := t.Node == r.node
+		gaps[side] = max(gaps[side], t.Ret.Sub(last[side]))
+		last[side] = t.Ret
+	}
+	return fmt.Sprintf("| %s | %s | %s | %s | %s | %s | %s | %s |", name, seconds(r.ended.Sub(r.began)), seconds(r.whole.Sub(r.ended)),
+		seconds(elected), r.text(own), r.text(late), seconds(gaps[true]), seconds(gaps[false]))
+}
+
+// A tally counts tokens.
+type tally struct {
+	count int
+	last  time.Time
+}
+
+func (t *tally) add(at time.Time) { t.count, t.last = t.count+1, at }
+
+func (r report) text(t tally) string {
+	switch {
+	case t.count == 0:
+		return "none"
+	case t.last.Before(r.ended):
+		return fmt.Sprintf("%d, after %s", t.count, seconds(t.last.Sub(r.began)))
+	}
+	return fmt.Sprintf("%d, %s after the end", t.count, seconds(t.last.Sub(r.ended)))
 }
 
 func seconds(d time.Duration) string { return fmt.Sprintf("%.2f s", d.Seconds()) }
-
-// elected returns how long it took until another node won an election; 0 if none did.
-func (r report) elected() time.Duration {
-	for _, t := range r.h.Terms {
-		if t.Since.After(r.began) && t.Since.Before(r.ended) && t.Node != r.id {
-			return t.Since.Sub(r.began)
-		}
-	}
-	return 0
-}
-
-// keptSigning tells of the tokens that the node made after the fault began: in its old term
-// if another node was elected, otherwise until the end.
-func (r report) keptSigning(elected bool) string {
-	term := r.h.LastTerm(r.id, r.began)
-	kept := 0
-	var last time.Time
-	for _, t := range r.h.Reads {
-		old := r.h.LastTerm(r.id, t.Ret) == term && (elected || t.Ret.Before(r.ended))
-		if t.Token() && t.By == r.id && old && t.Ret.After(r.began) {
-			kept++
-			if t.Ret.After(last) {
-				last = t.Ret
-			}
-		}
-	}
-	switch {
-	case kept == 0:
-		return "none"
-	case last.Before(r.ended):
-		return fmt.Sprintf("%d, the last %s after the beginning", kept, seconds(last.Sub(r.began)))
-	}
-	return fmt.Sprintf("%d, the last %s after the end", kept, seconds(last.Sub(r.ended)))
-}
-
-// gap is the longest time without a token for the clients of some nodes.
-func (r report) gap(belongs func(node int) bool) time.Duration {
-	var answered []time.Time
-	for _, t := range r.h.Reads {
-		if belongs(t.Node) && t.Token() && t.Ret.After(r.began) {
-			answered = append(answered, t.Ret)
-		}
-	}
-	slices.SortFunc(answered, time.Time.Compare)
-	longest, last := time.Duration(0), r.began
-	for _, at := range answered {
-		longest = max(longest, at.Sub(last))
-		last = at
-	}
-	return longest
-}
