@@ -129,25 +129,18 @@ func (b *backend) withBatchItems(ctx context.Context, req *logical.Request, name
 
 // waitForBatches waits, for a limited time, until no other batch of the mount is running.
 func (b *backend) waitForBatches(ctx context.Context, limit time.Duration, items []batchItem) error {
-	size := int64(maxWaiting / maxBatches)
 	texts := 0
 	for _, item := range items {
 		texts += len(item.wanted.room) + len(item.reference)
 	}
-	size = max(size, int64(texts))
+	size := max(maxWaiting/maxBatches, int64(texts))
 	if !b.state.waiting.TryAcquire(size) {
 		return errBatchesWait
 	}
 	defer b.state.waiting.Release(size)
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, errBatchesWait)
 	defer cancel()
-	if err := b.state.batching.take(ctx); err != nil {
-		if cause := context.Cause(ctx); isUnavailable(cause) {
-			return cause
-		}
-		return err
-	}
-	return nil
+	return b.state.batching.take(ctx)
 }
 
 // parseBatch reads the items. The error says why the whole batch is refused.

@@ -152,14 +152,9 @@ func named(verb, suffix string) *framework.DisplayAttributes {
 
 // onActiveNode is an operation that changes storage, on the active node of the primary.
 func onActiveNode(handler framework.OperationFunc, summary string, responses map[int][]framework.Response, display *framework.DisplayAttributes) *framework.PathOperation {
-	return &framework.PathOperation{
-		Callback:                    refusing(handler),
-		Summary:                     summary,
-		Responses:                   responses,
-		DisplayAttrs:                display,
-		ForwardPerformanceStandby:   true,
-		ForwardPerformanceSecondary: true,
-	}
+	op := onAnyNode(handler, summary, responses, display)
+	op.ForwardPerformanceStandby, op.ForwardPerformanceSecondary = true, true
+	return op
 }
 
 // onAnyNode is an operation that any node can answer.

@@ -115,7 +115,7 @@ func (b *backend) verify(ctx context.Context, token string, wanted room.Name, ri
 	}
 	if refused == nil {
 		data[fieldKeyVersion] = version
-		refused = errors.Join(presented.CheckClaims(consumer, wanted, b.now())...)
+		refused = presented.CheckClaims(consumer, wanted, b.now())
 	}
 	data[fieldValid] = refused == nil
 	switch {

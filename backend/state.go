@@ -119,16 +119,16 @@ type lock chan struct{}
 
 func newLock() lock { return make(lock, 1) }
 
-// take waits for the lock. The error is that of the context.
+// take waits for the lock. The error is the cause that ended the context.
 func (l lock) take(ctx context.Context) error {
-	if err := ctx.Err(); err != nil {
-		return err
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
 	}
 	select {
 	case l <- struct{}{}:
 		return nil
 	case <-ctx.Done():
-		return ctx.Err()
+		return context.Cause(ctx)
 	}
 }
 

@@ -26,20 +26,10 @@ const tableHead = `| fault | lasted | whole again | another node elected | token
 // row measures from the beginning of the fault, and the last two tokens from its end if they
 // came later.
 func (r report) row(name string) string {
-	var elected time.Duration // 0: none was
-	for _, t := range r.h.Terms {
-		if elected == 0 && t.Since.After(r.began) && t.Since.Before(r.ended) && t.Node != r.id {
-			elected = t.Since.Sub(r.began)
-		}
-	}
+	elected := r.elected()
 	term := r.h.LastTerm(r.id, r.began)
-	deleted := map[int64]time.Time{}
-	for _, d := range r.h.Requests {
-		if d.Deleted() {
-			deleted[d.Values[history.Key]] = d.Ret
-		}
-	}
-	var own, late tally
+	deleted := r.deleted()
+	var own, late tally              // tokens of the harmed node in its old term, and of deleted keys
 	gaps := map[bool]time.Duration{} // by whether they are the node's own clients
 	last := map[bool]time.Time{true: r.began, false: r.began}
 	for _, t := range r.h.Requests { // in the order of their answers
@@ -60,6 +50,16 @@ func (r report) row(name string) string {
 		seconds(elected), r.text(own), r.text(late), seconds(gaps[true]), seconds(gaps[false]))
 }
 
+// elected returns how long it took until another node won an election; 0 if none did.
+func (r report) elected() time.Duration {
+	for _, t := range r.h.Terms {
+		if t.Since.After(r.began) && t.Since.Before(r.ended) && t.Node != r.id {
+			return t.Since.Sub(r.began)
+		}
+	}
+	return 0
+}
+
 // A tally counts tokens.
 type tally struct {
 	count int
@@ -76,6 +76,17 @@ func (r report) text(t tally) string {
 		return fmt.Sprintf("%d, after %s", t.count, seconds(t.last.Sub(r.began)))
 	}
 	return fmt.Sprintf("%d, %s after the end", t.count, seconds(t.last.Sub(r.ended)))
+}
+
+// deleted returns when the deletion of each key version was acknowledged.
+func (r report) deleted() map[int64]time.Time {
+	all := map[int64]time.Time{}
+	for _, d := range r.h.Requests {
+		if d.Deleted() {
+			all[d.Values[history.Key]] = d.Ret
+		}
+	}
+	return all
 }
 
 func seconds(d time.Duration) string { return fmt.Sprintf("%.2f s", d.Seconds()) }

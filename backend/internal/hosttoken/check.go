@@ -5,6 +5,7 @@ package hosttoken
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"strings"
@@ -27,23 +28,17 @@ func (t *Token) CheckHeader(c Consumer) error {
 	return nil
 }
 
-// CheckClaims returns every reason why the server would refuse the claims at the time now.
-// If wanted is empty, the room is not checked.
-func (t *Token) CheckClaims(c Consumer, wanted room.Name, now time.Time) []error {
-	var reasons []error
-	for _, err := range []error{
+// CheckClaims returns an error that joins every reason why the server would refuse the claims
+// at the time now. If wanted is empty, the room is not checked.
+func (t *Token) CheckClaims(c Consumer, wanted room.Name, now time.Time) error {
+	return errors.Join(
 		t.checkTimes(float64(now.Unix())),
 		t.checkText("aud", "audience", c.Audience),
 		t.checkText("iss", "issuer", c.Issuer),
 		t.checkConsumer(c.ID),
 		t.checkRoom(wanted),
 		t.checkContext(),
-	} {
-		if err != nil {
-			reasons = append(reasons, err)
-		}
-	}
-	return reasons
+	)
 }
 
 // checkTimes allows no leeway, like the server: a token is not valid if now >= exp or

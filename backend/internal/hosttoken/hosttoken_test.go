@@ -11,7 +11,6 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
-	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -89,7 +88,7 @@ func TestSign(t *testing.T) {
 		own, err := Decode(token)
 		require.NoError(t, err)
 		require.NoError(t, own.CheckHeader(consumer))
-		require.Empty(t, own.CheckClaims(consumer, "hall", now))
+		require.NoError(t, own.CheckClaims(consumer, "hall", now))
 		require.Empty(t, own.Remarks(consumer))
 		require.True(t, own.SignedBy(key.Public()))
 		own.signature[9] ^= 1
@@ -105,25 +104,25 @@ func TestDecodeRefuses(t *testing.T) {
 		signature = "malformed: its signature is not base64url"
 	)
 	for text, want := range map[string]string{
-		"":                                  parts,
-		"hello":                             parts,
-		"e30.e30":                           parts,
-		"e30.e30\n.AAAA":                    parts,
-		"e30.e30.AA\r\nAA":                  parts,
-		" e30.e30.AAAA":                     header,
-		"e3A.e30.AAAA":                      header, // bits that no byte needs
-		compact("[]", "{}"):                 header,
-		compact("null", "{}"):               header,
-		compact("{}{}", "{}"):               header,
-		"e30.e3A.AAAA":                      claims,
-		compact("{}", "[]"):                 claims,
-		compact("{}", "null"):               claims,
-		compact("{}", "{}{}"):               claims,
-		compact("{}", "{"):                  claims,
-		encode(goodHeader) + ".e30.AAAAAAB": signature,
-		encode(goodHeader) + ".e30.AAAA=":   signature,
-		encode(goodHeader) + ".e30.AAA+":    signature,
-		compact("{}", nested(maxNesting+1)): "malformed: its claims are nested more than 100 levels deep",
+		"":                                        parts,
+		"hello":                                   parts,
+		"e30.e30":                                 parts,
+		"e30.e30\n.AAAA":                          parts,
+		"e30.e30.AA\r\nAA":                        parts,
+		" e30.e30.AAAA":                           header,
+		"e3A.e30.AAAA":                            header, // bits that no byte needs
+		compact("[]", "{}"):                       header,
+		compact("null", "{}"):                     header,
+		compact("{}{}", "{}"):                     header,
+		"e30.e3A.AAAA":                            claims,
+		compact("{}", "[]"):                       claims,
+		compact("{}", "null"):                     claims,
+		compact("{}", "{}{}"):                     claims,
+		compact("{}", "{"):                        claims,
+		encode(goodHeader) + ".e30.AAAAAAB":       signature,
+		encode(goodHeader) + ".e30.AAAA=":         signature,
+		encode(goodHeader) + ".e30.AAA+":          signature,
+		compact("{}", nested(maxNesting+1)):       "malformed: its claims are nested more than 100 levels deep",
 		strings.Repeat("A", maxLength-3) + "....": "too long: it has 10241 characters, and the meeting server accepts at most about 10240",
 	} {
 		_, err := Decode(text)
@@ -234,7 +233,7 @@ func TestClaimsAsTheServer(t *testing.T) {
 		token, err := Decode(compact(goodHeader, claimsWith(t, test.claim, test.value)))
 		require.NoError(t, err, name)
 		var reason string
-		if err := errors.Join(token.CheckClaims(consumer, "hall", now)...); err != nil {
+		if err := token.CheckClaims(consumer, "hall", now); err != nil {
 			reason = err.Error()
 		}
 		require.Equal(t, test.reason, reason, name)
@@ -276,12 +275,12 @@ func TestCheckClaimsNamesEveryReason(t *testing.T) {
 	claims := fmt.Sprintf(`{"exp":1,"aud":"x","iss":%q,"sub":"z","room":"other","context":null}`, strings.Repeat("é", 3000))
 	token, err := Decode(compact(goodHeader, claims))
 	require.NoError(t, err)
-	reasons := token.CheckClaims(consumer, "hall", now)
+	reasons := strings.Split(token.CheckClaims(consumer, "hall", now).Error(), "\n")
 	require.Len(t, reasons, 6)
-	for _, err := range reasons {
-		require.Less(t, len(err.Error()), 300)
+	for _, reason := range reasons {
+		require.Less(t, len(reason), 300)
 	}
 	other, err := Decode(compact(goodHeader, claimsWith(t, "room", `"Other.1"`)))
 	require.NoError(t, err)
-	require.Empty(t, other.CheckClaims(consumer, "", now), "no room was asked for")
+	require.NoError(t, other.CheckClaims(consumer, "", now), "no room was asked for")
 }

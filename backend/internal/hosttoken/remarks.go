@@ -5,6 +5,7 @@ package hosttoken
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 
 	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/backend/internal/room"
@@ -12,15 +13,10 @@ import (
 
 // Remarks returns what the server accepts but a support engineer should know.
 func (t *Token) Remarks(c Consumer) []string {
-	var remarks []string
-	for _, remark := range []string{
+	remarks := []string{
 		t.remarkPadding(), t.remarkTime("exp"), t.remarkTime("nbf"), t.remarkConsumer(c.ID), t.remarkRoom(), t.remarkContext(),
-	} {
-		if remark != "" {
-			remarks = append(remarks, remark)
-		}
 	}
-	return remarks
+	return slices.DeleteFunc(remarks, func(remark string) bool { return remark == "" })
 }
 
 func (t *Token) remarkPadding() string {

@@ -228,20 +228,14 @@ func decisive(reg Register, answers []Request) []Request {
 	return slices.AppendSeq(slices.Collect(maps.Values(first)), maps.Values(last))
 }
 
-// Backwards finds a node's answer with an older value than in an earlier answer of the same
-// node, since it was started. No node may do that, whether it leads, led or only serves
-// reads.
-func (h *History) Backwards(reg Register) string {
-	written := map[int64]Request{} // a value that nobody wrote is as old as the first
-	for _, r := range h.Requests {
-		if r.Kind == Write && r.Values[reg] != None && r.Result != Refused {
-			written[r.Values[reg]] = r
-		}
-	}
-	type run struct {
-		node   string
-		starts int // how often it was started before
-	}
+// A run is a node between two of its starts.
+type run struct {
+	node   string
+	starts int // how often it was started before
+}
+
+// runs returns the answers of each run.
+func (h *History) runs() map[run][]Request {
 	runs := map[run][]Request{}
 	for _, r := range h.Answers(func(Request) bool { return true }) {
 		of := run{node: r.By}
@@ -252,7 +246,20 @@ func (h *History) Backwards(reg Register) string {
 		}
 		runs[of] = append(runs[of], r)
 	}
-	for of, answers := range runs {
+	return runs
+}
+
+// Backwards finds a node's answer with an older value than in an earlier answer of the same
+// node, since it was started. No node may do that, whether it leads, led or only serves
+// reads.
+func (h *History) Backwards(reg Register) string {
+	written := map[int64]Request{} // a value that nobody wrote is as old as the first
+	for _, r := range h.Requests {
+		if r.Kind == Write && r.Values[reg] != None && r.Result != Refused {
+			written[r.Values[reg]] = r
+		}
+	}
+	for of, answers := range h.runs() {
 		answers = decisive(reg, answers)
 		for _, a := range answers {
 			for _, b := range answers {
