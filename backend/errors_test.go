@@ -199,3 +199,19 @@ func TestDetailOfAFault(t *testing.T) {
 	m.inside.logFault(t.Context(), "request failed", errors.New("another fault"))
 	require.Equal(t, 1, strings.Count(m.log.String(), "detail="))
 }
+
+// For unknown names that could be field names, the SDK's warning names them. Others are refused,
+// and what is safe to repeat is shown.
+func TestUnknownNames(t *testing.T) {
+	m := configured(t)
+	for _, name := range []string{"isuer", "allowed_room", "x", "max-ttl", "room2"} {
+		require.Contains(t, m.mustWrite("config", map[string]any{name: "x"}).Warnings[0], name)
+	}
+	for name, shown := range map[string]string{
+		"allowedRooms": ` "allowedRooms"`, "Room": ` "Room"`, "a b": "", "": "", "é": "", "-a": "", strings.Repeat("a", 33): "", "MIIEvQIBADANBgkq": "",
+	} {
+		message := m.refused(logical.UpdateOperation, "config", map[string]any{name: "x"})
+		require.Equal(t, "the request has a field with an invalid name"+shown+": names have at most 32 lower-case letters, digits, underscores and hyphens; "+
+			"the fields of this path are active_key, audience, consumer_id, delete_ended_roles_after, domain, issuer, private_key", message)
+	}
+}
