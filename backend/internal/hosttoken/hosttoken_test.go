@@ -104,24 +104,25 @@ func TestDecodeRefuses(t *testing.T) {
 		signature = "malformed: its signature is not base64url"
 	)
 	for text, want := range map[string]string{
-		"":                                        parts,
-		"hello":                                   parts,
-		"e30.e30":                                 parts,
-		"e30.e30\n.AAAA":                          parts,
-		"e30.e30.AA\r\nAA":                        parts,
-		" e30.e30.AAAA":                           header,
-		"e3A.e30.AAAA":                            header, // bits that no byte needs
-		compact("[]", "{}"):                       header,
-		compact("null", "{}"):                     header,
-		compact("{}{}", "{}"):                     header,
-		"e30.e3A.AAAA":                            claims,
-		compact("{}", "[]"):                       claims,
-		compact("{}", "null"):                     claims,
-		compact("{}", "{}{}"):                     claims,
-		compact("{}", "{"):                        claims,
-		encode(goodHeader) + ".e30.AAAAAAB":       signature,
-		encode(goodHeader) + ".e30.AAAA=":         signature,
-		encode(goodHeader) + ".e30.AAA+":          signature,
+		"":                                  parts,
+		"hello":                             parts,
+		"e30.e30":                           parts,
+		"e30.e30\n.AAAA":                    parts,
+		"e30.e30.AA\r\nAA":                  parts,
+		" e30.e30.AAAA":                     header,
+		"e3A.e30.AAAA":                      header, // bits that no byte needs
+		compact("[]", "{}"):                 header,
+		compact("null", "{}"):               header,
+		compact("{}{}", "{}"):               header,
+		"e30.e3A.AAAA":                      claims,
+		compact("{}", "[]"):                 claims,
+		compact("{}", "null"):               claims,
+		compact("{}", "{}{}"):               claims,
+		compact("{}", "{"):                  claims,
+		encode(goodHeader) + ".e30.AAAAAAB": signature,
+		encode(goodHeader) + ".e30.AAAA=":   signature,
+		encode(goodHeader) + ".e30.AAA+":    signature,
+
 		compact("{}", nested(maxNesting+1)):       "malformed: its claims are nested more than 100 levels deep",
 		strings.Repeat("A", maxLength-3) + "....": "too long: it has 10241 characters, and the meeting server accepts at most about 10240",
 	} {
