@@ -29,12 +29,13 @@ func callerValues(vault logical.SystemView, entityID string) room.Values {
 		if entity == nil {
 			return "", &room.NoValueError{Reason: "your token has no identity entity; log in with an auth method to get one"}
 		}
-		input := identitytpl.PopulateStringInput{Mode: identitytpl.ACLTemplating, Entity: entity, String: "{{" + withoutNamespace(directive) + "}}"}
+		input := identitytpl.PopulateStringInput{Mode: identitytpl.ACLTemplating, Entity: entity, String: "{{" + directive + "}}"}
 		if selector, ok := strings.CutPrefix(directive, "identity.groups."); ok {
 			groups, err := askGroups()
 			if err != nil {
 				return "", err
 			}
+			input.String = "{{" + withoutNamespace(directive) + "}}"
 			// The library searches all groups that it gets, so it gets the one.
 			kind, rest, _ := strings.Cut(selector, ".")
 			name, _, _ := strings.Cut(rest, ".")

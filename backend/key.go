@@ -70,7 +70,9 @@ func newKey(private *rsakey.PrivateKey, source keySource, now time.Time) (*key, 
 	if err != nil {
 		return nil, err
 	}
-	return storedKey{PKCS8: der, PublicKey: private.Public().DER, Source: source, CreatedTime: now.UTC()}.compile()
+	public := private.Public()
+	stored := storedKey{PKCS8: der, PublicKey: public.DER, Source: source, CreatedTime: now.UTC()}
+	return &key{storedKey: stored, public: public}, nil
 }
 
 // loadKey returns a stored version; nil if there is none.
@@ -88,6 +90,9 @@ func loadKey(ctx context.Context, s logical.Storage, version int) (*key, error) 
 
 // private parses the private half, and checks that it belongs to the public one.
 func (k *key) private() (*rsakey.PrivateKey, error) {
+	if k.err != nil {
+		return nil, k.err
+	}
 	private, err := rsakey.Decode(k.PKCS8)
 	if err == nil && !private.Public().Equal(k.public) {
 		err = errors.New("its public half is that of another key")
@@ -98,21 +103,14 @@ func (k *key) private() (*rsakey.PrivateKey, error) {
 	return private, nil
 }
 
-// loadPrivateKey returns the key that signs. A missing key is a fault, because the
-// configuration names it.
-func loadPrivateKey(ctx context.Context, s logical.Storage, version int) (*rsakey.PrivateKey, error) {
-	k, err := loadKey(ctx, s, version)
-	switch {
-	case err != nil:
-		return nil, err
-	case k == nil:
-		return nil, errKeyMissing(version)
-	case k.err != nil:
-		return nil, k.err
-	}
-	return k.private()
+// replaced reports whether another key has become active since the configuration was read. On
+// a node that is behind, a switch and the deletion of the old key may arrive between two reads.
+func (c *config) replaced(ctx context.Context, s logical.Storage) (bool, error) {
+	now, err := loadConfig(ctx, s)
+	return err == nil && now.ActiveKey != c.ActiveKey, err
 }
 
+// errKeyMissing is a fault, because the configuration names the key.
 func errKeyMissing(version int) error {
 	return fmt.Errorf("the active key %q is missing from storage", keyPath(version))
 }
@@ -188,7 +186,15 @@ func loadKeyring(ctx context.Context, s logical.Storage) (*keyring, error) {
 			ring.versions = append(ring.versions, k)
 		}
 	}
-	return ring, nil
+	if k, err := ring.at(cfg.ActiveKey); cfg.ActiveKey == 0 || k != nil || err != nil {
+		return ring, nil
+	}
+	if replaced, err := cfg.replaced(ctx, s); err != nil {
+		return nil, err
+	} else if replaced {
+		return loadKeyring(ctx, s)
+	}
+	return ring, nil // without the active key, for whoever mends that
 }
 
 // listKeys returns the stored versions in ascending order.
@@ -219,14 +225,11 @@ func (r *keyring) at(version int) (*key, error) {
 
 // checkSigns checks that a version is stored and can sign.
 func (r *keyring) checkSigns(version int) error {
-	k, err := r.at(version)
-	if err != nil {
-		return err
-	}
+	k, _ := r.at(version)
 	if k == nil {
 		return errNoSuchKey(version)
 	}
-	_, err = k.private()
+	_, err := k.private()
 	return err
 }
 

@@ -322,6 +322,30 @@ func TestKeyNumberIsTakenBeforeTheKey(t *testing.T) {
 	require.Equal(t, "3 of [1 3]", m.keyState())
 }
 
+// On a node that is behind, a switch and the deletion of the old key may arrive while a request
+// reads them. It then reads again.
+func TestLoadsOnANodeThatIsBehind(t *testing.T) {
+	for path, field := range map[string]string{"creds/support": fieldKeyVersion, "config": fieldActiveKey, "keys/2": fieldVersion} {
+		m := configured(t)
+		m.stageSecond()
+		m.wire.InvalidateKey(t.Context(), "config")
+		inner := m.storage.Storage
+		read := false
+		m.storage.failWith(func(verb, key string) error {
+			if !read && verb == "get" && key == "keys/1" {
+				read = true
+				cfg, err := loadConfig(t.Context(), inner)
+				assert.NoError(t, err)
+				cfg.ActiveKey = 2
+				return errors.Join(store(t.Context(), inner, configStoragePath, *cfg), inner.Delete(t.Context(), "keys/1"))
+			}
+			return nil
+		})
+		require.EqualValues(t, 2, m.mustRead(path, map[string]any{fieldRoom: "support-1"})[field], path)
+		require.True(t, read, path)
+	}
+}
+
 // A change waits for a request that has begun to load what it changes. So a request sees
 // one state, and nothing old is kept.
 func TestChangesWaitForLoads(t *testing.T) {

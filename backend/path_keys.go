@@ -84,7 +84,8 @@ func pathNewKey(verb string, handler framework.OperationFunc, field string, sche
 func (b *backend) pathKey() *framework.Path {
 	all := keyResponse(true, slices.Collect(maps.Keys(keyFields))...)
 	return &framework.Path{
-		// No leading zeros, which the SDK would read as octal, and what fits an integer.
+		// No leading zeros, which the SDK would read as octal, and no more digits than fit
+		// an integer.
 		Pattern: keyPrefix + `(?P<` + fieldVersion + `>[1-9][0-9]{0,8})`,
 		Fields: map[string]*framework.FieldSchema{
 			fieldVersion: {Type: framework.TypeInt, Required: true, Description: "The key version, a number from 1. Part of the path."},

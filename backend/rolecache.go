@@ -107,7 +107,7 @@ func (b *backend) currentRole(ctx context.Context, s logical.Storage, name strin
 }
 
 // changeRole changes a role; write returns the role as it should be, nil if it is gone. The
-// cache then drops what it has, unless that is the same. It does so even if the write failed,
+// cache then drops what it has, unless that is equal. It does so even if the write failed,
 // because storage may have done it all the same.
 func (b *backend) changeRole(ctx context.Context, name string, write func(context.Context) (*role, error)) (r *role, err error) {
 	if err := b.state.roleLock(name).take(ctx); err != nil {

@@ -177,7 +177,19 @@ func loadSnapshot(ctx context.Context, s logical.Storage, mountPath string) (*sn
 	if cfg.ActiveKey == 0 {
 		return nil, invalid("this mount has no active key; write %s to %sconfig, or %s to choose one that is stored", fieldPrivateKey, mountPath, fieldActiveKey)
 	}
-	private, err := loadPrivateKey(ctx, s, cfg.ActiveKey)
+	k, err := loadKey(ctx, s, cfg.ActiveKey)
+	if err != nil {
+		return nil, err
+	}
+	if k == nil {
+		if replaced, err := cfg.replaced(ctx, s); err != nil {
+			return nil, err
+		} else if replaced {
+			return loadSnapshot(ctx, s, mountPath)
+		}
+		return nil, errKeyMissing(cfg.ActiveKey)
+	}
+	private, err := k.private()
 	if err != nil {
 		return nil, err
 	}

@@ -14,12 +14,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
-	"unicode"
 
 	toxiproxy "github.com/Shopify/toxiproxy/v2"
 	"github.com/rs/zerolog"
+	"github.com/stretchr/testify/require"
 )
 
 const nodes = 3
@@ -37,6 +38,8 @@ type network struct {
 
 func newNetwork(t *testing.T, dir string) *network {
 	t.Helper()
+	_, err := exec.LookPath("ss")
+	require.NoError(t, err, "the cluster tests need ss; Debian and Ubuntu have it in the package iproute2")
 	n := &network{dir: dir, server: toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop())}
 	t.Cleanup(n.close)
 	return n
@@ -98,8 +101,8 @@ func (n *network) caller(conn net.Conn) (int, error) {
 	if err != nil {
 		return 0, fmt.Errorf("looking for a connection: %w", err)
 	}
-	if _, after, found := strings.Cut(string(out), "pid="); found {
-		line, err := os.ReadFile("/proc/" + strings.FieldsFunc(after, func(r rune) bool { return !unicode.IsDigit(r) })[0] + "/cmdline")
+	if pid := regexp.MustCompile(`pid=(\d+)`).FindSubmatch(out); pid != nil {
+		line, err := os.ReadFile(fmt.Sprintf("/proc/%s/cmdline", pid[1]))
 		for node := range nodes {
 			if err == nil && strings.Contains(string(line), filepath.Join(n.dir, fmt.Sprintf("n%d.hcl", node))) {
 				return node, nil
