@@ -195,7 +195,7 @@ func (i *issuance) decideAll(ctx context.Context, items []batchItem) ([]*grant, 
 	var refused []error
 	err := i.backend.inSlots(ctx, 1, len(items), func(n int) (err error) {
 		if err = items[n].err; err == nil {
-			grants[n], err = i.decide(ctx, items[n].wanted)
+			grants[n], err = i.decide(items[n].wanted)
 		}
 		if isInvalid(err) {
 			refused = append(refused, invalid("%s[%d]: %s", fieldBatchInput, n, oneLine(err)))

@@ -195,7 +195,7 @@ func TestUnknownIdentityIsAFault(t *testing.T) {
 	for _, name := range []string{"", "ann"} {
 		values := callerValues(absentView{}, "e1")
 		i := &terms{role: r, values: values, matcher: r.rules.Matcher(values)}
-		_, _, err := i.grantRoom(t.Context(), name)
+		_, _, err := i.grantRoom(name)
 		require.ErrorIs(t, err, errAbsent)
 		require.False(t, errors.As(err, new(*invalidError)))
 	}

@@ -4,7 +4,6 @@
 package backend
 
 import (
-	"context"
 	"errors"
 	"time"
 
@@ -63,8 +62,8 @@ type grant struct {
 }
 
 // decide decides a request. A refusal is the caller's mistake.
-func (t *terms) decide(ctx context.Context, wanted tokenRequest) (*grant, error) {
-	name, rule, err := t.grantRoom(ctx, wanted.room)
+func (t *terms) decide(wanted tokenRequest) (*grant, error) {
+	name, rule, err := t.grantRoom(wanted.room)
 	if err != nil {
 		return nil, err
 	}
@@ -79,7 +78,7 @@ func (t *terms) decide(ctx context.Context, wanted tokenRequest) (*grant, error)
 
 // grantRoom returns the room of a token, and the rule that allows it. The name is that of
 // the request, empty if it names none.
-func (t *terms) grantRoom(ctx context.Context, name string) (granted room.Name, rule string, err error) {
+func (t *terms) grantRoom(name string) (granted room.Name, rule string, err error) {
 	if name == "" {
 		if name, err = t.defaultRoom(); err != nil {
 			return "", "", err
@@ -89,7 +88,7 @@ func (t *terms) grantRoom(ctx context.Context, name string) (granted room.Name, 
 	if err != nil {
 		return "", "", errNoRoomName(fieldRoom, name)
 	}
-	rule, err = t.role.match(ctx, wanted, t.matcher)
+	rule, err = t.role.match(wanted, t.matcher)
 	switch {
 	case rule != "":
 		return wanted, rule, nil

@@ -57,7 +57,7 @@ func (b *backend) decideOne(ctx context.Context, req *logical.Request, name stri
 	if err != nil {
 		return nil, nil, err
 	}
-	g, err := i.decide(ctx, wanted)
+	g, err := i.decide(wanted)
 	return i, g, err
 }
 

@@ -133,29 +133,17 @@ func (b *backend) parseKey(pem string) (*key, error) {
 }
 
 // generateKey generates one key at a time. Go can't interrupt that: if the caller gives up,
-// the key is thrown away when it is done, and the next one is generated then.
+// Vault stops waiting, and the key is thrown away when it is done.
 func (b *backend) generateKey(ctx context.Context, bits int) (*key, error) {
 	if err := b.state.generating.take(ctx); err != nil {
 		return nil, err
 	}
-	var private *rsakey.PrivateKey
-	done := make(chan error, 1)
-	go func() {
-		defer b.state.generating.release()
-		var err error
-		defer func() { done <- err }()
-		defer recovered(b.Logger(), &err)
-		private, err = rsakey.Generate(bits)
-	}()
-	select {
-	case err := <-done:
-		if err != nil {
-			return nil, err
-		}
-		return newKey(private, sourceGenerated, b.now())
-	case <-ctx.Done():
-		return nil, ctx.Err()
+	defer b.state.generating.release()
+	private, err := rsakey.Generate(bits)
+	if err != nil {
+		return nil, err
 	}
+	return newKey(private, sourceGenerated, b.now())
 }
 
 // A keyring is the configuration and all stored versions, in ascending order. It is
@@ -285,35 +273,19 @@ func (r *keyring) checkCapacity() error {
 	return invalid("%d key versions are stored, which is the maximum; delete one that is no longer used, such as keys/%d", len(r.versions), oldest)
 }
 
-// activeFirst returns the versions in the order in which they are tried on a token:
-// the active one, then the newest.
-func (r *keyring) activeFirst() []*key {
-	ordered := slices.Clone(r.versions)
-	slices.Reverse(ordered)
-	slices.SortStableFunc(ordered, func(a, b *key) int {
-		switch r.config.ActiveKey {
-		case a.version:
-			return -1
-		case b.version:
-			return 1
-		}
-		return 0
-	})
-	return ordered
-}
-
-// signerOf tries the versions and returns the one that signed a token; 0 if none did. The
-// error is that of the context.
-func (r *keyring) signerOf(ctx context.Context, token *hosttoken.Token) (int, error) {
-	for _, k := range r.activeFirst() {
-		if err := ctx.Err(); err != nil {
-			return 0, err
-		}
-		if k.err == nil && token.SignedBy(k.public) {
-			return k.version, nil
+// signerOf returns the version that signed a token; 0 if none did. It tries the active one,
+// then the newest.
+func (r *keyring) signerOf(token *hosttoken.Token) int {
+	signed := func(k *key) bool { return k != nil && k.err == nil && token.SignedBy(k.public) }
+	if k, _ := r.at(r.config.ActiveKey); signed(k) {
+		return k.version
+	}
+	for _, k := range slices.Backward(r.versions) {
+		if signed(k) {
+			return k.version
 		}
 	}
-	return 0, nil
+	return 0
 }
 
 // publicData describes the public half of a key in a response.

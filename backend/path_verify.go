@@ -77,7 +77,7 @@ func (b *backend) pathVerifyWrite(ctx context.Context, req *logical.Request, d *
 	if !ring.config.configured() {
 		return nil, errNotConfigured(req.MountPoint)
 	}
-	return b.compute(ctx, func() (*logical.Response, error) { return b.verify(ctx, token, wanted, ring) })
+	return b.compute(ctx, func() (*logical.Response, error) { return b.verify(token, wanted, ring), nil })
 }
 
 // presentedToken returns the token of a request, empty if there is none. Around it may be
@@ -94,22 +94,19 @@ func presentedToken(text string) string {
 	return parameters.Get("jwt")
 }
 
-// verify judges a token. Its error is that of the context.
-func (b *backend) verify(ctx context.Context, token string, wanted room.Name, ring *keyring) (*logical.Response, error) {
+// verify judges a token.
+func (b *backend) verify(token string, wanted room.Name, ring *keyring) *logical.Response {
 	consumer, active := ring.config.consumer(), ring.config.ActiveKey
 	presented, err := hosttoken.Decode(token)
 	if err != nil {
-		return &logical.Response{Data: map[string]any{fieldValid: false, fieldReason: err.Error()}}, nil
+		return &logical.Response{Data: map[string]any{fieldValid: false, fieldReason: err.Error()}}
 	}
 	data := map[string]any{fieldClaims: sendable(presented.Claims)}
 	resp := &logical.Response{Data: data, Warnings: presented.Remarks(consumer)}
 	version := 0
 	refused := presented.CheckHeader(consumer)
 	if refused == nil {
-		if version, err = ring.signerOf(ctx, presented); err != nil {
-			return nil, err
-		}
-		if version == 0 {
+		if version = ring.signerOf(presented); version == 0 {
 			refused = errNoSigner
 		}
 	}
@@ -129,7 +126,7 @@ func (b *backend) verify(ctx context.Context, token string, wanted room.Name, ri
 			resp.AddWarning(fmt.Sprintf("key version %d can't be read from storage and was not tried", k.version))
 		}
 	}
-	return resp, nil
+	return resp
 }
 
 // sendable prepares decoded JSON for the plugin protocol, which turns every number into

@@ -112,8 +112,7 @@ func TestVerifyAnyCharacterChanged(t *testing.T) {
 			others = alphabet[i%64:i%64+1] + ".="
 		}
 		for _, other := range others {
-			resp, err := m.inside.verify(t.Context(), token[:i]+string(other)+token[i+1:], "", ring)
-			require.NoError(t, err)
+			resp := m.inside.verify(token[:i]+string(other)+token[i+1:], "", ring)
 			require.Equal(t, other == rune(token[i]), resp.Data[fieldValid], "%q at %d", other, i)
 		}
 	}

@@ -225,7 +225,7 @@ func (r *role) compileDefaultRoom() error {
 	if rule.Templated() || r.rules.Templated() && name != room.Every {
 		return nil
 	}
-	if matched, err := r.match(context.Background(), name, r.rules.Matcher(nil)); err != nil || matched == "" {
+	if matched, err := r.match(name, r.rules.Matcher(nil)); err != nil || matched == "" {
 		return invalid("%s must itself be allowed, by %s or, if it is \"*\", by %s", fieldDefaultRoom, fieldAllowedRooms, fieldAllowWildcardRoom)
 	}
 	return nil
@@ -237,14 +237,14 @@ func errNoRoomName(field, text string) error {
 
 // match returns the rule that allows the room, or an empty string. For room.Every it is the
 // field that allows it, whatever AllowedRooms says. The errors are those of room.Matcher.
-func (r *role) match(ctx context.Context, name room.Name, matcher *room.Matcher) (string, error) {
+func (r *role) match(name room.Name, matcher *room.Matcher) (string, error) {
 	if name == room.Every {
 		if r.AllowWildcardRoom {
 			return fieldAllowWildcardRoom, nil
 		}
 		return "", nil
 	}
-	return matcher.Match(ctx, name)
+	return matcher.Match(name)
 }
 
 // size estimates how many bytes of memory the role takes.

@@ -148,22 +148,7 @@ type snapshot struct {
 // configured, or has no active key, is the caller's mistake, and the error names what to
 // write to mountPath.
 func (b *backend) currentSnapshot(ctx context.Context, s logical.Storage, mountPath string) (*snapshot, error) {
-	if cached := b.state.snapshot.Load(); cached != nil {
-		return cached, nil
-	}
-	if err := b.state.keysLock.take(ctx); err != nil {
-		return nil, err
-	}
-	defer b.state.keysLock.release()
-	if cached := b.state.snapshot.Load(); cached != nil {
-		return cached, nil
-	}
-	loaded, err := loadSnapshot(ctx, s, mountPath)
-	if err != nil {
-		return nil, err
-	}
-	b.state.snapshot.Store(loaded)
-	return loaded, nil
+	return current(ctx, b.state.keysLock, &b.state.snapshot, func() (*snapshot, error) { return loadSnapshot(ctx, s, mountPath) })
 }
 
 func loadSnapshot(ctx context.Context, s logical.Storage, mountPath string) (*snapshot, error) {
@@ -203,26 +188,36 @@ func errNotConfigured(mountPath string) error {
 // currentKeyring returns the configuration and all key versions, which it loads if
 // necessary.
 func (b *backend) currentKeyring(ctx context.Context, s logical.Storage) (*keyring, error) {
-	if cached := b.state.keyring.Load(); cached != nil {
-		return cached, nil
-	}
-	if err := b.state.keysLock.take(ctx); err != nil {
-		return nil, err
-	}
-	defer b.state.keysLock.release()
-	return b.lockedKeyring(ctx, s)
+	return current(ctx, b.state.keysLock, &b.state.keyring, func() (*keyring, error) { return loadKeyring(ctx, s) })
 }
 
 // lockedKeyring is currentKeyring for a caller that holds the lock.
 func (b *backend) lockedKeyring(ctx context.Context, s logical.Storage) (*keyring, error) {
-	if cached := b.state.keyring.Load(); cached != nil {
+	return lockedCurrent(&b.state.keyring, func() (*keyring, error) { return loadKeyring(ctx, s) })
+}
+
+// current returns what is cached. If that is nothing, it takes the lock and fills the cache.
+func current[T any](ctx context.Context, l lock, cache *atomic.Pointer[T], load func() (*T, error)) (*T, error) {
+	if cached := cache.Load(); cached != nil {
 		return cached, nil
 	}
-	loaded, err := loadKeyring(ctx, s)
+	if err := l.take(ctx); err != nil {
+		return nil, err
+	}
+	defer l.release()
+	return lockedCurrent(cache, load)
+}
+
+// lockedCurrent is current for a caller that holds the lock.
+func lockedCurrent[T any](cache *atomic.Pointer[T], load func() (*T, error)) (*T, error) {
+	if cached := cache.Load(); cached != nil {
+		return cached, nil
+	}
+	loaded, err := load()
 	if err != nil {
 		return nil, err
 	}
-	b.state.keyring.Store(loaded)
+	cache.Store(loaded)
 	return loaded, nil
 }
 

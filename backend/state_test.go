@@ -15,8 +15,6 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-
-	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/backend/internal/hosttoken"
 )
 
 // gate stops the first caller until it is released.
@@ -393,49 +391,37 @@ func TestBatchesShareTheSlots(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// A caller that gives up gets its answer at once. Go can't interrupt the generation, so the
-// next key waits for it.
-func TestGeneratingIsNotAwaited(t *testing.T) {
+// One key is generated at a time. If the caller has given up, the key is thrown away.
+func TestGenerating(t *testing.T) {
 	m := configured(t)
-	generates := func() bool { return len(m.inside.state.generating) == 1 }
-	for range 10 {
-		ctx, giveUp := context.WithCancel(t.Context())
-		ended := make(chan error)
-		go func() {
-			_, err := m.inside.generateKey(ctx, 4096)
-			ended <- err
-		}()
-		require.Eventually(t, generates, 10*time.Second, time.Millisecond)
-		giveUp()
-		err, goesOn := <-ended, generates()
-		require.NoError(t, m.inside.state.generating.take(t.Context()), "it ends, and the next key is generated")
-		m.inside.state.generating.release()
-		if goesOn { // else it was very quick
-			require.ErrorIs(t, err, context.Canceled)
-			require.Equal(t, []any{"1"}, m.must(m.call(logical.ListOperation, "keys/", nil)).Data["keys"], "nobody got it, so it is not stored")
-			return
-		}
-	}
-	require.Fail(t, "the caller waits for a key that it gave up")
+	require.NoError(t, m.inside.state.generating.take(t.Context()))
+	given := make(chan *logical.Response)
+	go func() { given <- m.mustWrite("keys/generate", nil) }()
+	ended, giveUp := context.WithCancel(t.Context())
+	giveUp()
+	_, err := m.inside.generateKey(ended, 2048)
+	require.ErrorIs(t, err, context.Canceled)
+	m.creds() // waits for nothing
+	require.Equal(t, "1 of [1]", m.keyState())
+	m.inside.state.generating.release()
+	require.EqualValues(t, 2, (<-given).Data[fieldVersion])
+
+	k, err := m.inside.parseKey(readTestdata(t, "rsa2048.openssh.pem"))
+	require.NoError(t, err)
+	_, err = m.inside.stage(ended, &logical.Request{Storage: m.storage}, k, eventKeyGenerate)
+	require.ErrorIs(t, err, context.Canceled)
+	require.Equal(t, "1 of [1 2]", m.keyState())
 }
 
-// For a request that has ended, nothing is signed and no key is tried.
+// For a request that has ended, nothing is signed or verified.
 func TestEndedRequests(t *testing.T) {
 	m := configured(t)
 	i := m.issuanceOf("support")
-	g, err := i.decide(t.Context(), tokenRequest{room: "support-1"})
-	require.NoError(t, err)
-	data, err := i.sign(t.Context(), g)
-	require.NoError(t, err)
-	presented, err := hosttoken.Decode(data[fieldToken].(string))
-	require.NoError(t, err)
-	ring, err := m.inside.currentKeyring(t.Context(), m.storage)
+	g, err := i.decide(tokenRequest{room: "support-1"})
 	require.NoError(t, err)
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
 	_, err = i.sign(ended, g)
-	require.ErrorIs(t, err, context.Canceled)
-	_, err = ring.signerOf(ended, presented)
 	require.ErrorIs(t, err, context.Canceled)
 	_, err = m.inside.compute(ended, func() (*logical.Response, error) { return nil, errors.New("never run") })
 	require.ErrorIs(t, err, context.Canceled)
@@ -501,7 +487,7 @@ func TestWaitingForALockEnds(t *testing.T) {
 func TestTTLCountsFromTheSignature(t *testing.T) {
 	m := configured(t)
 	i := m.issuanceOf("support")
-	g, err := i.decide(t.Context(), tokenRequest{room: "support-1", ttl: time.Minute})
+	g, err := i.decide(tokenRequest{room: "support-1", ttl: time.Minute})
 	require.NoError(t, err)
 	m.advance(20 * time.Second)
 	data, err := i.sign(t.Context(), g)

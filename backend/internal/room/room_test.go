@@ -4,7 +4,6 @@
 package room
 
 import (
-	"context"
 	"errors"
 	"regexp"
 	"slices"
@@ -111,35 +110,17 @@ func TestMatch(t *testing.T) {
 	require.True(t, rules.Templated())
 	m := rules.Matcher(ann)
 	for name, want := range map[Name]string{"lobby": "lobby", "support-1": "support-*", "x-ann-7": "x-{{identity.entity.name}}-*", Every: ""} {
-		rule, err := m.Match(t.Context(), name)
+		rule, err := m.Match(name)
 		require.NoError(t, err)
 		require.Equal(t, want, rule)
 	}
 	for _, name := range []Name{"a", "ax", "x-bob-7", "my-support-1"} {
-		rule, err := m.Match(t.Context(), name)
+		rule, err := m.Match(name)
 		require.ErrorAs(t, err, new(*NoValueError))
 		require.EqualError(t, err, "the template {{identity.entity.id}} matches nothing: your identity's value for it is not of a room's alphabet, "+Syntax)
 		require.Empty(t, rule)
 	}
 	require.Equal(t, map[string]int{"identity.entity.name": 1, "identity.entity.id": 1, "identity.entity.metadata.team": 1}, asked, "each template is rendered once")
-}
-
-// A context that ends while rules are compared is seen soon.
-func TestMatchEndsWithItsContext(t *testing.T) {
-	t.Parallel()
-	rules, err := NewRules("rooms", slices.Repeat([]string{"{{identity.entity.name}}"}, MaxTemplates), true)
-	require.NoError(t, err)
-	ctx, cancel := context.WithCancel(t.Context())
-	asked := 0
-	m := rules.Matcher(func(string) (string, error) {
-		if asked++; asked == 10 {
-			cancel()
-		}
-		return "x", nil
-	})
-	_, err = m.Match(ctx, "b")
-	require.ErrorIs(t, err, context.Canceled)
-	require.Equal(t, checkEvery, asked)
 }
 
 // A fault is not kept as an answer.
@@ -150,7 +131,7 @@ func TestMatchFaults(t *testing.T) {
 	fault := errors.New("no answer")
 	m := rules.Matcher(func(string) (string, error) { return "", fault })
 	for range 2 {
-		_, err = m.Match(t.Context(), "b")
+		_, err = m.Match("b")
 		require.ErrorIs(t, err, fault)
 	}
 }
@@ -166,7 +147,7 @@ func TestRenderedRuleThatIsTooLong(t *testing.T) {
 		rules, err := NewRules("rooms", []string{text}, true)
 		require.NoError(t, err)
 		m := rules.Matcher(func(string) (string, error) { return strings.Repeat("a", 200), nil })
-		rule, err := m.Match(t.Context(), Name(strings.Repeat("a", 255)))
+		rule, err := m.Match(Name(strings.Repeat("a", 255)))
 		require.NoError(t, err)
 		require.Equal(t, i >= 2, rule == text, text)
 		require.Equal(t, i >= 2, m.rendered[0].glob != "", "what can match nothing is not kept")
@@ -228,7 +209,7 @@ func FuzzRules(f *testing.F) {
 		if err != nil || listErr != nil {
 			return
 		}
-		matched, err := rules.Matcher(nil).Match(t.Context(), wanted)
+		matched, err := rules.Matcher(nil).Match(wanted)
 		require.NoError(t, err)
 		pattern := "^" + strings.ReplaceAll(regexp.QuoteMeta(strings.ToLower(text)), `\*`, "[a-z0-9_-]*") + "$"
 		require.Equal(t, regexp.MustCompile(pattern).MatchString(string(wanted)), matched != "", "%q %q", text, wanted)

@@ -4,7 +4,6 @@
 package room
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -101,14 +100,10 @@ func (r *Rules) Matcher(values Values) *Matcher {
 	return &Matcher{rules: r, values: values, rendered: map[int]rendering{}}
 }
 
-// checkEvery is how many rules are tried before the context is checked again.
-const checkEvery = 64
-
 // Match returns the text of a rule that allows the name, or an empty text. If no rule
 // does, and the caller lacks the values of a template, the error is a [*NoValueError] for
-// the first such template, which it names. Any other error is that of the context or of
-// the values.
-func (m *Matcher) Match(ctx context.Context, name Name) (string, error) {
+// the first such template, which it names. Any other error is that of the values.
+func (m *Matcher) Match(name Name) (string, error) {
 	if _, ok := m.rules.names[string(name)]; ok {
 		return string(name), nil
 	}
@@ -117,9 +112,6 @@ func (m *Matcher) Match(ctx context.Context, name Name) (string, error) {
 	}
 	var unmet error
 	for i, rule := range m.rules.others {
-		if i%checkEvery == 0 && ctx.Err() != nil {
-			return "", ctx.Err()
-		}
 		glob := rule.text
 		if rule.templated {
 			rendered, err := m.render(i)
