@@ -9,9 +9,8 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/rsa"
-	"encoding/json"
-	"fmt"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -76,7 +75,7 @@ func (c client) read(path string, pairs ...string) map[string]any {
 // as is a client with a new token that has the policy.
 func (c client) as(policy string) client {
 	c.t.Helper()
-	name := "policy-" + unique(c.t)
+	name := unique(c.t)
 	c.write("sys/policies/acl/"+name, map[string]any{"policy": policy})
 	status, answer := c.post("auth/token/create", map[string]any{"policies": []string{name}})
 	require.Equal(c.t, http.StatusOK, status)
@@ -86,10 +85,7 @@ func (c client) as(policy string) client {
 // unique is a name that no other test uses.
 func unique(t testing.TB) string {
 	t.Helper()
-	raw := make([]byte, 4)
-	_, err := rand.Read(raw)
-	require.NoError(t, err)
-	return fmt.Sprintf("m%x", raw)
+	return "m" + strings.ToLower(rand.Text()[:8])
 }
 
 // enable mounts the engine.
@@ -110,39 +106,31 @@ func enable(t testing.TB) string {
 const (
 	asJSONBody = "application/json"
 	asForm     = "application/x-www-form-urlencoded"
-
-	// maxRefusal is the maximum size of an answer that refuses something.
-	maxRefusal = 64 << 10
 )
 
 // A reply is an answer with the bytes that arrived.
-type reply struct {
-	status int
-	raw    string
-	answer devvault.Answer
-}
+type reply devvault.Response
 
 // send makes one request with exactly this body.
 func (c client) send(method, path, contentType, body string) reply {
 	c.t.Helper()
-	resp, err := c.vault.Do(c.t.Context(), http.DefaultClient, devvault.Request{Method: method, Path: path, Token: c.token, ContentType: contentType, Body: body})
+	request := devvault.Request{Method: method, Path: path, Token: c.token, ContentType: contentType, Body: body}
+	resp, err := c.vault.Do(c.t.Context(), http.DefaultClient, request)
 	require.NoError(c.t, err)
-	return reply{resp.Status, string(resp.Raw), resp.Answer}
+	return reply(*resp)
 }
 
 // refused checks that an answer is a short 400 that contains the text.
 func (r reply) refused(t testing.TB, text string, about ...any) {
 	t.Helper()
-	require.Equal(t, http.StatusBadRequest, r.status, "%v: %.300s", about, r.raw)
-	require.Contains(t, r.answer.Errors(), text, about...)
-	require.Less(t, len(r.raw), maxRefusal, about...)
+	require.Equal(t, http.StatusBadRequest, r.Status, "%v: %.300s", about, r.Raw)
+	require.Contains(t, r.Answer.Errors(), text, about...)
+	require.Less(t, len(r.Raw), 64<<10, about...)
 }
 
-func asJSON(t testing.TB, v any) string {
-	t.Helper()
-	text, err := json.Marshal(v)
-	require.NoError(t, err)
-	return string(text)
+// first is the first answer of a batch.
+func first(data map[string]any) map[string]any {
+	return data["batch_results"].([]any)[0].(map[string]any)
 }
 
 // configured returns a mount with a key and a role, and the public key that the mount
@@ -163,12 +151,10 @@ func (c client) configure(mount string) *rsa.PrivateKey {
 	return key
 }
 
-// patience is enough for an election, a cluster that heals, or an alert.
-const patience = 2 * time.Minute
-
 // waitUntil waits for something that takes seconds.
 func waitUntil(t testing.TB, what string, ready func() bool) {
 	t.Helper()
+	const patience = 2 * time.Minute // for an election, a cluster that heals, or an alert
 	for since := time.Now(); !ready(); time.Sleep(50 * time.Millisecond) {
 		if time.Since(since) > patience {
 			t.Fatalf("in %s it did not happen: %s", patience, what)

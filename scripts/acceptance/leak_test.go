@@ -12,7 +12,6 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
-	"encoding/pem"
 	"fmt"
 	"math/big"
 	"net/http"
@@ -49,43 +48,30 @@ func TestNothingLeaks(t *testing.T) {
 		status, answer := root(t).call(method, mount+path, body)
 		fmt.Fprintln(&answers, status, path, answer)
 	}
-	good := map[string]any{"consumer_id": "acme", "private_key": private}
-	call(http.MethodPost, "/config", good)
-	call(http.MethodPost, "/config", good)
-	for _, bad := range []any{
-		[]string{private}, map[string]any{"pem": private}, private + private, private[:len(private)-40], strings.ReplaceAll(private, "RSA ", "EC "), strings.ReplaceAll(private, "\n", " "),
-	} {
-		call(http.MethodPost, "/config", map[string]any{"private_key": bad, "active_key": 1})
-		call(http.MethodPost, "/roles/x", map[string]any{"private_key": bad, "ttl": "x"})
-		call(http.MethodPost, "/creds/x", map[string]any{"private_key": bad})
-		call(http.MethodPost, "/keys/import", map[string]any{"private_key": bad})
-		call(http.MethodPost, "/config", map[string]any{"consumer_id": "acme", "domain": bad})
-		call(http.MethodPost, "/roles/x", map[string]any{"allowed_rooms": bad})
-		call(http.MethodPost, "/creds/support", map[string]any{"room": bad})
-		call(http.MethodPost, "/check/support", map[string]any{"not_before": bad})
-		call(http.MethodPost, "/verify", map[string]any{"token": bad})
-	}
-	call(http.MethodGet, "/config", nil)
-	call(http.MethodGet, "/keys/1", nil)
+	call(http.MethodPost, "/config", map[string]any{"consumer_id": "acme", "private_key": private})
+	call(http.MethodPost, "/keys/import", map[string]any{"private_key": stagedPrivate})
 	call(http.MethodPost, "/roles/support", map[string]any{"allowed_rooms": "support-*"})
 	call(http.MethodPost, "/roles/leased", map[string]any{"allowed_rooms": "*", "generate_lease": true})
-	call(http.MethodPost, "/keys/import", map[string]any{"private_key": stagedPrivate})
-	call(http.MethodGet, "/keys/2", nil)
-	call(http.MethodGet, "/keys?list=true", nil)
-	call(http.MethodGet, "/check/support?room=support-1", nil)
-	call(http.MethodGet, "?help=1", nil)
-
-	tokens := []string{}
+	for _, bad := range []any{[]string{private}, map[string]any{"pem": private}, private[:len(private)-40]} {
+		for path, field := range map[string]string{
+			"/config": "private_key", "/keys/import": "private_key", "/roles/x": "allowed_rooms",
+			"/creds/support": "room", "/creds/leased": "private_key", "/check/support": "not_before", "/verify": "token",
+		} {
+			call(http.MethodPost, path, map[string]any{field: bad})
+		}
+	}
+	for _, path := range []string{"/config", "/keys/1", "/keys/2", "/keys?list=true", "/check/support?room=support-1", "?help=1"} {
+		call(http.MethodGet, path, nil)
+	}
+	batch := root(t).write(mount+"/creds/support", `{"batch_input":[{"room":"support-vestibule"}]}`)
+	tokens := []string{first(batch.Data())["token"].(string)}
 	for _, path := range []string{"/creds/support", "/creds/leased"} {
 		token := root(t).read(mount+path, "room", "support-lobby")["token"].(string)
 		tokens = append(tokens, token)
 		call(http.MethodPost, "/verify", map[string]any{"token": token, "room": "other"})
 		call(http.MethodPost, "/verify", map[string]any{"token": []string{token}})
 	}
-	batch := root(t).write(mount+"/creds/support", `{"batch_input":[{"room":"support-vestibule"}]}`)
-	tokens = append(tokens, batch.Data()["batch_results"].([]any)[0].(map[string]any)["token"].(string))
 	call(http.MethodPost, "/config", map[string]any{"active_key": 2})
-	call(http.MethodDelete, "/keys/1", nil)
 	call(http.MethodDelete, "/config", nil)
 
 	log, err := os.ReadFile(audit)
@@ -106,6 +92,40 @@ func TestNothingLeaks(t *testing.T) {
 	}
 }
 
+// A private key that arrives as the name of a field, as curl --data-binary sends it, is in
+// no answer and no log. In the audit log it is only in the request, which Vault writes.
+func TestKeyAsAForm(t *testing.T) {
+	t.Parallel()
+	audit, _ := auditLog(t)
+	mount, _ := configured(t)
+	key, private := newKey(t)
+	var answers, responses strings.Builder
+	for _, path := range []string{"/config", "/keys/import", "/roles/new", "/creds/support", "/check/support", "/verify"} {
+		for _, r := range []reply{
+			root(t).send(http.MethodPost, mount+path, asForm, private),
+			root(t).send(http.MethodPost, mount+path, asJSONBody, fmt.Sprintf("{%q:1}", private)),
+			root(t).send(http.MethodDelete, mount+path+"?"+url.QueryEscape(private), "", ""),
+			root(t).send(http.MethodPost, mount+path+"/"+url.PathEscape(private), asJSONBody, `{"allowed_rooms":"x"}`),
+		} {
+			require.Equal(t, 4, r.Status/100, "%s: %d %s", path, r.Status, r.Raw)
+			answers.Write(r.Raw)
+		}
+	}
+	log, err := os.ReadFile(audit)
+	require.NoError(t, err)
+	for line := range bytes.Lines(log) {
+		var entry map[string]json.RawMessage
+		require.NoError(t, json.Unmarshal(line, &entry))
+		responses.Write(entry["response"])
+		responses.Write(entry["error"])
+	}
+	require.Contains(t, string(log), private[40:60], "the search must see: it is in the requests")
+	require.NotEmpty(t, responses.String())
+	for where, text := range map[string]string{"answers": answers.String(), "audited responses": responses.String(), "server log": vault.Log()} {
+		requireNoKey(t, where, text, key)
+	}
+}
+
 func requireNoKey(t testing.TB, where, text string, keys ...*rsa.PrivateKey) {
 	t.Helper()
 	for _, key := range keys {
@@ -117,94 +137,75 @@ func requireNoKey(t testing.TB, where, text string, keys ...*rsa.PrivateKey) {
 	}
 }
 
-// A private key that arrives as the name of a field, as curl --data-binary sends it, is in
-// no answer and no log. In the audit log it is only in the request, which Vault writes.
-func TestKeyAsAForm(t *testing.T) {
-	t.Parallel()
-	audit, _ := auditLog(t)
-	mount, _ := configured(t)
-	key, private := newKey(t)
-	bare := strings.Join(strings.Split(private, "\n")[1:26], "") // without BEGIN and END
-	var answers strings.Builder
-	for _, path := range []string{"config", "keys/import", "keys/1", "roles/support", "roles/new", "creds/support", "check/support", "verify"} {
-		for _, r := range []reply{
-			root(t).send(http.MethodPost, mount+"/"+path, asForm, private),
-			root(t).send(http.MethodPost, mount+"/"+path, asForm, url.QueryEscape(bare)),
-			root(t).send(http.MethodPut, mount+"/"+path, asForm, "consumer_id=acme&"+url.QueryEscape(private)),
-			root(t).send(http.MethodPost, mount+"/"+path, asJSONBody, "{"+asJSON(t, private)+":1}"),
-			root(t).send(http.MethodDelete, mount+"/"+path+"?"+url.QueryEscape(private), "", ""),
-			root(t).send(http.MethodPost, mount+"/"+path+"/"+url.PathEscape(private), asJSONBody, `{"allowed_rooms":"x"}`),
-		} {
-			require.True(t, r.status >= http.StatusBadRequest && r.status < http.StatusInternalServerError, "%s: %d %s", path, r.status, r.raw)
-			answers.WriteString(r.raw)
-		}
-	}
-	raw, err := os.ReadFile(audit)
-	require.NoError(t, err)
-	var responses strings.Builder
-	for line := range bytes.Lines(raw) {
-		var entry map[string]json.RawMessage
-		require.NoError(t, json.Unmarshal(line, &entry))
-		responses.Write(entry["response"])
-		responses.Write(entry["error"])
-	}
-	require.Contains(t, string(raw), private[40:60], "the search must see: it is in the requests")
-	require.NotEmpty(t, responses.String())
-	for where, text := range map[string]string{"answers": answers.String(), "audited responses": responses.String(), "server log": vault.Log()} {
-		requireNoKey(t, where, text, key)
-	}
-}
-
-// keyNeedles returns pieces of a private key to look for in a text: its prime factors and
-// its private exponent, in all encodings that they may have there, and the lines of its PEMs.
+// keyNeedles returns pieces of a private key to look for in a text: of each of its secret
+// numbers, in all encodings that they may have there.
 func keyNeedles(t testing.TB, key *rsa.PrivateKey) map[string]string {
 	t.Helper()
-	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
-	require.NoError(t, err)
+	const size = 24 // in each line of a PEM there is one
 	needles := map[string]string{}
-	for part, n := range map[string]*big.Int{"the first prime": key.Primes[0], "the second prime": key.Primes[1], "the private exponent": key.D} {
+	for number, n := range map[string]*big.Int{
+		"D": key.D, "P": key.Primes[0], "Q": key.Primes[1],
+		"dP": key.Precomputed.Dp, "dQ": key.Precomputed.Dq, "qInv": key.Precomputed.Qinv,
+	} {
 		raw := n.Bytes()
-		needles[part+" in decimal"] = n.String()[10:50]
-		for at := 8; at+30 <= len(raw); at += 30 { // a line break may be in one of them
-			piece := raw[at : at+30]
-			what := fmt.Sprintf("%s from byte %d", part, at)
-			needles[what] = string(piece[:24])
-			needles[what+" in hex"] = hex.EncodeToString(piece[:24])
-			needles[what+" in HEX"] = strings.ToUpper(hex.EncodeToString(piece[:24]))
-			needles[what+" as Go prints it"] = strings.Trim(fmt.Sprintf("%v", any(piece[:24])), "[]")
+		needles[number+": in decimal"] = n.String()[10:50]
+		for at := 8; at+size+2 <= len(raw); at += size {
+			what, piece := fmt.Sprintf("%s: from byte %d", number, at), raw[at:at+size]
+			needles[what] = string(piece)
+			needles[what+" in hex"] = hex.EncodeToString(piece)
+			needles[what+" in HEX"] = strings.ToUpper(hex.EncodeToString(piece))
+			needles[what+" as Go prints it"] = strings.Trim(fmt.Sprint(piece), "[]")
 			for shift := range 3 {
-				needles[fmt.Sprintf("%s in base64, shifted by %d", what, shift)] = base64.StdEncoding.EncodeToString(piece[shift : shift+24])[2:30]
-				needles[fmt.Sprintf("%s in base64url, shifted by %d", what, shift)] = base64.URLEncoding.EncodeToString(piece[shift : shift+24])[2:30]
-			}
-		}
-	}
-	for form, der := range map[string][]byte{"PKCS#1": x509.MarshalPKCS1PrivateKey(key), "PKCS#8": pkcs8} {
-		for i, line := range strings.Split(string(pem.EncodeToMemory(&pem.Block{Type: "X", Bytes: der})), "\n") {
-			// The first lines contain the public modulus.
-			if i > 8 && len(line) == 64 {
-				needles[fmt.Sprintf("line %d of the %s PEM", i, form)] = line
+				shifted := raw[at+shift : at+shift+size]
+				needles[fmt.Sprintf("%s in base64, shifted by %d", what, shift)] = base64.StdEncoding.EncodeToString(shifted)
+				needles[fmt.Sprintf("%s in base64url, shifted by %d", what, shift)] = base64.URLEncoding.EncodeToString(shifted)
 			}
 		}
 	}
 	return needles
 }
 
-// The needles find a key in every known form.
+// The needles find each number of a key in every known form.
 func TestNeedlesFindAKey(t *testing.T) {
 	t.Parallel()
 	key, private := newKey(t)
-	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
-	require.NoError(t, err)
-	object, err := json.Marshal(map[string]any{"pkcs8": pkcs8})
-	require.NoError(t, err)
-	for what, text := range map[string]string{
-		"PEM": private, "DER": string(pkcs8), "hex": hex.EncodeToString(pkcs8), "an entry": string(object),
-		"%v of the bytes": fmt.Sprintf("%v", any(pkcs8)), "%v of the key": fmt.Sprintf("%+v", *key), "shifted": base64.StdEncoding.EncodeToString(append([]byte("x"), pkcs8...)),
+	der := x509.MarshalPKCS1PrivateKey(key)
+	for _, text := range []string{
+		private, string(der), hex.EncodeToString(der), fmt.Sprintf("%X", der), fmt.Sprint(der), fmt.Sprintf("%+v", *key),
+		base64.StdEncoding.EncodeToString(der), base64.StdEncoding.EncodeToString(der[1:]), base64.URLEncoding.EncodeToString(der[2:]),
 	} {
-		found := 0
-		for _, needle := range keyNeedles(t, key) {
-			found += strings.Count(text, needle)
+		found := map[string]bool{}
+		for what, needle := range keyNeedles(t, key) {
+			if number, _, _ := strings.Cut(what, ":"); strings.Contains(text, needle) {
+				found[number] = true
+			}
 		}
-		require.NotZero(t, found, what)
+		require.Len(t, found, 6, "%.60q", text)
 	}
+}
+
+// The commands of docs/operations.md find in the audit log who asked, and let it have rooms in
+// clear.
+func TestWhoAsked(t *testing.T) {
+	t.Parallel()
+	audit, device := auditLog(t)
+	r := newReader(t)
+	r.configure("clanmeeting")
+	section := sections(t, "../../docs/operations.md")["Who asked for which token"]
+	room := "support-" + device
+	own := strings.NewReplacer("/var/log/vault/audit.log", audit, "sys/audit-hash/file", "sys/audit-hash/"+device, "support-4711", room)
+	commands := indentedBlocks(own.Replace(section))
+	require.Len(t, commands, 3)
+	batch := map[string]any{"batch_input": []any{map[string]any{"room": room}}}
+
+	r.read("clanmeeting/creds/support", "room", room)
+	require.Regexp(t, `^\S+\t\S+\t-\tclanmeeting/creds/support\t20\S+Z\n$`, r.run(commands[0]))
+	r.write("clanmeeting/creds/support", batch)
+	require.Regexp(t, `^(\S+\t\S+\t127.0.0.1\n){2}$`, r.run(commands[1]))
+	r.run(commands[2])
+	r.write("clanmeeting/creds/support", map[string]any{"room": room})
+	r.write("clanmeeting/creds/support", batch)
+	log, err := os.ReadFile(audit)
+	require.NoError(t, err)
+	require.Equal(t, 6, strings.Count(string(log), `"room":"`+room+`"`), "in three entries for each")
 }
