@@ -7,10 +7,12 @@ package acceptance
 
 import (
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -37,6 +39,49 @@ func TestPluginEndsWithItsVault(t *testing.T) {
 	require.True(t, running(plugins[0]), "it must not end while its Vault is there")
 	idle.Kill()
 	require.Eventually(t, func() bool { return !running(plugins[0]) }, 10*time.Second, 10*time.Millisecond, "the plugin outlives its Vault")
+}
+
+// An operator must see which version and which of the two builds runs: in Vault, in the log of
+// the server, and by asking the file.
+func TestBuildNamesItself(t *testing.T) {
+	t.Parallel()
+	mount := enable(t)
+	require.Equal(t, testVersion, root(t).read("sys/mounts/" + mount)["running_plugin_version"])
+	signer := "Go " + strings.TrimPrefix(runtime.Version(), "go")
+	if os.Getenv("SIGNER") == "openssl" {
+		signer = "OpenSSL 3."
+	}
+	require.Regexp(t, `(?m)plugin starting: .*signs_with="`+regexp.QuoteMeta(signer), vault.Log())
+
+	file := filepath.Join(t.TempDir(), devvault.PluginName)
+	buildRelease(t, file)
+	out, err := exec.Command(file, "-version").CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	require.Contains(t, string(out), "signs with "+signer)
+}
+
+// What docs/security.md says about Go's FIPS 140-3 mode. The forms of a key are tested in
+// backend/internal/rsakey.
+func TestFIPS(t *testing.T) {
+	t.Parallel()
+	sum := root(t).read("sys/mounts/" + enable(t))["running_sha256"]
+	unusual, err := os.ReadFile("../../backend/internal/rsakey/testdata/accepted/exponent-3.pem")
+	require.NoError(t, err)
+	for mode, refusal := range map[string]string{"on": "^$", "only": "fips140=only"} {
+		name := unique(t)
+		root(t).write("sys/plugins/catalog/secret/"+name, map[string]any{
+			"command": devvault.PluginName, "sha256": sum, "env": []string{"GODEBUG=fips140=" + mode},
+		})
+		root(t).write("sys/mounts/"+name, map[string]any{"type": name})
+		t.Cleanup(func() {
+			root(t).call(http.MethodDelete, "sys/mounts/"+name, nil)
+			root(t).call(http.MethodDelete, "sys/plugins/catalog/secret/"+name, nil)
+		})
+		root(t).configure(name)
+		_, answer := root(t).post(name+"/config", map[string]any{"private_key": string(unusual)})
+		require.Regexp(t, refusal, answer.Errors())
+		verify(t, root(t).read(name+"/creds/support", "room", "support-1")["token"].(string), publicKey(t, name))
+	}
 }
 
 // children returns the plugin's processes that a process has started.
