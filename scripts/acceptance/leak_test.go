@@ -64,13 +64,10 @@ func TestNothingLeaks(t *testing.T) {
 		for _, bad := range []any{[]string{private}, map[string]any{"pem": private}, private[:len(private)-40]} {
 			post(path, map[string]any{field: bad})
 		}
-		post(path, fmt.Sprintf("{%q:1}", namedPrivate))
+		post(path, map[string]any{base64.StdEncoding.EncodeToString(x509.MarshalPKCS1PrivateKey(named)): 1})
 		post(path+"/"+url.PathEscape(namedPrivate), map[string]any{"allowed_rooms": "x"})
 		call(http.MethodPost, path, asForm, namedPrivate)
 		call(http.MethodDelete, path+"?"+url.QueryEscape(namedPrivate), "", nil)
-	}
-	for _, path := range []string{"/config", "/keys/1", "/keys/2", "/keys?list=true", "/check/support?room=support-1", "?help=1"} {
-		call(http.MethodGet, path, "", nil)
 	}
 	batch := root(t).write(mount+"/creds/support", `{"batch_input":[{"room":"support-vestibule"}]}`)
 	tokens := []string{first(batch.Data())["token"].(string)}

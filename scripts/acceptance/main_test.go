@@ -44,13 +44,26 @@ func TestMain(m *testing.M) {
 }
 
 func testMain(m *testing.M) (int, error) {
+	bin := os.Getenv("VAULT_BIN")
+	if bin == "" {
+		return 0, errors.New("the acceptance tests need a Vault: run make test, or set VAULT_BIN")
+	}
 	dir, err := os.MkdirTemp("", "clanmeeting-acceptance-")
 	if err != nil {
 		return 0, err
 	}
 	defer os.RemoveAll(dir)
 	builds.dir = dir
-	if err := startVault(filepath.Join(dir, "plugins")); err != nil {
+	plugins := filepath.Join(dir, "plugins")
+	if err := buildPlugin(filepath.Join(plugins, devvault.PluginName), testVersion); err != nil {
+		return 0, err
+	}
+	vault, err = devvault.Start(context.Background(), devvault.Options{VaultBin: bin, PluginDir: plugins, LogLevel: "trace"})
+	if err != nil {
+		return 0, err
+	}
+	defer vault.Stop()
+	if err := addResidents(); err != nil {
 		return 0, err
 	}
 	status := m.Run()
@@ -66,29 +79,16 @@ func testMain(m *testing.M) (int, error) {
 	return status, nil
 }
 
-func startVault(plugins string) error {
-	bin := os.Getenv("VAULT_BIN")
-	if bin == "" {
-		return errors.New("the acceptance tests need a Vault: run make test, or set VAULT_BIN")
-	}
-	err := buildPlugin(filepath.Join(plugins, devvault.PluginName), testVersion)
-	if err != nil {
-		return err
-	}
-	vault, err = devvault.Start(context.Background(), devvault.Options{VaultBin: bin, PluginDir: plugins, LogLevel: "trace"})
-	if err != nil {
-		return err
-	}
-	// Vault ends the plugin's process with its last mount. Then a test that mounts the engine
-	// at that moment would fail. So one mount stays. While an audit device is disabled, the
-	// last one, Vault fails requests of others. So one stays, too.
-	resident := [][]string{{"secrets", "enable", "-path=resident", devvault.PluginName}}
+// addResidents enables what stays. Vault ends the plugin's process with its last mount. Then a
+// test that mounts the engine at that moment would fail. While an audit device is disabled,
+// the last one, Vault fails requests of others.
+func addResidents() error {
+	residents := [][]string{{"secrets", "enable", "-path=resident", devvault.PluginName}}
 	if vault.Kind == devvault.Vault { // OpenBao has its devices in its configuration
-		resident = append(resident, []string{"audit", "enable", "-path=resident", "file", "file_path=discard"})
+		residents = append(residents, []string{"audit", "enable", "-path=resident", "file", "file_path=discard"})
 	}
-	for _, args := range resident {
-		out, err := vault.Command(context.Background(), vault.RootToken, args...).CombinedOutput()
-		if err != nil {
+	for _, args := range residents {
+		if out, err := vault.Command(context.Background(), vault.RootToken, args...).CombinedOutput(); err != nil {
 			return fmt.Errorf("%v: %w\n%s", args, err, out)
 		}
 	}
