@@ -138,13 +138,11 @@ func first(data map[string]any) map[string]any {
 	return data["batch_results"].([]any)[0].(map[string]any)
 }
 
-// configured returns a mount with a key and a role, and the public key that the mount
-// shows.
+// configured returns a mount with a key and a role, and the public half of the key.
 func configured(t testing.TB) (string, *rsa.PublicKey) {
 	t.Helper()
 	mount := enable(t)
-	root(t).configure(mount)
-	return mount, publicKey(t, mount)
+	return mount, &root(t).configure(mount).PublicKey
 }
 
 // configure gives a mount a key and a role, and returns the key.

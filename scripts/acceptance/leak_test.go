@@ -172,8 +172,8 @@ func TestNeedlesFindAKey(t *testing.T) {
 // clear.
 func TestWhoAsked(t *testing.T) {
 	t.Parallel()
+	r := newReader(t) // no other test uses its mount meanwhile
 	audit, device := auditLog(t)
-	r := newReader(t)
 	r.configure("clanmeeting")
 	section := sections(t, "../../docs/operations.md")["Who asked for which token"]
 	room := "support-" + device
