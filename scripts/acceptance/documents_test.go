@@ -6,7 +6,6 @@
 package acceptance
 
 import (
-	"context"
 	"debug/elf"
 	"fmt"
 	"net/http"
@@ -23,68 +22,21 @@ import (
 	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/scripts/devvault"
 )
 
-// A block is commands in a document, and the answer that the document shows after them.
-type block struct {
-	commands, answer string
-}
-
-// blocks returns the commands of a text, which are indented by four spaces or more, with
-// the fenced answers that follow them. Commands without an answer belong to the next block
-// with one.
-func blocks(text string) []block {
-	var all []block
-	var commands, answer strings.Builder
-	fenced := false
-	for line := range strings.Lines(text) {
-		command, found := strings.CutPrefix(line, "    ")
-		switch {
-		case strings.HasPrefix(strings.TrimSpace(line), "```"):
-			fenced = !fenced
-			if !fenced {
-				all = append(all, block{commands.String(), answer.String()})
-				commands.Reset()
-				answer.Reset()
-			}
-		case fenced:
-			answer.WriteString(line)
-		case found:
-			commands.WriteString(command)
-		}
-	}
-	return append(all, block{commands: commands.String()})
+// document returns the text of a file.
+func document(t testing.TB, file string) string {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	require.NoError(t, err)
+	return string(text)
 }
 
 // sections returns the parts of a document by their second-level headings.
 func sections(t testing.TB, file string) map[string]string {
 	t.Helper()
-	text, err := os.ReadFile(file)
-	require.NoError(t, err)
 	all := map[string]string{}
-	for _, section := range strings.Split(string(text), "\n## ")[1:] {
+	for _, section := range strings.Split(document(t, file), "\n## ")[1:] {
 		name, rest, _ := strings.Cut(section, "\n")
 		all[name] = rest
-	}
-	return all
-}
-
-// indented returns the lines that are indented by four spaces: the commands of a text.
-func indented(text string) string {
-	var lines strings.Builder
-	for line := range strings.Lines(text) {
-		if command, found := strings.CutPrefix(line, "    "); found {
-			lines.WriteString(command)
-		}
-	}
-	return lines.String()
-}
-
-// indentedBlocks returns the commands of a text, separately where there is text between them.
-func indentedBlocks(text string) []string {
-	var all []string
-	for _, part := range regexp.MustCompile(`(?m)^\S.*$`).Split(text, -1) {
-		if commands := indented(part); commands != "" {
-			all = append(all, commands)
-		}
 	}
 	return all
 }
@@ -98,11 +50,48 @@ func step(t testing.TB, section string, number int) string {
 	return text
 }
 
+// A block is commands, which are indented by four spaces or more, and the fenced text right
+// after them, such as their answer. Either may be missing.
+type block struct{ commands, fenced string }
+
+// blocks returns the blocks of a document, separate where there is other text between them.
+func blocks(text string) []block {
+	var all []block
+	inBlock, inFence := false, false
+	for line := range strings.Lines(text) {
+		command, isCommand := strings.CutPrefix(line, "    ")
+		isFence := strings.HasPrefix(strings.TrimSpace(line), "```")
+		if (isCommand || isFence) && !inBlock {
+			all = append(all, block{})
+			inBlock = true
+		}
+		switch {
+		case isFence:
+			inFence = !inFence
+			inBlock = inFence
+		case inFence:
+			all[len(all)-1].fenced += line
+		case isCommand:
+			all[len(all)-1].commands += command
+		case strings.TrimSpace(line) != "":
+			inBlock = false
+		}
+	}
+	return all
+}
+
+// indented returns all commands of a text.
+func indented(text string) string {
+	var commands strings.Builder
+	for _, b := range blocks(text) {
+		commands.WriteString(b.commands)
+	}
+	return commands.String()
+}
+
 func examplePolicy(t testing.TB, name string) string {
 	t.Helper()
-	text, err := os.ReadFile("../../examples/policies/" + name + ".hcl")
-	require.NoError(t, err)
-	return string(text)
+	return document(t, "../../examples/policies/"+name+".hcl")
 }
 
 // reader follows a document, in a folder and as the holder of a token.
@@ -112,10 +101,19 @@ type reader struct {
 	dir string
 }
 
-// newReader is a reader with the root token and with a mount at clanmeeting/, not configured.
+// clanMeeting is held by the test that uses the mount of the documents.
+var clanMeeting sync.Mutex
+
+// newReader is a reader with the root token, with a mount at clanmeeting/ that is not
+// configured, and without what the documents created for the last reader.
 func newReader(t testing.TB) reader {
 	t.Helper()
-	mountClanMeeting(t)
+	clanMeeting.Lock()
+	t.Cleanup(clanMeeting.Unlock)
+	for _, path := range []string{"sys/mounts/clanmeeting", "sys/auth/approle", "sys/auth/userpass", "identity/entity/name/ann"} {
+		root(t).call(http.MethodDelete, path, nil)
+	}
+	root(t).enable("clanmeeting")
 	return reader{root(t), readersFolder(t)}
 }
 
@@ -144,75 +142,42 @@ func (r reader) file(name, text string) {
 	require.NoError(r.t, os.WriteFile(filepath.Join(r.dir, name), []byte(text), 0o600))
 }
 
+// plugins is the plugin directory of a reader with a server of its own.
+func (r reader) plugins() string { return filepath.Join(r.dir, "plugins") }
+
 // run runs commands in one shell, and returns what they print.
-func (r reader) run(commands string, env ...string) string {
+func (r reader) run(commands string) string {
 	r.t.Helper()
 	shell := exec.CommandContext(r.t.Context(), "sh", "-ec", commands)
-	shell.Dir, shell.Env = r.dir, r.vault.Command(r.t.Context(), r.token).Env
-	shell.Env = append(shell.Env, "ROOT="+r.vault.RootToken, "PATH="+r.dir+string(os.PathListSeparator)+os.Getenv("PATH"))
-	shell.Env = append(shell.Env, env...)
+	shell.Dir, shell.Env = r.dir, append(r.vault.Command(r.t.Context(), r.token).Env,
+		"ROOT="+r.vault.RootToken, "PLUGIN_DIRECTORY="+r.plugins(), "PATH="+r.dir+string(os.PathListSeparator)+os.Getenv("PATH"))
 	out, err := shell.CombinedOutput()
 	require.NoError(r.t, err, "%s\n%s", commands, out)
 	return string(out)
 }
 
-// clanMeeting is held by the test that uses the mount of the documents.
-var clanMeeting sync.Mutex
-
-// mountClanMeeting enables the engine at the path that the documents use. Afterwards it
-// removes that and everything else that they create.
-func mountClanMeeting(t testing.TB) {
-	t.Helper()
-	clanMeeting.Lock()
-	t.Cleanup(clanMeeting.Unlock)
-	remove := func() {
-		for _, path := range []string{"sys/mounts/clanmeeting", "sys/auth/approle", "sys/auth/userpass", "identity/entity/name/ann"} {
-			_, _, err := vault.Call(context.Background(), vault.RootToken, http.MethodDelete, path, nil)
-			require.NoError(t, err)
-		}
-	}
-	remove()
-	t.Cleanup(remove)
-	root(t).enable("clanmeeting")
-}
-
-// follow runs the commands of a section in one shell, as written. It compares the end of
-// what each block prints with the answer that the document shows. "…" in an answer stands
-// for any text.
-func (r reader) follow(section string) {
+// follow runs the commands of a text in one shell, as written. What those with an answer
+// print must end with that. In an answer, "…" stands for any text, and a time for any time.
+func (r reader) follow(text string) {
 	r.t.Helper()
-	const end = "=== end of block %d ===\n"
-	all := blocks(section)
+	const end = "=== end of an answer ===\n"
 	var script strings.Builder
-	for i, b := range all {
+	var answers []string
+	for _, b := range blocks(text) {
 		script.WriteString(b.commands)
-		fmt.Fprintf(&script, "echo '%s'\n", strings.TrimSpace(fmt.Sprintf(end, i)))
-	}
-	out := r.run(script.String())
-	compared := 0
-	for i, b := range all {
-		var printed string
-		var found bool
-		printed, out, found = strings.Cut(out, fmt.Sprintf(end, i))
-		require.True(r.t, found, "%s\n%s", b.commands, out)
-		if b.answer == "" {
-			continue
+		if b.fenced != "" {
+			script.WriteString("echo '" + strings.TrimSpace(end) + "'\n")
+			answers = append(answers, b.fenced)
 		}
-		compared++
-		// "…" stands for any text; everything else must be the same.
-		want := strings.ReplaceAll(regexp.QuoteMeta(normal(b.answer)), "…", `[^\n]*`)
-		require.Regexp(r.t, want+`$`, normal(printed), b.commands)
 	}
-	require.NotZero(r.t, compared, "no answer was compared")
-}
-
-// normal removes the indentation that a list gives a text.
-func normal(text string) string {
-	lines := strings.Split(strings.TrimSpace(text), "\n")
-	for i, line := range lines {
-		lines[i] = strings.TrimSpace(line)
+	printed := strings.Split(r.run(script.String()), end)
+	require.Len(r.t, printed, len(answers)+1)
+	require.NotEmpty(r.t, answers)
+	for i, answer := range answers {
+		want := strings.ReplaceAll(regexp.QuoteMeta(answer), "…", ".*")
+		want = regexp.MustCompile(`\d{10}`).ReplaceAllString(want, `\d{10}`)
+		require.Regexp(r.t, want+"$", printed[i])
 	}
-	return strings.Join(lines, "\n")
 }
 
 // Each recipe works as written: its role, its policy, its request and its refusals.
@@ -230,25 +195,23 @@ func TestRecipes(t *testing.T) {
 }
 
 // docs/keys.md works as written, with the policies that it names. A token that the old key
-// signed is valid, with a warning, until that key is deleted.
+// signed is valid until that key is deleted.
 func TestKeysGuide(t *testing.T) {
 	t.Parallel()
 	r := newReader(t)
 	r.configure("clanmeeting")
 	r.write("clanmeeting/roles/support", map[string]any{"max_ttl": "5m"})
-	r.file("token.txt", root(t).read("clanmeeting/creds/support", "room", "support-4711")["token"].(string))
+	r.run("vault read -field=token clanmeeting/creds/support room=support-4711 > token.txt")
 	custodian, support := r.holding("key-custodian"), r.holding("support")
 	all := sections(t, "../../docs/keys.md")
 	out := custodian.run(indented(all["Scheduled links end with their key"]))
 	require.Equal(t, `{"role":"support","max_not_before":0,"max_ttl":300,"valid_from":"","valid_until":""}`, strings.TrimSpace(out))
 
 	verify := indented(step(t, all["The steps"], 5))
-	require.Contains(t, verify, "clanmeeting/verify")
-	out = custodian.run(strings.Replace(indented(all["The steps"]), verify, "VAULT_TOKEN="+support.token+"\n"+verify+"VAULT_TOKEN="+custodian.token+"\n", 1))
-	require.Contains(t, out, "old=1 new=2\n")
-	require.Regexp(t, `(?m)^1 +true .*\n2 +false `, out)
-	require.Regexp(t, `key_version +1\n`, out)
-	require.Regexp(t, `valid +true\n`, out)
+	out = custodian.run(strings.Replace(indented(all["The steps"]), verify, "VAULT_TOKEN="+support.token+" "+verify, 1))
+	for _, want := range []string{`old=1 new=2\n`, `(?m)^1 +true .*\n2 +false `, `key_version +1\n`, `valid +true\n`} {
+		require.Regexp(t, want, out)
+	}
 	r.requireNewKey(out)
 }
 
@@ -258,9 +221,8 @@ func (r reader) requireNewKey(out string) {
 	data := r.read("clanmeeting/config")
 	sum := data["public_key_sha256"].(string)
 	require.Regexp(r.t, `(?m)^`+sum+` +-\n`+sum, out, "openssl and the engine print the same fingerprint")
-	public, err := os.ReadFile(filepath.Join(r.dir, "cm-public-key.pem"))
-	require.NoError(r.t, err)
-	require.Equal(r.t, strings.TrimSpace(data["public_key"].(string)), strings.TrimSpace(string(public)))
+	public := document(r.t, filepath.Join(r.dir, "cm-public-key.pem"))
+	require.Equal(r.t, strings.TrimSpace(data["public_key"].(string)), strings.TrimSpace(public))
 	status, _ := r.get("clanmeeting/keys/1")
 	require.Equal(r.t, http.StatusNotFound, status)
 }
@@ -268,38 +230,38 @@ func (r reader) requireNewKey(out string) {
 // What can be tested of examples/docker without a container engine.
 func TestContainerExample(t *testing.T) {
 	t.Parallel()
-	read := func(name string) string {
-		text, err := os.ReadFile("../../examples/docker/" + name)
-		require.NoError(t, err)
-		return string(text)
-	}
-	dockerfile, compose, readme := read("Dockerfile"), read("compose.yaml"), read("README.md")
+	const example = "../../examples/docker/"
+	compose, readme := document(t, example+"compose.yaml"), document(t, example+"README.md")
 	version := regexp.MustCompile(`VERSION: (v\S+)`).FindStringSubmatch(compose)[1]
-	require.Contains(t, dockerfile, "ARG VERSION="+version+"\n")
 	require.Contains(t, compose, `{"plugin_directory": "/vault/plugins"}`)
-	require.Contains(t, dockerfile, "ENV PLUGIN_DIRECTORY=/vault/plugins PLUGIN_VERSION=$VERSION\n")
-	require.Contains(t, dockerfile, " /vault/plugins/"+devvault.PluginName+"_$VERSION\n")
-	require.Contains(t, dockerfile, "/bin/plugins/"+devvault.PluginName+" ", "what make build makes")
 	require.Contains(t, readme, "/vault/plugins/"+devvault.PluginName+"_"+version)
+	for _, want := range []string{
+		"ARG VERSION=" + version + "\n",
+		"/bin/plugins/" + devvault.PluginName + " ", // what make build makes
+		" /vault/plugins/" + devvault.PluginName + "_$VERSION\n",
+		"ENV PLUGIN_DIRECTORY=/vault/plugins PLUGIN_VERSION=$VERSION\n",
+	} {
+		require.Contains(t, document(t, example+"Dockerfile"), want)
+	}
 
 	// As in the image: a folder with the plugin, whose file name has the version.
-	plugins := t.TempDir()
-	file := filepath.Join(plugins, devvault.PluginName+"_"+version)
+	r := reader{client{t: t}, readersFolder(t)}
 	require.Equal(t, testVersion, version)
+	file := filepath.Join(r.plugins(), devvault.PluginName+"_"+version)
 	buildRelease(t, file)
 	binary, err := elf.Open(file)
 	require.NoError(t, err)
 	defer binary.Close()
-	for _, program := range binary.Progs {
-		require.NotEqual(t, elf.PT_INTERP, program.Type, "the plugin needs a dynamic linker, which Alpine does not have")
-	}
-
-	server, err := devvault.Start(t.Context(), devvault.Options{VaultBin: os.Getenv("VAULT_BIN"), PluginDir: plugins})
+	libraries, err := binary.ImportedLibraries()
 	require.NoError(t, err)
-	t.Cleanup(server.Stop)
-	r := reader{client{t, server, server.RootToken}, readersFolder(t)}
+	require.Empty(t, libraries, "Alpine lacks them")
+
+	r.vault, err = devvault.Start(t.Context(), devvault.Options{VaultBin: os.Getenv("VAULT_BIN"), PluginDir: r.plugins()})
+	require.NoError(t, err)
+	t.Cleanup(r.vault.Stop)
+	r.token = r.vault.RootToken
 	for _, want := range []string{"Success! Enabled the " + devvault.PluginName, "clanmeeting/ is enabled already"} {
-		require.Contains(t, r.run(read("enable.sh"), "PLUGIN_DIRECTORY="+plugins, "PLUGIN_VERSION="+version), want)
+		require.Contains(t, r.run("export PLUGIN_VERSION="+version+"\n"+document(t, example+"enable.sh")), want)
 	}
 	require.Equal(t, version, r.read("sys/mounts/clanmeeting")["running_plugin_version"])
 	require.Contains(t, r.run(indented(readme)), "https://meet.example.com/acme/support-4711?jwt=")
@@ -309,74 +271,76 @@ func TestContainerExample(t *testing.T) {
 // has made a key, and give the answer that it shows.
 func TestREADME(t *testing.T) {
 	t.Parallel()
-	raw, err := os.ReadFile("../../README.md")
-	require.NoError(t, err)
-	text := string(raw)
+	text := document(t, "../../README.md")
 	require.LessOrEqual(t, strings.Count(text, "\n"), 150)
-	top, _, found := strings.Cut(text, "\n## ")
-	require.True(t, found)
-	_, key, found := strings.Cut(indented(sections(t, "../../README.md")["Quick start"]), "make demo\n")
-	require.True(t, found)
-	all := blocks(top)
-	require.NotEmpty(t, all[0].answer)
-	out := newReader(t).run(key + all[0].commands)
-	want := strings.ReplaceAll(regexp.QuoteMeta(all[0].answer), "…", `\S*`)
-	require.Regexp(t, regexp.MustCompile(`\d{10}`).ReplaceAllString(want, `\d{10}`)+`$`, out)
+	top, _, _ := strings.Cut(text, "\n## ")
+	_, key, _ := strings.Cut(sections(t, "../../README.md")["Quick start"], "make demo\n")
+	newReader(t).follow(key + top)
 }
 
 // The requests of the reference, and the commands of the page for troubleshooting, work as
 // written.
 func TestReference(t *testing.T) {
 	t.Parallel()
-	r := newReader(t)
-	_, private := newKey(t)
-	r.file("cm-api-key.pem", private)
-	var commands strings.Builder
-	commands.WriteString("curl() { command curl -sS --fail-with-body \"$@\"; echo; }\n")
-	for _, page := range []string{"reference.md", "troubleshooting.md"} {
-		text, err := os.ReadFile("../../docs/" + page)
-		require.NoError(t, err)
-		commands.WriteString("vault read -field=token clanmeeting/creds/support room=support-4711 > token.txt || true\n")
-		for _, b := range blocks(string(text)) {
-			commands.WriteString(b.commands)
-		}
-	}
-	out := r.run(commands.String())
-	for _, want := range []string{`"active_key":1`, `"keys":\["1","2"\]`, `"batch_results"`, `"matched_rule":"support-\*"`, `not \\"support-4712\\"`, `(?m)^valid +true$`} {
+	const token = "vault read -field=token clanmeeting/creds/support room=support-4711 > token.txt\n"
+	out := newReader(t).run("openssl genrsa -out cm-api-key.pem 2048\n" +
+		"curl() { command curl -sS --fail-with-body \"$@\"; echo; }\n" +
+		indented(document(t, "../../docs/reference.md")) + token + indented(document(t, "../../docs/troubleshooting.md")))
+	for _, want := range []string{
+		`"active_key":1`, `"keys":\["1","2"\]`, `"batch_results"`, `"matched_rule":"support-\*"`, `not \\"support-4712\\"`, `(?m)^valid +true$`,
+	} {
 		require.Regexp(t, want, out)
+	}
+}
+
+// Every example in the help works as printed. The paths are in the order in which a new
+// user needs them.
+func TestHelpExamples(t *testing.T) {
+	t.Parallel()
+	r := newReader(t)
+	r.run("openssl genrsa -out cm-api-key.pem 2048\nopenssl genrsa -out new-key.pem 2048")
+	paths := []string{
+		"", "config", "roles/support", "roles", "creds/support", "check/support", "verify",
+		"keys/generate", "keys/import", "keys", "keys/1",
+	}
+	for _, path := range paths {
+		_, answer := r.get("clanmeeting/"+path, "help", "1")
+		_, description, _ := strings.Cut(answer["help"].(string), "## DESCRIPTION\n")
+		description, list, _ := strings.Cut(description, "## PATHS\n")
+		if path == "" {
+			require.Equal(t, len(paths)-1, strings.Count(list, "\n    ^"), "a path is missing here")
+		}
+		commands := indented(description)
+		require.NotEmpty(t, commands, path)
+		if path == "verify" {
+			r.run("vault read -field=token clanmeeting/creds/support room=support-1 > token.txt")
+		}
+		r.run(commands)
 	}
 }
 
 // Each link in a document to a file of the repository, or to a heading, works.
 func TestDocumentLinks(t *testing.T) {
 	t.Parallel()
-	var files []string
-	for _, pattern := range []string{"*.md", ".github/*.md", "docs/*.md", "examples/*.md", "examples/*/*.md"} {
-		found, err := filepath.Glob("../../" + pattern)
-		require.NoError(t, err)
-		require.NotEmpty(t, found, pattern)
-		files = append(files, found...)
-	}
 	link := regexp.MustCompile(`\]\(([^)\s:]+)\)`)
 	fence := regexp.MustCompile("(?ms)^ *```.*?^ *```")
-	for _, file := range files {
-		text, err := os.ReadFile(file)
+	for _, pattern := range []string{"*.md", ".github/*.md", "docs/*.md", "examples/*.md", "examples/*/*.md"} {
+		files, err := filepath.Glob("../../" + pattern)
 		require.NoError(t, err)
-		for _, match := range link.FindAllStringSubmatch(fence.ReplaceAllString(string(text), ""), -1) {
-			path, heading, _ := strings.Cut(match[1], "#")
-			target := file
-			if path != "" {
-				target = filepath.Join(filepath.Dir(file), path)
+		require.NotEmpty(t, files, pattern)
+		for _, file := range files {
+			for _, match := range link.FindAllStringSubmatch(fence.ReplaceAllString(document(t, file), ""), -1) {
+				path, heading, _ := strings.Cut(match[1], "#")
+				target := filepath.Join(filepath.Dir(file), path)
+				if path == "" {
+					target = file
+				}
+				_, err := os.Stat(target)
+				require.NoError(t, err, "%s: %s", file, match[1])
+				if heading != "" {
+					require.Contains(t, anchors(t, target), heading, "%s: %s", file, match[1])
+				}
 			}
-			info, err := os.Stat(target)
-			require.NoError(t, err, "%s: %s", file, match[1])
-			if heading == "" {
-				continue
-			}
-			if info.IsDir() {
-				target = filepath.Join(target, "README.md")
-			}
-			require.Contains(t, anchors(t, target), heading, "%s: %s", file, match[1])
 		}
 	}
 }
@@ -384,10 +348,8 @@ func TestDocumentLinks(t *testing.T) {
 // anchors returns the names that GitHub gives to the headings of a document.
 func anchors(t *testing.T, file string) []string {
 	t.Helper()
-	text, err := os.ReadFile(file)
-	require.NoError(t, err)
 	var all []string
-	for _, heading := range regexp.MustCompile(`(?m)^#+ (.+)$`).FindAllStringSubmatch(string(text), -1) {
+	for _, heading := range regexp.MustCompile(`(?m)^#+ (.+)$`).FindAllStringSubmatch(document(t, file), -1) {
 		name := regexp.MustCompile(`[^\pL\pN_ -]`).ReplaceAllString(strings.ToLower(heading[1]), "")
 		all = append(all, strings.ReplaceAll(name, " ", "-"))
 	}
