@@ -50,12 +50,6 @@ func (g *guide) start(start clusterStart) {
 
 func (g *guide) root() client { return g.with(g.cluster.RootToken) }
 
-// followSection runs the commands of a section as written, and returns what they print.
-func (g *guide) followSection(name string) string {
-	g.t.Helper()
-	return g.run(indented(g.sections[name]))
-}
-
 // variables returns the first commands of a section.
 func (g *guide) variables(section string) string { return blocks(g.sections[section])[0].commands }
 
@@ -74,7 +68,7 @@ func TestOperationsGuide(t *testing.T) {
 		require.NoError(t, buildPlugin(filepath.Join(g.dir, devvault.PluginName+"_"+version+"_linux_amd64", devvault.PluginName), "v"+version))
 	}
 	g.token = g.root().as(examplePolicy(t, "operator")).token
-	require.Regexp(t, `running_plugin_version +v0\.1\.0`, g.followSection("Install"))
+	require.Regexp(t, `running_plugin_version +v0\.1\.0`, g.run(indented(g.sections["Install"])))
 	key := g.root().configure("clanmeeting")
 	requireSigns := func() {
 		t.Helper()
@@ -84,15 +78,15 @@ func TestOperationsGuide(t *testing.T) {
 	g.changeTheBuild(requireSigns)
 	t.Run("pins: Vault only", func(t *testing.T) {
 		onlyOn(t, devvault.Vault)
-		require.Regexp(t, `version +v0\.1\.0`, g.followSection("Pin a version"))
+		require.Regexp(t, `version +v0\.1\.0`, g.run(indented(g.sections["Pin a version"])))
 	})
 	next := strings.Replace(g.variables("Install"), "version=0.1.0", "version=0.2.0", 1)
 	require.True(t, strings.HasSuffix(g.run(next+g.installStep(1)+g.installStep(2)+indented(g.sections["Upgrade"])), "v0.2.0"))
 	requireSigns()
-	require.Contains(t, g.followSection("Roll back"), "v0.1.0")
+	require.Contains(t, g.run(indented(g.sections["Roll back"])), "v0.1.0")
 	requireSigns()
 	require.NoFileExists(t, filepath.Join(g.plugins(), devvault.PluginName+"_v0.2.0"))
-	require.Regexp(t, `rate +100`, g.followSection("Rate limits"))
+	require.Regexp(t, `rate +100`, g.run(indented(g.sections["Rate limits"])))
 	g.requireLimit()
 	g.restore()
 	requireSigns()
