@@ -25,13 +25,13 @@ import (
 type night struct {
 	*guide
 
-	log              string // of the audit device
 	roleID, secretID string // of the application
 }
 
 func newNight(t *testing.T) night {
 	t.Helper()
-	n := night{guide: newGuide(t, devvault.StartFirstNode)}
+	n := night{guide: newGuide(t)}
+	n.start(devvault.StartFirstNode)
 	examples, err := filepath.Abs("../../examples")
 	require.NoError(t, err)
 	for name, text := range n.sections {
@@ -40,8 +40,7 @@ func newNight(t *testing.T) night {
 	file := filepath.Join(n.plugins(), devvault.PluginName)
 	require.NoError(t, buildPlugin(file, testVersion))
 	require.NoError(t, n.cluster.Register(t.Context(), devvault.PluginName, "", file))
-	n.log = filepath.Join(n.dir, "audit.log")
-	n.write("sys/audit/file", map[string]any{"type": "file", "options": map[string]any{"file_path": n.log}})
+	n.write("sys/audit/file", map[string]any{"type": "file", "options": map[string]any{"file_path": filepath.Join(n.dir, "audit.log")}})
 	n.configure(n.enable("clanmeeting"))
 	n.write("clanmeeting/roles/support", map[string]any{"ttl": "10m", "valid_from": "2020-01-01T00:00:00Z"})
 	login := blocks(strings.ReplaceAll(sections(t, "../../examples/README.md")["Before the first link"], "examples/", examples+"/"))
@@ -197,16 +196,17 @@ func (n night) keyInLog() {
 	require.Len(n.t, commands, 2)
 	require.Regexp(n.t, `audit\.log\n.*\tclanmeeting/config\t127\.0\.0\.1\t`, n.run(commands[0].fenced))
 
-	before := document(n.t, n.log)
-	inode, err := os.Stat(n.log)
+	log := filepath.Join(n.dir, "audit.log")
+	before := document(n.t, log)
+	inode, err := os.Stat(log)
 	require.NoError(n.t, err)
 	// A developer's machine may have other Vaults, which a test must not signal.
 	n.run("pidof() { :; }; kill() { :; }\n" + commands[1].fenced)
-	after := document(n.t, n.log+".1")
+	after := document(n.t, log+".1")
 	require.Equal(n.t, strings.Count(before, "\n"), strings.Count(after, "\n"))
 	require.Contains(n.t, after, `"removed":"a private key"`)
 	require.NotContains(n.t, after, "PRIVATE KEY")
-	info, err := os.Stat(n.log + ".1")
+	info, err := os.Stat(log + ".1")
 	require.NoError(n.t, err)
 	require.True(n.t, os.SameFile(inode, info), "so it has the owner and the mode that the log had")
 	require.NoFileExists(n.t, filepath.Join(n.dir, "clean"))
@@ -224,9 +224,7 @@ func (n night) corrupt() {
 	}
 	status, _ := n.get("clanmeeting/config")
 	require.Equal(n.t, http.StatusNotFound, status)
-	commands := indented(section)
-	require.Contains(n.t, commands, "keys/generate")
-	n.run(commands)
+	n.run(indented(section))
 	require.NotZero(n.t, n.read("clanmeeting/config")["active_key"])
 	n.run("vault write clanmeeting/roles/support allowed_rooms='support-*'")
 }
