@@ -139,7 +139,7 @@ func (r reader) run(commands string) string {
 	r.t.Helper()
 	shell := exec.CommandContext(r.t.Context(), "sh", "-ec", commands)
 	shell.Dir, shell.Env = r.dir, append(r.vault.Command(r.t.Context(), r.token).Env,
-		"ROOT="+r.vault.RootToken, "PLUGIN_DIRECTORY="+r.plugins(), "PATH="+r.dir+string(os.PathListSeparator)+os.Getenv("PATH"))
+		"PLUGIN_DIRECTORY="+r.plugins(), "PATH="+r.dir+string(os.PathListSeparator)+os.Getenv("PATH"))
 	out, err := shell.CombinedOutput()
 	require.NoError(r.t, err, "%s\n%s", commands, out)
 	return string(out)

@@ -7,11 +7,9 @@ package acceptance
 
 import (
 	"encoding/json"
-	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
 
@@ -115,14 +113,7 @@ func (n night) tokenStolen() {
 	require.NoFileExists(n.t, filepath.Join(n.dir, "secret-id"))
 
 	n.run(n.step(7, 1)[0])
-	require.EqualValues(n.t, "120", fmt.Sprint(n.root().read("clanmeeting/roles/support")["ttl"]))
-
-	// No other field of an entity, and no metadata of a secret ID.
-	status, _ := n.post("identity/entity/id/"+found.EntityID, map[string]any{"policies": "app"})
-	require.Equal(n.t, http.StatusForbidden, status)
-	status, _ = n.post("auth/approle/role/support-app/secret-id", map[string]any{"metadata": `{"room":"board"}`})
-	require.Equal(n.t, http.StatusForbidden, status)
-	require.Empty(n.t, n.link(n.client))
+	require.Equal(n.t, json.Number("120"), n.root().read("clanmeeting/roles/support")["ttl"])
 }
 
 // asker is what the search in the audit log prints.
@@ -172,20 +163,13 @@ func (n night) noEntity() {
 }
 
 func (n night) keyStolen() {
-	// It links to the steps of docs/keys.md. Step 5 of those is for a refused token.
-	keys := sections(n.t, "../../docs/keys.md")
 	old := n.read("clanmeeting/config")["public_key_sha256"].(string)
 	require.Contains(n.t, n.run(indented(n.sections["The key is stolen"])), old)
-	steps := indented(keys["The steps"])
-	out := n.run(strings.Replace(steps, indented(step(n.t, keys["The steps"], 5)), "", 1))
-	sum := n.read("clanmeeting/config")["public_key_sha256"]
-	require.NotEqual(n.t, old, sum)
-	n.requireNewKey(out)
+	// It links to the steps of docs/keys.md.
+	keys := sections(n.t, "../../docs/keys.md")
+	n.requireNewKey(n.run(indented(keys["The steps"])))
+	require.NotEqual(n.t, old, n.read("clanmeeting/config")["public_key_sha256"])
 	require.Contains(n.t, n.run(indented(keys["Scheduled links end with their key"])), `{"role":"support",`)
-
-	// After a 403 the file is empty. The check notices.
-	n.file("cm-public-key.pem", "")
-	require.NotContains(n.t, n.run(regexp.MustCompile(`(?m)^openssl.*$`).FindString(steps)), sum)
 }
 
 // A key that was sent as a form is in the audit log, and is found and removed there.

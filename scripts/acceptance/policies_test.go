@@ -80,6 +80,9 @@ func TestPolicies(t *testing.T) {
 		// The audit log would contain the key and every token.
 		{http.MethodPost, tune, map[string]any{"audit_non_hmac_request_keys": "private_key"}, ""},
 		{http.MethodPost, tune, map[string]any{"audit_non_hmac_response_keys": "token"}, ""},
+		// Somebody would get a policy, or the value of a template.
+		{http.MethodPost, "identity/entity/id/x", map[string]any{"policies": "app"}, ""},
+		{http.MethodPost, "auth/approle/role/support-app/secret-id", map[string]any{"metadata": `{"room":"board"}`}, ""},
 		// Another program would run instead of the plugin.
 		{http.MethodPost, catalog, map[string]any{"version": "v9.0.0", "oci_image": "other"}, ""},
 		{http.MethodPost, catalog, map[string]any{"version": "v9.0.0", "command": "other", "runtime": "other"}, ""},
