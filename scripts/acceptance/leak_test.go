@@ -178,15 +178,15 @@ func TestWhoAsked(t *testing.T) {
 	section := sections(t, "../../docs/operations.md")["Who asked for which token"]
 	room := "support-" + device
 	own := strings.NewReplacer("/var/log/vault/audit.log", audit, "sys/audit-hash/file", "sys/audit-hash/"+device, "support-4711", room)
-	commands := indentedBlocks(own.Replace(section))
+	commands := blocks(own.Replace(section))
 	require.Len(t, commands, 3)
 	batch := map[string]any{"batch_input": []any{map[string]any{"room": room}}}
 
 	r.read("clanmeeting/creds/support", "room", room)
-	require.Regexp(t, `^\S+\t\S+\t-\tclanmeeting/creds/support\t20\S+Z\n$`, r.run(commands[0]))
+	require.Regexp(t, `^\S+\t\S+\t-\tclanmeeting/creds/support\t20\S+Z\n$`, r.run(commands[0].commands))
 	r.write("clanmeeting/creds/support", batch)
-	require.Regexp(t, `^(\S+\t\S+\t127.0.0.1\n){2}$`, r.run(commands[1]))
-	r.run(commands[2])
+	require.Regexp(t, `^(\S+\t\S+\t127.0.0.1\n){2}$`, r.run(commands[1].commands))
+	r.run(commands[2].commands)
 	r.write("clanmeeting/creds/support", map[string]any{"room": room})
 	r.write("clanmeeting/creds/support", batch)
 	log, err := os.ReadFile(audit)
