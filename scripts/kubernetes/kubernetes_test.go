@@ -68,7 +68,7 @@ func newKubernetes(t *testing.T) *kubernetes {
 }
 
 // startVault runs a Vault that keeps its storage when it is stopped, with the engine as it
-// is after the README's first minute.
+// is after the quick start.
 func (k *kubernetes) startVault(kubectl string) {
 	k.t.Helper()
 	plugins := k.t.TempDir()
