@@ -6,5 +6,5 @@ locked=scripts/acceptance/testdata/examples
 modules=$PWD/.cache/node
 mkdir -p "$modules"
 cp "$locked/package.json" "$locked/package-lock.json" "$modules"
-npm ci --silent --ignore-scripts --no-audit --no-fund --prefix "$modules" >&2
+npm ci --loglevel=error --ignore-scripts --no-audit --no-fund --prefix "$modules" >&2
 echo "$modules/node_modules"

@@ -83,8 +83,8 @@ openssl genrsa -out theirs.pem 2048
 vault write clanmeeting/config consumer_id=acme private_key=@ours.pem domain=meet.example.com
 vault write clanmeeting/roles/support allowed_rooms='support-*' ttl=5m
 vault read -field=public_key clanmeeting/config >public.pem`)
-	setUp := indentedBlocks(sections(t, "../../examples/README.md")["Before the first link"])
-	out := strings.Fields(r.run(setUp[0] + setUp[1] + `echo "VAULT_ROLE_ID=$VAULT_ROLE_ID VAULT_SECRET_ID=$VAULT_SECRET_ID"`))
+	setUp := blocks(sections(t, "../../examples/README.md")["Before the first link"])
+	out := strings.Fields(r.run(setUp[0].commands + setUp[1].commands + `echo "VAULT_ROLE_ID=$VAULT_ROLE_ID VAULT_SECRET_ID=$VAULT_SECRET_ID"`))
 	// The examples must not use VAULT_TOKEN.
 	env = append(out[len(out)-2:], "VAULT_ADDR="+vault.Addr, "VAULT_TOKEN="+vault.RootToken)
 	return r.dir, slices.Clip(env) // for parallel subtests, which append to it
