@@ -6,32 +6,28 @@
 package acceptance
 
 import (
-	"bytes"
 	"context"
 	"flag"
 	"fmt"
-	"io/fs"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
-	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/prometheus/procfs"
 	"github.com/stretchr/testify/require"
 
 	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/scripts/acceptance/history"
 	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/scripts/devvault"
 )
 
-var (
-	multiplier = flag.Int("multiplier", 0, "Raft's performance_multiplier in the cluster tests; 0 is the server's default")
-	logs       = flag.String("logs", "", "a folder for the logs of the cluster tests")
-)
+var multiplier = flag.Int("multiplier", 0, "Raft's performance_multiplier in the cluster tests; 0 is the server's default")
 
 // clusterMount is where the engine is mounted in a cluster, and seqRole the role that its
 // clients use.
@@ -47,26 +43,10 @@ const (
 func TestCluster(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t, devvault.Options{DisableCache: testing.Short()})
-	tests := []clusterTest{
-		{"StandbysForward", testStandbysForward},
-		{"NothingInTheFiles", testNothingInTheFiles},
-		{"AbandonedWrites", testAbandonedWrites},
-		{"Faults", testFaults},
-		{"StoppedAndStarted", testStoppedAndStarted},
-	}
-	if testing.Short() {
-		tests = tests[:4]
-	}
-	c.run(t, tests)
-}
-
-// A write that its client gives up ends whole, also if the server does not cache its
-// storage.
-func TestClusterWithoutCache(t *testing.T) {
-	if testing.Short() {
-		t.Skip("with -short, TestCluster runs without the cache")
-	}
-	startCluster(t, devvault.Options{DisableCache: true}).run(t, []clusterTest{{"AbandonedWrites", testAbandonedWrites}})
+	c.run("StandbysForward", c.testStandbysForward)
+	c.run("NothingInTheFiles", c.testNothingInTheFiles)
+	c.run("AbandonedWrites", c.testAbandonedWrites)
+	c.run("Faults", c.testFaults)
 }
 
 // Standbys that serve reads themselves. They lag behind, and each has its own plugin.
@@ -74,35 +54,26 @@ func TestClusterStandbyReadsOpenBaoOnly(t *testing.T) {
 	onlyOn(t, devvault.OpenBao)
 	t.Parallel()
 	c := startCluster(t, devvault.Options{StandbyReads: true})
-	c.run(t, []clusterTest{
-		{"StandbysServe", testStandbysServe},
-		{"NothingInTheFiles", testNothingInTheFiles},
-		{"Faults", testFaults},
-		{"StoppedAndStarted", testStoppedAndStarted},
-	})
-}
-
-type clusterTest struct {
-	name string
-	test func(*testing.T, *testCluster)
+	c.run("StandbysServe", c.testStandbysServe)
+	c.run("NothingInTheFiles", c.testNothingInTheFiles)
+	c.run("Faults", c.testFaults)
 }
 
 // testCluster is a cluster with the engine mounted and configured, whose network can be cut.
 type testCluster struct {
 	*devvault.Cluster
-	t       testing.TB
+	t       *testing.T // the test that uses it now
 	options devvault.Options
 	dir     string // where the nodes have their files
 	network *network
-	app     string // a token that may read creds
-	keys    publicKeys
-	starts  []history.Start
+	keys    sync.Map        // the mount's public keys by version
+	tried   atomic.Int64    // the last number that was written, or not
+	starts  []history.Start // during a fault
 }
 
 func startCluster(t *testing.T, o devvault.Options) *testCluster {
 	t.Helper()
-	c := &testCluster{t: t, dir: t.TempDir()}
-	c.network = newNetwork(t, c.dir)
+	c := &testCluster{t: t, dir: t.ArtifactDir(), network: newNetwork(t)} // go test -artifacts keeps it
 	o.VaultBin, o.PluginDir, o.LogLevel = os.Getenv("VAULT_BIN"), filepath.Join(c.dir, "plugins"), "debug"
 	o.Multiplier, o.Advertise = *multiplier, c.network.advertise
 	c.options = o
@@ -116,33 +87,28 @@ func startCluster(t *testing.T, o devvault.Options) *testCluster {
 		c.Stop()
 		for _, n := range c.Nodes {
 			require.NotContains(t, n.Log(), "DATA RACE")
-			if *logs != "" {
-				require.NoError(t, os.WriteFile(filepath.Join(*logs, t.Name()+"-"+n.ID+".log"), []byte(n.Log()), 0o600))
-			}
+			require.NoError(t, os.WriteFile(filepath.Join(c.dir, n.ID+".log"), []byte(n.Log()), 0o600))
 		}
 	})
 	c.register(testVersion)
 	root := c.root()
-	root.write("sys/mounts/"+clusterMount, map[string]any{"type": devvault.PluginName})
+	root.enable(clusterMount)
 	root.write(clusterMount+"/config", map[string]any{"consumer_id": "acme", "issuer": "seq-0"})
-	root.write(clusterMount+"/config", map[string]any{"active_key": c.generate()})
+	root.write(clusterMount+"/config", map[string]any{"active_key": c.generate(c.active())})
 	root.write(clusterMount+"/roles/"+seqRole, map[string]any{"allowed_rooms": "room-0", "default_room": "room-0", "ttl": 300})
-	c.app = root.as(`path "clanmeeting/+/seq" { capabilities = ["read", "update"] }
-path "clanmeeting/verify" { capabilities = ["update"] }`).token
 	return c
 }
 
-// run runs the tests in turn, until one fails: the next one needs a whole cluster.
-func (c *testCluster) run(t *testing.T, tests []clusterTest) {
-	t.Helper()
-	for _, test := range tests {
-		if !t.Run(test.name, func(t *testing.T) {
-			c.t = t
-			test.test(t, c)
-		}) {
-			return
-		}
+// run runs a part of a test. If it fails, so does the whole: the next part needs a whole
+// cluster.
+func (c *testCluster) run(name string, part func()) {
+	whole := c.t
+	defer func() { c.t = whole }()
+	if !whole.Run(name, func(t *testing.T) {
 		c.t = t
+		part()
+	}) {
+		whole.FailNow()
 	}
 }
 
@@ -156,24 +122,14 @@ func (c *testCluster) register(version string) {
 	require.NoError(c.t, c.Register(context.Background(), devvault.PluginName, version, c.plugin(version)))
 }
 
-// generate stages a key, and returns its version.
-func (c *testCluster) generate() int64 {
-	c.t.Helper()
-	made := c.root().write(clusterMount+"/keys/generate", nil).Data()
-	require.NoError(c.t, c.keys.add(number(made["version"]), fmt.Sprint(made["public_key"])))
-	return number(made["version"])
-}
-
-// root is a client of the active node with the root token.
+// root is a client of the active node.
 func (c *testCluster) root() client {
 	c.t.Helper()
-	return c.at(c.active(), c.RootToken)
+	return c.at(c.active())
 }
 
-// at is a client of a node.
-func (c *testCluster) at(node int, token string) client {
-	return client{c.t, c.Nodes[node].Server, token}
-}
+// at is a client of a node with the root token.
+func (c *testCluster) at(node int) client { return client{c.t, c.Nodes[node].Server, c.RootToken} }
 
 // active returns the index of the active node.
 func (c *testCluster) active() int {
@@ -183,150 +139,97 @@ func (c *testCluster) active() int {
 	return slices.Index(c.Nodes, active)
 }
 
-// pluginOf returns the process ID of a node's plugin.
-func (c *testCluster) pluginOf(node int) int {
+// pluginOf returns the process of a node's plugin.
+func (c *testCluster) pluginOf(node int) procfs.Proc {
 	c.t.Helper()
 	plugins := children(c.t, c.Nodes[node].PID())
 	require.Len(c.t, plugins, 1, "the plugins of node %d", node)
-	return plugins[0]
+	plugin, err := procfs.NewProc(plugins[0])
+	require.NoError(c.t, err)
+	return plugin
 }
 
 // requireVersion checks that a node runs this version of the plugin and no other.
 func (c *testCluster) requireVersion(node int, version string) {
 	c.t.Helper()
-	out, err := exec.Command("ps", "-o", "args=", "-p", strconv.Itoa(c.pluginOf(node))).Output()
+	file, err := c.pluginOf(node).Executable()
 	require.NoError(c.t, err)
-	require.Regexp(c.t, regexp.QuoteMeta(filepath.Base(c.plugin(version)))+`\b`, string(out))
-}
-
-// lag is how old an answer of a standby may be.
-func (c *testCluster) lag() time.Duration {
-	if c.options.StandbyReads {
-		return allowedLag
-	}
-	return 0
-}
-
-// answeredBy asks a node for a token and returns the name of the node that made it.
-func (c *testCluster) answeredBy(node int) string {
-	c.t.Helper()
-	r := c.newClients().readToken(node)
-	require.Equal(c.t, history.Done, r.Result, r.Text)
-	return r.By
+	require.Equal(c.t, filepath.Base(c.plugin(version)), filepath.Base(file))
 }
 
 // If standbys forward, the plugin runs only on the active node.
-func testStandbysForward(t *testing.T, c *testCluster) {
+func (c *testCluster) testStandbysForward() {
 	active := c.active()
 	for node, n := range c.Nodes {
 		if node != active {
-			require.Empty(t, children(t, n.PID()), "a standby runs no plugin")
+			require.Empty(c.t, children(c.t, n.PID()), "a standby runs no plugin")
 		}
-		require.Equal(t, c.Nodes[active].ID, c.answeredBy(node))
 	}
-	c.requireEachNodeSigns("1")
+	c.requireEachNodeSigns()
 }
 
 // requireEachNodeSigns asks each node for the key that it signs with, by the commands of
 // docs/openbao.md.
-func (c *testCluster) requireEachNodeSigns(version string) {
+func (c *testCluster) requireEachNodeSigns() {
 	c.t.Helper()
 	c.root().write(clusterMount+"/roles/support", map[string]any{"allowed_rooms": "support-*"})
-	time.Sleep(c.lag())
+	if c.options.StandbyReads {
+		time.Sleep(allowedLag)
+	}
 	var addrs []string
 	var want strings.Builder
 	for _, n := range c.Nodes {
 		addrs = append(addrs, n.Addr)
-		fmt.Fprintf(&want, "%s signs with %s\n", n.Addr, version)
+		fmt.Fprintf(&want, "%s signs with 1\n", n.Addr)
 	}
 	commands := indented(sections(c.t, "../../docs/openbao.md")["A deleted key can still sign"])
 	commands = strings.NewReplacer("n1 n2 n3", strings.Join(addrs, " "), "https://$node.example.com:8200", "$node").Replace(commands)
 	// OpenBao's own command reads BAO_ADDR; the commands are for it.
-	out := reader{c.at(0, c.RootToken), readersFolder(c.t)}.run(`bao() { VAULT_ADDR="$BAO_ADDR" vault "$@"; }` + "\n" + commands)
+	out := reader{c.at(0), readersFolder(c.t)}.run(`bao() { VAULT_ADDR="$BAO_ADDR" vault "$@"; }` + "\n" + commands)
 	require.Equal(c.t, want.String(), out)
 }
 
 // If standbys serve reads, a plugin runs on every node and signs what arrives there, except
 // requests that need a lease or write.
-func testStandbysServe(t *testing.T, c *testCluster) {
+func (c *testCluster) testStandbysServe() {
 	c.root().write(clusterMount+"/roles/leased", map[string]any{"allowed_rooms": "*", "generate_lease": true})
-	c.requireEachNodeSigns("1")
+	c.requireEachNodeSigns()
 	for node, n := range c.Nodes {
 		c.pluginOf(node)
-		require.Equal(t, n.ID, c.answeredBy(node))
-		app := c.at(node, c.app)
-		token := app.read(clusterMount + "/creds/" + seqRole)["token"].(string)
-		require.Equal(t, true, app.read(clusterMount + "/check/" + seqRole)["allowed"])
-		require.Equal(t, true, app.write(clusterMount+"/verify", map[string]any{"token": token}).Data()["valid"])
-		batch := app.write(clusterMount+"/creds/"+seqRole, map[string]any{"batch_input": []any{map[string]any{"room": "room-0"}}})
-		item := batch.Data()["batch_results"].([]any)[0].(map[string]any)
-		require.NoError(t, c.keys.verify(item["token"].(string), 1))
+		at := c.at(node)
+		require.Equal(c.t, n.ID, c.readToken(node).By)
+		require.Equal(c.t, true, at.read(clusterMount + "/check/" + seqRole)["allowed"])
+		batch := at.write(clusterMount+"/creds/"+seqRole, map[string]any{"batch_input": []any{map[string]any{"room": "room-0"}}})
+		token := batch.Data()["batch_results"].([]any)[0].(map[string]any)["token"]
+		require.Equal(c.t, true, at.write(clusterMount+"/verify", map[string]any{"token": token}).Data()["valid"])
 
-		status, leased := c.at(node, c.RootToken).get(clusterMount+"/creds/leased", "room", "x")
-		require.Equal(t, http.StatusOK, status, leased.Errors())
-		require.NotEmpty(t, leased["lease_id"])
-		c.at(node, c.RootToken).write(clusterMount+"/roles/"+seqRole, map[string]any{"ttl": 300})
-	}
-}
-
-func testStoppedAndStarted(t *testing.T, c *testCluster) {
-	active := number(c.root().read(clusterMount + "/config")["active_key"])
-	paths := []string{"/config", "/roles/" + seqRole, "/roles?list=true", "/keys?list=true", fmt.Sprintf("/keys/%d", active)}
-	state := func() map[string]any {
-		all := map[string]any{}
-		for _, path := range paths {
-			all[path] = c.root().read(clusterMount + path)
-		}
-		return all
-	}
-	before := state()
-	c.Stop()
-	require.NoError(t, c.Start(context.Background()))
-	require.Equal(t, before, state())
-	time.Sleep(c.lag())
-	for node := range c.Nodes {
-		var r history.Request
-		waitUntil(t, "a token of each node", func() bool { r = c.newClients().readToken(node); return r.Token() })
-		require.Equal(t, active, r.Values[history.Key])
+		status, leased := at.get(clusterMount+"/creds/leased", "room", "x")
+		require.Equal(c.t, http.StatusOK, status, leased.Errors())
+		require.NotEmpty(c.t, leased["lease_id"])
+		at.write(clusterMount+"/roles/"+seqRole, map[string]any{"ttl": 300})
 	}
 }
 
 // Somebody who steals the storage finds entries of the engine in it, but no key and no
 // token, not even a token with a lease.
-func testNothingInTheFiles(t *testing.T, c *testCluster) {
+func (c *testCluster) testNothingInTheFiles() {
 	root := c.root()
-	key, private := newKey(t)
+	key, private := newKey(c.t)
 	version := root.write(clusterMount+"/keys/import", map[string]any{"private_key": private}).Data()["version"]
 	root.write(clusterMount+"/roles/leased", map[string]any{"allowed_rooms": "hidden-*", "generate_lease": true})
 	_, answer := root.get(clusterMount+"/creds/leased", "room", "hidden-1")
-	require.NotEmpty(t, answer["lease_id"])
-	needles := keyNeedles(t, key)
+	require.NotEmpty(c.t, answer["lease_id"])
 	token := answer.Data()["token"].(string)
-	needles["the end of a token"] = token[len(token)-40:]
-	needles["a rule of a role"] = "hidden-*"
 	time.Sleep(quiet()) // until the last write has reached every follower
 	for _, n := range c.Nodes {
-		entries, leases := 0, 0
-		files := os.DirFS(filepath.Join(c.dir, n.ID))
-		require.NoError(t, fs.WalkDir(files, ".", func(path string, entry fs.DirEntry, err error) error {
-			if err != nil || entry.IsDir() {
-				return err
-			}
-			raw, err := fs.ReadFile(files, path)
-			if err != nil {
-				return err
-			}
-			entries += bytes.Count(raw, fmt.Appendf(nil, "/keys/%s", version))
-			leases += bytes.Count(raw, []byte(clusterMount+"/creds/leased/"))
-			for what, needle := range needles {
-				if bytes.Contains(raw, []byte(needle)) {
-					t.Errorf("%s: holds %s", path, what)
-				}
-			}
-			return nil
-		}))
-		require.NotZero(t, entries, "the hunt must see: the names of entries are in the files")
-		require.NotZero(t, leases)
-		requireNoKey(t, "the log of "+n.ID, n.Log(), key)
+		files, err := exec.Command("find", filepath.Join(c.dir, n.ID), "-type", "f", "-exec", "cat", "{}", "+").Output()
+		require.NoError(c.t, err)
+		holds := func(text string) bool { return strings.Contains(string(files), text) }
+		require.True(c.t, holds(fmt.Sprintf("/keys/%s", version)), "the hunt must see: the names of entries are in the files")
+		require.True(c.t, holds(clusterMount+"/creds/leased/"))
+		require.False(c.t, holds("hidden-*"), "a rule of a role is in the files")
+		require.False(c.t, holds(token[len(token)-40:]), "the end of a token is in the files")
+		requireNoKey(c.t, "the files of "+n.ID, string(files), key)
+		requireNoKey(c.t, "the log of "+n.ID, n.Log(), key)
 	}
 }

@@ -7,7 +7,6 @@ package acceptance
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"regexp"
@@ -25,10 +24,9 @@ import (
 )
 
 const (
-	// cutFor and suspendedFor are minimum times. Both continue until the other side has
-	// deleted a key, and clients on this side have asked after that.
-	cutFor       = 25 * time.Second
-	suspendedFor = 20 * time.Second
+	// longTime is how long a fault lasts at least that lasts. It continues until the other
+	// side has deleted a key, and clients on this side have asked after that.
+	longTime = 25 * time.Second
 
 	// allowedLag is how old a setting may be on a standby that serves reads itself. We have
 	// seen 0.2 s for nearly all answers, and at most 1.0 s.
@@ -49,58 +47,55 @@ func quiet() time.Duration {
 // A fault is something that happens to one node of a cluster.
 type fault struct {
 	name     string
-	short    bool // also with -short
+	lasts    bool // for a long time; not with -short
 	standby  bool // to a standby, not to the active node
 	elects   bool // another node is elected meanwhile
 	seamless bool // no request fails
-	least    time.Duration
-	begin    func(c *testCluster, node int) error
-	end      func(c *testCluster, node int) error
+	begin    func(c *testCluster, node int)
+	end      func(c *testCluster, node int) // nil if it ends by itself
 }
 
 var faults = []fault{
-	{name: "PluginKilled", short: true, begin: killPlugin, end: nothing},
-	{name: "Upgrade", short: true, begin: upgradeTo(nextVersion), end: upgradeTo(testVersion), seamless: true},
-	{name: "StepDown", short: true, elects: true, begin: stepDown, end: nothing},
-	{name: "ActiveNodeKilled", short: true, elects: true, begin: killNode, end: startNode},
-	{name: "ActiveCutOff", elects: true, least: cutFor, begin: cutOff(true, true), end: heal},
-	{name: "ActiveHearsOnly", elects: true, least: cutFor, begin: cutOff(true, false), end: heal},
-	{name: "ActiveSendsOnly", elects: true, least: cutFor, begin: cutOff(false, true), end: heal},
-	{name: "StandbyCutOff", standby: true, least: cutFor, begin: cutOff(true, true), end: heal},
-	{name: "ActiveSuspended", elects: true, least: suspendedFor, begin: send(syscall.SIGSTOP, false), end: send(syscall.SIGCONT, false)},
-	{name: "ActiveSuspendedWithPlugin", elects: true, least: suspendedFor, begin: send(syscall.SIGSTOP, true), end: send(syscall.SIGCONT, true)},
+	{name: "PluginKilled", begin: killPlugin},
+	{name: "Upgrade", begin: upgradeTo(nextVersion), end: upgradeTo(testVersion), seamless: true},
+	{name: "StepDown", elects: true, begin: stepDown},
+	{name: "ActiveNodeKilled", elects: true, begin: func(c *testCluster, node int) { c.Nodes[node].Kill() }, end: startNode},
+	{name: "AllStopped", lasts: true, begin: func(c *testCluster, _ int) { c.Stop() }, end: startAll},
+	{name: "ActiveCutOff", elects: true, lasts: true, begin: cutOff(true, true), end: heal},
+	{name: "ActiveHearsOnly", elects: true, lasts: true, begin: cutOff(true, false), end: heal},
+	{name: "ActiveSendsOnly", elects: true, lasts: true, begin: cutOff(false, true), end: heal},
+	{name: "StandbyCutOff", standby: true, lasts: true, begin: cutOff(true, true), end: heal},
+	{name: "ActiveSuspended", elects: true, lasts: true, begin: send(syscall.SIGSTOP, false), end: send(syscall.SIGCONT, false)},
+	{name: "ActiveSuspendedWithPlugin", elects: true, lasts: true, begin: send(syscall.SIGSTOP, true), end: send(syscall.SIGCONT, true)},
 }
-
-func nothing(*testCluster, int) error { return nil }
 
 // Another process of the plugin takes over.
-func killPlugin(c *testCluster, node int) error {
-	return syscall.Kill(c.pluginOf(node), syscall.SIGKILL)
+func killPlugin(c *testCluster, node int) {
+	require.NoError(c.t, syscall.Kill(c.pluginOf(node).PID, syscall.SIGKILL))
 }
 
-func killNode(c *testCluster, node int) error {
-	c.Nodes[node].Kill()
-	return nil
-}
-
-func startNode(c *testCluster, node int) error {
+func startNode(c *testCluster, node int) {
 	c.starts = append(c.starts, history.Start{Node: c.Nodes[node].ID, At: time.Now()})
-	return c.Nodes[node].Start(context.Background())
+	require.NoError(c.t, c.Nodes[node].Start(context.Background()))
 }
 
-func stepDown(c *testCluster, node int) error {
-	status, answer := c.at(node, c.RootToken).call(http.MethodPut, "sys/step-down", nil)
-	if status != http.StatusNoContent {
-		return fmt.Errorf("step-down: %d %s", status, answer.Errors())
+func startAll(c *testCluster, _ int) {
+	for _, n := range c.Nodes {
+		c.starts = append(c.starts, history.Start{Node: n.ID, At: time.Now()})
 	}
-	return nil
+	require.NoError(c.t, c.Start(context.Background()))
+}
+
+func stepDown(c *testCluster, node int) {
+	status, answer := c.at(node).call(http.MethodPut, "sys/step-down", nil)
+	require.Equal(c.t, http.StatusNoContent, status, answer.Errors())
 }
 
 // upgradeTo exchanges the plugin by Vault's own procedure: register, tune, reload. If
 // standbys serve reads, the reload replaces only the plugin of the active node, and each
 // standby must be restarted.
-func upgradeTo(version string) func(*testCluster, int) error {
-	return func(c *testCluster, active int) error {
+func upgradeTo(version string) func(*testCluster, int) {
+	return func(c *testCluster, active int) {
 		c.register(version)
 		c.root().write("sys/mounts/"+clusterMount+"/tune", map[string]any{"plugin_version": version})
 		reload := map[string]any{"plugin": devvault.PluginName}
@@ -110,106 +105,87 @@ func upgradeTo(version string) func(*testCluster, int) error {
 		c.root().write("sys/plugins/reload/backend", reload)
 		require.Equal(c.t, version, c.root().read("sys/mounts/" + clusterMount)["running_plugin_version"])
 		c.requireVersion(active, version)
-		if !c.options.StandbyReads {
-			return nil
-		}
 		for node, n := range c.Nodes {
-			if node == active {
+			if node == active || !c.options.StandbyReads {
 				continue
 			}
 			n.Stop()
-			if err := startNode(c, node); err != nil {
-				return err
-			}
-			waitUntil(c.t, "a token of the restarted node", func() bool { return c.newClients().readToken(node).Token() })
+			startNode(c, node)
+			waitUntil(c.t, "a token of the restarted node", func() bool { return c.readToken(node).Token() })
 			c.requireVersion(node, version)
 		}
-		return nil
 	}
 }
 
-func cutOff(sends, hears bool) func(*testCluster, int) error {
-	return func(c *testCluster, node int) error { return c.network.cutOff(node, sends, hears) }
+func cutOff(sends, hears bool) func(*testCluster, int) {
+	return func(c *testCluster, node int) { require.NoError(c.t, c.network.cutOff(node, sends, hears)) }
 }
 
-func heal(c *testCluster, _ int) error {
-	c.network.heal()
-	return nil
-}
+func heal(c *testCluster, _ int) { c.network.heal() }
 
 // send sends a signal to the server of a node, and to its plugin.
-func send(s syscall.Signal, plugin bool) func(*testCluster, int) error {
-	return func(c *testCluster, node int) error {
-		err := syscall.Kill(c.Nodes[node].PID(), s)
+func send(s syscall.Signal, plugin bool) func(*testCluster, int) {
+	return func(c *testCluster, node int) {
+		require.NoError(c.t, syscall.Kill(c.Nodes[node].PID(), s))
 		if plugin {
-			err = errors.Join(err, syscall.Kill(c.pluginOf(node), s))
+			require.NoError(c.t, syscall.Kill(c.pluginOf(node).PID, s))
 		}
-		return err
 	}
 }
 
 // testFaults does harm to the cluster, in one way after the other.
-func testFaults(t *testing.T, c *testCluster) {
-	var table []string
+func (c *testCluster) testFaults() {
+	c.t.Logf("%s, performance_multiplier %d (0 is the default), standbys serve reads: %t\n\n%s",
+		c.Kind, *multiplier, c.options.StandbyReads, tableHead)
 	for _, f := range faults {
-		if testing.Short() && !f.short {
-			continue
-		}
-		c.t = t
-		if !t.Run(f.name, func(t *testing.T) {
-			c.t = t
-			table = append(table, c.suffer(t, f))
-		}) {
-			break // the next one needs a whole cluster
+		if !f.lasts || !testing.Short() {
+			c.run(f.name, func() { c.suffer(f) })
 		}
 	}
-	t.Logf("%s, performance_multiplier %d (0 is the default), standbys serve reads: %t\n\n%s\n%s",
-		c.Kind, *multiplier, c.options.StandbyReads, tableHead, strings.Join(table, "\n"))
 }
 
-// suffer runs one fault under load and judges it. It returns a row of the table.
-func (c *testCluster) suffer(t *testing.T, f fault) string {
-	t.Helper()
+// suffer runs one fault under load and judges it.
+func (c *testCluster) suffer(f fault) {
 	node := c.active()
+	first := c.readToken(node)
+	require.Equal(c.t, history.Done, first.Result, first.Text)
+	require.NotEmpty(c.t, first.By, "an answer must name the node that made it")
 	if f.standby {
-		node = (node + 1) % len(c.Nodes)
+		node = (node + 1) % nodes
 	}
-	id := c.Nodes[node].ID
-	load := c.newClients()
-	first := load.readToken(c.active())
-	require.Equal(t, history.Done, first.Result, first.Text)
-	require.NotEmpty(t, first.By, "an answer must name the node that made it")
+	h := harm{node: node, id: c.Nodes[node].ID}
 	c.starts = nil
-	load.start(first, node)
+	load := c.startLoad(first.Values, node)
 	time.Sleep(quiet())
 
-	began := time.Now()
-	require.NoError(t, f.begin(c, node))
-	waitUntil(t, "another node deletes a key", func() bool {
-		return time.Since(began) >= f.least && (!f.elects || load.deletedElsewhere(id, began))
-	})
+	h.began = time.Now()
+	f.begin(c, node)
+	if f.lasts {
+		time.Sleep(longTime)
+	}
+	deletedByAnother := func(r history.Request) bool { return r.Deleted() && r.By != h.id }
+	waitUntil(c.t, "another node deletes a key", func() bool { return !f.elects || len(load.saw(h.began, deletedByAnother)) > 0 })
 	time.Sleep(quiet())
-	ended := time.Now()
-	require.NoError(t, f.end(c, node))
-	waitUntil(t, "every node gives tokens again", func() bool { return load.answeredSince(ended) })
-	whole := time.Now()
+	h.ended = time.Now()
+	if f.end != nil {
+		f.end(c, node)
+	}
+	waitUntil(c.t, "every node gives tokens again", func() bool { return len(load.saw(h.ended, history.Request.Token)) == nodes })
+	h.whole = time.Now()
 	if c.options.StandbyReads {
 		time.Sleep(catchUp + allowedLag)
 	}
 	time.Sleep(quiet())
-	h := load.end()
+	h.History = load.end()
 	h.Terms, h.Starts = c.terms(), c.starts
 
-	row := report{h, node, id, began, ended, whole}.row(f.name)
-	t.Log(row)
-	require.Empty(t, load.faults, "wrong signatures or answers")
+	c.t.Log(h.row(f.name))
 	if f.seamless && !c.options.StandbyReads {
-		began = whole
+		h.began = h.whole
 	}
-	requireFairFailures(t, h, began, whole)
-	c.requireHistory(t, h, began, whole)
-	c.requireKeys(t, h)
-	return row
+	c.requireFairFailures(h)
+	c.requireHistory(h)
+	c.requireKeys(h)
 }
 
 // fairFailures are how requests may fail while a node or the plugin is gone: Vault's own
@@ -221,48 +197,46 @@ var fairFailures = []string{
 
 // requireFairFailures fails for a request that got no token while the cluster was whole, or
 // any other error.
-func requireFairFailures(t *testing.T, h *history.History, began, whole time.Time) {
-	t.Helper()
+func (c *testCluster) requireFairFailures(h harm) {
 	for _, r := range h.Requests {
 		if r.Kind != history.Read || r.Result == history.Done {
 			continue
 		}
-		require.False(t, r.Ret.Before(began) || r.Call.After(whole), "failed while all was well: node %d: %s", r.Node, r.Text)
-		require.True(t, slices.ContainsFunc(fairFailures, func(text string) bool { return strings.Contains(r.Text, text) }), "node %d: %s", r.Node, r.Text)
+		require.False(c.t, r.Ret.Before(h.began) || r.Call.After(h.whole), "failed while all was well: node %d: %s", r.Node, r.Text)
+		require.True(c.t, slices.ContainsFunc(fairFailures, func(text string) bool { return strings.Contains(r.Text, text) }), "node %d: %s", r.Node, r.Text)
 	}
 }
 
 // requireHistory fails for answers that a deposed leader does not explain. Standbys that
 // serve reads may lag, except while nodes are away.
-func (c *testCluster) requireHistory(t *testing.T, h *history.History, began, whole time.Time) {
-	t.Helper()
-	calm := func(r history.Request) bool { return r.Call.Before(began) || r.Call.After(whole.Add(catchUp)) }
+func (c *testCluster) requireHistory(h harm) {
+	calm := func(r history.Request) bool { return r.Call.Before(h.began) || r.Call.After(h.whole.Add(catchUp)) }
 	for _, reg := range history.Registers {
-		require.Empty(t, h.Check(reg, h.ByLeaders(), 0))
-		require.Empty(t, h.Backwards(reg))
+		require.Empty(c.t, h.Backwards(reg))
 		if c.options.StandbyReads {
-			require.Empty(t, h.Check(reg, h.Answers(calm), allowedLag), "a standby lags too much")
+			require.Empty(c.t, h.Check(reg, h.ByLeaders(), 0))
+			require.Empty(c.t, h.Check(reg, h.Answers(calm), allowedLag), "a standby lags too much")
+		} else {
+			require.Empty(c.t, h.Check(reg, h.asOfDeposition(), 0))
 		}
 	}
 }
 
 // requireKeys checks that no acknowledged deletion was lost, and that the active key exists.
-func (c *testCluster) requireKeys(t *testing.T, h *history.History) {
-	t.Helper()
+func (c *testCluster) requireKeys(h harm) {
 	versions := c.root().read(clusterMount + "/keys?list=true")["keys"]
 	for _, r := range h.Requests {
 		if r.Deleted() {
-			require.NotContains(t, versions, strconv.FormatInt(r.Values[history.Key], 10), "a deletion that was acknowledged")
+			require.NotContains(c.t, versions, strconv.FormatInt(r.Values[history.Key], 10), "a deletion that was acknowledged")
 		}
 	}
-	require.Contains(t, versions, fmt.Sprint(c.root().read(clusterMount + "/config")["active_key"]))
+	require.Contains(c.t, versions, fmt.Sprint(c.root().read(clusterMount + "/config")["active_key"]))
 }
 
 var wonElection = regexp.MustCompile(`(?m)^(\S+) \[INFO\] +\S+: election won: term=(\d+)`)
 
 // terms returns the terms that the nodes won, according to their logs.
 func (c *testCluster) terms() []history.Term {
-	c.t.Helper()
 	var all []history.Term
 	for _, n := range c.Nodes {
 		for _, found := range wonElection.FindAllStringSubmatch(n.Log(), -1) {

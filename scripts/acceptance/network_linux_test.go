@@ -13,7 +13,6 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -30,19 +29,16 @@ const nodes = 3
 // finds out which node is calling, and passes the connection to the proxy for this pair of
 // nodes.
 type network struct {
-	dir       string // the nodes' configuration files; their names identify the processes
-	server    *toxiproxy.ApiServer
-	links     [nodes][nodes]*toxiproxy.Proxy // from, to
-	entrances []net.Listener
+	t      *testing.T
+	server *toxiproxy.ApiServer
+	links  [nodes][nodes]*toxiproxy.Proxy // from, to
 }
 
-func newNetwork(t *testing.T, dir string) *network {
+func newNetwork(t *testing.T) *network {
 	t.Helper()
 	_, err := exec.LookPath("ss")
 	require.NoError(t, err, "the cluster tests need ss; Debian and Ubuntu have it in the package iproute2")
-	n := &network{dir: dir, server: toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop())}
-	t.Cleanup(n.close)
-	return n
+	return &network{t: t, server: toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop())}
 }
 
 // advertise opens the entrance of a node and returns its address.
@@ -52,32 +48,31 @@ func (n *network) advertise(to int, clusterAddr string) (string, error) {
 		if err := link.Start(); err != nil {
 			return "", fmt.Errorf("starting a proxy: %w", err)
 		}
+		n.t.Cleanup(link.Stop)
 		n.links[from][to] = link
 	}
 	entrance, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return "", fmt.Errorf("opening an entrance: %w", err)
 	}
-	n.entrances = append(n.entrances, entrance)
-	go n.serve(entrance, to)
+	n.t.Cleanup(func() { _ = entrance.Close() }) // nothing listens afterwards
+	go func() {
+		for {
+			conn, err := entrance.Accept()
+			if err != nil {
+				return // closed
+			}
+			go n.pass(conn, to)
+		}
+	}()
 	return entrance.Addr().String(), nil
 }
 
-func (n *network) serve(entrance net.Listener, to int) {
-	for {
-		conn, err := entrance.Accept()
-		if err != nil {
-			return // closed
-		}
-		go n.pass(conn, to)
-	}
-}
-
-// pass connects a connection with the proxy of the two nodes.
+// pass connects a node that calls with the proxy to the node that it calls.
 func (n *network) pass(conn net.Conn, to int) {
 	defer conn.Close()
-	from, err := n.caller(conn)
-	if err != nil {
+	from, found := caller(conn)
+	if !found {
 		return
 	}
 	next, err := net.Dial("tcp", n.links[from][to].Listen)
@@ -85,44 +80,36 @@ func (n *network) pass(conn net.Conn, to int) {
 		return
 	}
 	defer next.Close()
-	ended := make(chan struct{}, 2)
-	for _, way := range [][2]net.Conn{{conn, next}, {next, conn}} {
-		go func() {
-			_, _ = io.Copy(way[1], way[0]) // afterwards both ends are closed
-			ended <- struct{}{}
-		}()
-	}
-	<-ended
+	go func() {
+		defer conn.Close() // which ends the other direction
+		_, _ = io.Copy(conn, next)
+	}()
+	_, _ = io.Copy(next, conn)
 }
 
-// caller returns the node whose process has the other end of a connection.
-func (n *network) caller(conn net.Conn) (int, error) {
-	out, err := exec.Command("ss", "-Htnp", "src", conn.RemoteAddr().String(), "dst", conn.LocalAddr().String()).Output()
-	if err != nil {
-		return 0, fmt.Errorf("looking for a connection: %w", err)
-	}
+// caller returns the node whose process has the other end of a connection, and whether there
+// is one. The file of its configuration, which is in its command, is called after it.
+func caller(conn net.Conn) (int, bool) {
+	out, _ := exec.Command("ss", "-Htnp", "src", conn.RemoteAddr().String(), "dst", conn.LocalAddr().String()).Output()
 	if pid := regexp.MustCompile(`pid=(\d+)`).FindSubmatch(out); pid != nil {
-		line, err := os.ReadFile(fmt.Sprintf("/proc/%s/cmdline", pid[1]))
+		command, _ := os.ReadFile(fmt.Sprintf("/proc/%s/cmdline", pid[1])) // it may have ended
 		for node := range nodes {
-			if err == nil && strings.Contains(string(line), filepath.Join(n.dir, fmt.Sprintf("n%d.hcl", node))) {
-				return node, nil
+			if strings.Contains(string(command), fmt.Sprintf("/n%d.hcl", node)) {
+				return node, true
 			}
 		}
 	}
-	return 0, errors.New("no node has this connection")
+	return 0, false
 }
 
-// cutOff cuts a node off from both others: what it sends, what it receives, or both.
+// cutOff cuts a node off from both others: what it sends, what it hears, or both.
 func (n *network) cutOff(node int, sends, hears bool) error {
 	var errs []error
 	for other := range nodes {
-		if other == node {
-			continue
-		}
-		if sends {
+		if other != node && sends {
 			errs = append(errs, n.cut(node, other))
 		}
-		if hears {
+		if other != node && hears {
 			errs = append(errs, n.cut(other, node))
 		}
 	}
@@ -131,14 +118,13 @@ func (n *network) cutOff(node int, sends, hears bool) error {
 
 // cut drops everything that one node sends to the other, on the connections of both.
 func (n *network) cut(from, to int) error {
-	return errors.Join(n.drop(n.links[from][to], "upstream"), n.drop(n.links[to][from], "downstream"))
+	return errors.Join(drop(n.links[from][to], "upstream"), drop(n.links[to][from], "downstream"))
 }
 
-func (n *network) drop(link *toxiproxy.Proxy, way string) error {
+func drop(link *toxiproxy.Proxy, way string) error {
 	// Without a timeout, it keeps the connection open and drops the data.
-	_, err := link.Toxics.AddToxicJson(strings.NewReader(
-		fmt.Sprintf(`{"name": "cut-%s", "type": "timeout", "stream": %q, "attributes": {"timeout": 0}}`, way, way)))
-	if err != nil {
+	const toxic = `{"name": "cut-%s", "type": "timeout", "stream": %[1]q, "attributes": {"timeout": 0}}`
+	if _, err := link.Toxics.AddToxicJson(strings.NewReader(fmt.Sprintf(toxic, way))); err != nil {
 		return fmt.Errorf("cutting %s: %w", link.Name, err)
 	}
 	return nil
@@ -150,19 +136,6 @@ func (n *network) heal() {
 	for _, row := range n.links {
 		for _, link := range row {
 			link.Toxics.ResetToxics(context.Background())
-		}
-	}
-}
-
-func (n *network) close() {
-	for _, entrance := range n.entrances {
-		_ = entrance.Close() // nothing listens afterwards
-	}
-	for _, row := range n.links {
-		for _, link := range row {
-			if link != nil {
-				link.Stop()
-			}
 		}
 	}
 }

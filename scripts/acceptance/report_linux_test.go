@@ -12,81 +12,84 @@ import (
 	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/scripts/acceptance/history"
 )
 
-// A report makes a row of the table that docs/reliability.md sums up.
-type report struct {
-	h                   *history.History
+// harm is what one fault did.
+type harm struct {
+	*history.History
 	node                int    // the node that was harmed
 	id                  string // its ID
 	began, ended, whole time.Time
 }
 
+// asOfDeposition returns the answers, for a cluster whose standbys forward. Each answer of a
+// node that was deposed counts as if it was asked for at that moment: the node may not know
+// what was written since, but must know everything before.
+func (h harm) asOfDeposition() []history.Request {
+	answers := h.Answers(func(history.Request) bool { return true })
+	for i := range answers {
+		r := &answers[i]
+		own := h.LastTerm(r.By, r.Ret)
+		for _, t := range h.Terms {
+			if own > 0 && t.Number > own && t.Since.Before(r.Call) {
+				r.Call = t.Since
+			}
+		}
+	}
+	return answers
+}
+
+// tableHead and the rows make the table that docs/reliability.md sums up.
 const tableHead = `| fault | lasted | whole again | another node elected | tokens by that node since, the last | tokens of a deleted key, the last | node's clients without a token | the others' |
 |---|---|---|---|---|---|---|---|`
 
 // row measures from the beginning of the fault, and the last two tokens from its end if they
 // came later.
-func (r report) row(name string) string {
-	elected := r.elected()
-	term := r.h.LastTerm(r.id, r.began)
-	deleted := r.deleted()
-	var own, late tally              // tokens of the harmed node in its old term, and of deleted keys
+func (h harm) row(name string) string {
+	elected := h.elected()
+	term := h.LastTerm(h.id, h.began)
+	deleted := map[int64]time.Time{} // when the deletion of each key version was acknowledged
+	for _, r := range h.Requests {
+		if r.Deleted() {
+			deleted[r.Values[history.Key]] = r.Ret
+		}
+	}
+	var own, late []time.Time        // tokens of the harmed node in its old term, and of deleted keys
 	gaps := map[bool]time.Duration{} // by whether they are the node's own clients
-	last := map[bool]time.Time{true: r.began, false: r.began}
-	for _, t := range r.h.Requests { // in the order of their answers
-		if !t.Token() || t.Ret.Before(r.began) {
+	last := map[bool]time.Time{true: h.began, false: h.began}
+	for _, r := range h.Requests { // in the order of their answers
+		if !r.Token() || r.Ret.Before(h.began) {
 			continue
 		}
-		if t.By == r.id && r.h.LastTerm(r.id, t.Ret) == term && (elected > 0 || t.Ret.Before(r.ended)) {
-			own.add(t.Ret)
+		if r.By == h.id && h.LastTerm(h.id, r.Ret) == term && (elected > 0 || r.Ret.Before(h.ended)) {
+			own = append(own, r.Ret)
 		}
-		if at, ok := deleted[t.Values[history.Key]]; ok && t.Ret.After(at) {
-			late.add(t.Ret)
+		if at, ok := deleted[r.Values[history.Key]]; ok && r.Ret.After(at) {
+			late = append(late, r.Ret)
 		}
-		side := t.Node == r.node
-		gaps[side] = max(gaps[side], t.Ret.Sub(last[side]))
-		last[side] = t.Ret
+		side := r.Node == h.node
+		gaps[side] = max(gaps[side], r.Ret.Sub(last[side]))
+		last[side] = r.Ret
 	}
-	return fmt.Sprintf("| %s | %s | %s | %s | %s | %s | %s | %s |", name, seconds(r.ended.Sub(r.began)), seconds(r.whole.Sub(r.ended)),
-		seconds(elected), r.text(own), r.text(late), seconds(gaps[true]), seconds(gaps[false]))
+	return fmt.Sprintf("| %s | %.2f s | %.2f s | %.2f s | %s | %s | %.2f s | %.2f s |", name, h.ended.Sub(h.began).Seconds(),
+		h.whole.Sub(h.ended).Seconds(), elected.Seconds(), h.text(own), h.text(late), gaps[true].Seconds(), gaps[false].Seconds())
 }
 
 // elected returns how long it took until another node won an election; 0 if none did.
-func (r report) elected() time.Duration {
-	for _, t := range r.h.Terms {
-		if t.Since.After(r.began) && t.Since.Before(r.ended) && t.Node != r.id {
-			return t.Since.Sub(r.began)
+func (h harm) elected() time.Duration {
+	for _, t := range h.Terms {
+		if t.Since.After(h.began) && t.Since.Before(h.ended) && t.Node != h.id {
+			return t.Since.Sub(h.began)
 		}
 	}
 	return 0
 }
 
-// A tally counts tokens.
-type tally struct {
-	count int
-	last  time.Time
-}
-
-func (t *tally) add(at time.Time) { t.count, t.last = t.count+1, at }
-
-func (r report) text(t tally) string {
-	switch {
-	case t.count == 0:
+func (h harm) text(tokens []time.Time) string {
+	if len(tokens) == 0 {
 		return "none"
-	case t.last.Before(r.ended):
-		return fmt.Sprintf("%d, after %s", t.count, seconds(t.last.Sub(r.began)))
 	}
-	return fmt.Sprintf("%d, %s after the end", t.count, seconds(t.last.Sub(r.ended)))
-}
-
-// deleted returns when the deletion of each key version was acknowledged.
-func (r report) deleted() map[int64]time.Time {
-	all := map[int64]time.Time{}
-	for _, d := range r.h.Requests {
-		if d.Deleted() {
-			all[d.Values[history.Key]] = d.Ret
-		}
+	last := tokens[len(tokens)-1]
+	if last.Before(h.ended) {
+		return fmt.Sprintf("%d, after %.2f s", len(tokens), last.Sub(h.began).Seconds())
 	}
-	return all
+	return fmt.Sprintf("%d, %.2f s after the end", len(tokens), last.Sub(h.ended).Seconds())
 }
-
-func seconds(d time.Duration) string { return fmt.Sprintf("%.2f s", d.Seconds()) }
