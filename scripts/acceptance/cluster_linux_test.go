@@ -45,7 +45,9 @@ func TestCluster(t *testing.T) {
 	c := startCluster(t, devvault.Options{DisableCache: testing.Short()})
 	c.run("StandbysForward", c.testStandbysForward)
 	c.run("NothingInTheFiles", c.testNothingInTheFiles)
-	c.run("AbandonedWrites", c.testAbandonedWrites)
+	if c.options.DisableCache { // its locks make readers wait for the write
+		c.run("AbandonedWrites", c.testAbandonedWrites)
+	}
 	c.run("Faults", c.testFaults)
 }
 

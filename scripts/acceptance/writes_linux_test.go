@@ -31,9 +31,6 @@ const (
 // commits it nevertheless. What the engine shows then is what it uses. backend tests
 // everything else that the engine keeps in memory.
 func (c *testCluster) testAbandonedWrites() {
-	if *multiplier != 0 {
-		c.t.Skip("the leader must keep its lease while the followers are stopped")
-	}
 	root := c.root()
 	mount := root.enable("abandoned")
 	root.configure(mount)
