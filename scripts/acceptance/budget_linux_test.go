@@ -74,17 +74,18 @@ func abandonSlowBatches(root client) {
 		rules = append(rules, strings.Repeat("*a", 30)+fmt.Sprintf("*b%d", i%10))
 	}
 	root.write("clanmeeting/roles/slow", map[string]any{"allowed_rooms": rules})
-	items := make([]any, 1000)
-	for i := range items {
-		items[i] = map[string]any{"room": strings.Repeat("a", 251) + fmt.Sprintf("%04d", i)}
+	var items []any
+	for i := range 1000 {
+		items = append(items, map[string]any{"room": strings.Repeat("a", 251) + fmt.Sprintf("%04d", i)})
 	}
+	batch := map[string]any{"batch_input": items}
 	var givenUp atomic.Int64
 	var wg sync.WaitGroup
 	for range 20 {
 		wg.Go(func() {
 			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 			defer cancel()
-			if _, _, err := root.vault.Call(ctx, root.token, http.MethodPost, "clanmeeting/creds/slow", map[string]any{"batch_input": items}); err != nil {
+			if _, _, err := root.vault.Call(ctx, root.token, http.MethodPost, "clanmeeting/creds/slow", batch); err != nil {
 				givenUp.Add(1)
 			}
 		})

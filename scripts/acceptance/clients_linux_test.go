@@ -57,8 +57,9 @@ func (c *testCluster) ask(method string, node int, path string, body any) (histo
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
+	request := devvault.Request{Method: method, Path: clusterMount + "/" + path, Token: c.RootToken, Body: body}
 	r := history.Request{Node: node, Call: time.Now(), Result: history.Unknown}
-	resp, err := c.Nodes[node].Do(ctx, direct, devvault.Request{Method: method, Path: clusterMount + "/" + path, Token: c.RootToken, Body: body})
+	resp, err := c.Nodes[node].Do(ctx, direct, request)
 	r.Ret = time.Now()
 	if err != nil {
 		r.Text = "no connection"

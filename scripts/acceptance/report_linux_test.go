@@ -20,18 +20,27 @@ type harm struct {
 	began, ended, whole time.Time
 }
 
+// deposed returns when another node was elected after the one that made an answer, if that was
+// before the answer; else the zero time.
+func (h harm) deposed(r history.Request) time.Time {
+	var first time.Time
+	own := h.LastTerm(r.By, r.Ret)
+	for _, t := range h.Terms {
+		if own > 0 && t.Number > own && t.Since.Before(r.Ret) && (first.IsZero() || t.Since.Before(first)) {
+			first = t.Since
+		}
+	}
+	return first
+}
+
 // asOfDeposition returns the answers, for a cluster whose standbys forward. Each answer of a
 // node that was deposed counts as if it was asked for at that moment: the node may not know
 // what was written since, but must know everything before.
 func (h harm) asOfDeposition() []history.Request {
 	answers := h.Answers(func(history.Request) bool { return true })
-	for i := range answers {
-		r := &answers[i]
-		own := h.LastTerm(r.By, r.Ret)
-		for _, t := range h.Terms {
-			if own > 0 && t.Number > own && t.Since.Before(r.Call) {
-				r.Call = t.Since
-			}
+	for i, r := range answers {
+		if at := h.deposed(r); !at.IsZero() && at.Before(r.Call) {
+			answers[i].Call = at
 		}
 	}
 	return answers
