@@ -196,8 +196,8 @@ var fairFailures = []string{
 }
 
 // requireFairFailures fails for a request that got no token while the cluster was whole, or
-// any other error. The storage of a deposed leader goes on to change, but its server believes
-// what it has cached: it may have deleted the key that is active there.
+// any other error. The storage of a deposed leader goes on to change, but not what its server
+// has cached: a key may be gone that the configuration still names.
 func (c *testCluster) requireFairFailures(h harm) {
 	for _, r := range h.Requests {
 		if r.Kind != history.Read || r.Result == history.Done {
