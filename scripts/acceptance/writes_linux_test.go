@@ -73,27 +73,20 @@ func (c *testCluster) abandonWrite(leader client, active int, mount, version str
 	})
 	time.Sleep(100 * time.Millisecond)
 	continued := time.After(stoppedFor)
-	c.signalOthers(active, syscall.SIGSTOP)
+	for node, n := range c.Nodes {
+		if node != active {
+			send(syscall.SIGSTOP, false)(c, node)
+			waitUntil(c.t, "it stops", func() bool { return strings.HasPrefix(state(n.PID()), "T") })
+		}
+	}
 	gone, cancel := context.WithTimeout(ctx, givenUpAfter)
 	_, _, err := leader.vault.Call(gone, leader.token, http.MethodPost, mount+"/config", map[string]any{"active_key": version})
 	cancel()
 	<-continued
-	c.signalOthers(active, syscall.SIGCONT)
+	for node := range nodes {
+		send(syscall.SIGCONT, false)(c, node)
+	}
 	stop()
 	readers.Wait()
 	return err
-}
-
-// signalOthers sends a signal to all servers but the active one, and waits until they have
-// stopped if it is SIGSTOP.
-func (c *testCluster) signalOthers(active int, s syscall.Signal) {
-	for node, n := range c.Nodes {
-		if node == active {
-			continue
-		}
-		send(s, false)(c, node)
-		if s == syscall.SIGSTOP {
-			waitUntil(c.t, "it stops", func() bool { return strings.HasPrefix(state(n.PID()), "T") })
-		}
-	}
 }
