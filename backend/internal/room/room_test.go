@@ -22,7 +22,7 @@ func TestParseName(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, want, name)
 	}
-	for _, text := range []string{"", " a", "a\n", "a*", "**", "a.b", "a,b", "\u212aitchen", "é", long + "a", "{{x}}"} {
+	for _, text := range []string{"", "a\n", "a*", "a.b", "\u212aitchen", long + "a"} {
 		_, err := ParseName(text)
 		require.ErrorIs(t, err, ErrName, text)
 	}
@@ -30,14 +30,13 @@ func TestParseName(t *testing.T) {
 
 func TestParseRule(t *testing.T) {
 	t.Parallel()
+	metadata := func(length int) string { return "{{identity.entity.metadata." + strings.Repeat("é", length-29) + "}}" }
 	for text, want := range map[string]string{
-		"Support-*":                       "support-*",
 		"*":                               "*",
 		strings.Repeat("A", 255):          strings.Repeat("a", 255),
-		"{{identity.entity.id}}":          "{{identity.entity.id}}",
 		"A-{{ identity.entity.name }}-B*": "a-{{ identity.entity.name }}-b*",
-		"{{identity.groups.ids.0b1c.ns1.metadata.Room}}":                    "{{identity.groups.ids.0b1c.ns1.metadata.Room}}",
-		"{{identity.entity.metadata." + strings.Repeat("é", 1024-29) + "}}": "{{identity.entity.metadata." + strings.Repeat("é", 1024-29) + "}}",
+		"{{identity.groups.ids.0b1c.ns1.metadata.Room}}": "{{identity.groups.ids.0b1c.ns1.metadata.Room}}",
+		metadata(1024): metadata(1024),
 	} {
 		rule, err := ParseRule(text, true)
 		require.NoError(t, err, text)
@@ -52,18 +51,14 @@ func TestParseRule(t *testing.T) {
 	)
 	for text, want := range map[string]string{
 		"":                                   notARule,
-		"a b":                                notARule,
 		"a.*":                                notARule,
 		"\u212a":                             notARule,
 		strings.Repeat("a", 256):             notARule,
 		strings.Repeat("a", 1025):            tooLong,
-		"{{time.now}}":                       directive,
+		metadata(1025):                       tooLong + ": " + string([]rune(metadata(1025))[:80]) + "…",
 		"{{identity.entity.name":             directive,
 		"{{identity.entity.metadata.{{x}}}}": directive,
-		"{{identity.entity.groups.names}}":   directive,
-		"a-identity.entity.name}}":           notARule,
-		"{{identity.groups.ids.a.name}}{{}}": directive,
-		"{{identity.entity.metadata." + strings.Repeat("é", 1025-29) + "}}":           tooLong + ": {{identity.entity.metadata." + strings.Repeat("é", 80-27) + "…",
+		"{{identity.entity.groups.names}}":   directive, // a list
 		strings.Repeat("a", 200) + "{{identity.entity.id}}" + strings.Repeat("b", 56): notARule,
 	} {
 		_, err := ParseRule(text, true)
@@ -71,16 +66,24 @@ func TestParseRule(t *testing.T) {
 	}
 	_, err := ParseRule("{{identity.entity.id}}", false)
 	require.EqualError(t, err, "is a template; set allowed_rooms_template=true too")
+	require.Equal(t, strings.Repeat("é", 80), Shorten(strings.Repeat("é", 80)))
 }
 
 func TestNewRules(t *testing.T) {
 	t.Parallel()
 	full := slices.Repeat([]string{strings.Repeat("x", 128)}, MaxRulesLength/128)
-	for _, texts := range [][]string{nil, {"a", "B-*"}, slices.Repeat([]string{"a"}, MaxRules), full} {
-		rules, err := NewRules("rooms", texts, false)
+	for _, texts := range [][]string{
+		nil, slices.Repeat([]string{"a"}, MaxRules), full, {"B-*", strings.Repeat("{{identity.entity.name}}", 40)},
+	} {
+		rules, err := NewRules("rooms", texts, true)
 		require.NoError(t, err)
 		require.Len(t, rules.Texts(), len(texts))
-		require.GreaterOrEqual(t, rules.Size(), len(strings.Join(texts, "")))
+		require.Equal(t, strings.Contains(strings.Join(texts, ""), "{{"), rules.Templated())
+		size := len(strings.Join(texts, ""))
+		for _, rule := range rules.others {
+			size += len(rule.pieces) * int(unsafe.Sizeof(piece{}))
+		}
+		require.GreaterOrEqual(t, rules.Size(), size)
 	}
 	for want, texts := range map[string][]string{
 		"rooms has 2001 entries; 2000 are allowed":        slices.Repeat([]string{"a"}, MaxRules+1),
@@ -105,35 +108,49 @@ func TestMatch(t *testing.T) {
 		}
 		return value, nil
 	}
-	rules, err := NewRules("rooms", []string{"lobby", "support-*", "x-{{identity.entity.name}}-*", "{{identity.entity.id}}", "{{identity.entity.metadata.team}}"}, true)
+	rules, err := NewRules("rooms", []string{
+		"lobby", "support-*", "x-{{identity.entity.name}}", "{{identity.entity.id}}", "{{identity.entity.metadata.team}}",
+	}, true)
 	require.NoError(t, err)
-	require.True(t, rules.Templated())
 	m := rules.Matcher(ann)
-	for name, want := range map[Name]string{"lobby": "lobby", "support-1": "support-*", "x-ann-7": "x-{{identity.entity.name}}-*", Every: ""} {
-		rule, err := m.Match(name)
+	for name, want := range map[Name]string{"lobby": "lobby", "support-1": "support-*", "x-ann": "x-{{identity.entity.name}}", Every: ""} {
+		rule, err := m.Match(t.Context(), name)
 		require.NoError(t, err)
 		require.Equal(t, want, rule)
 	}
-	for _, name := range []Name{"a", "ax", "x-bob-7", "my-support-1"} {
-		rule, err := m.Match(name)
+	for _, name := range []Name{"ax", "x-ann-7", "my-support-1"} {
+		rule, err := m.Match(t.Context(), name)
 		require.ErrorAs(t, err, new(*NoValueError))
-		require.EqualError(t, err, "the template {{identity.entity.id}} matches nothing: your identity's value for it is not of a room's alphabet, "+Syntax)
+		require.EqualError(t, err, "the template {{identity.entity.id}} matches nothing: "+
+			"your identity's value for it is not of a room's alphabet, "+Syntax)
 		require.Empty(t, rule)
 	}
-	require.Equal(t, map[string]int{"identity.entity.name": 1, "identity.entity.id": 1, "identity.entity.metadata.team": 1}, asked, "each template is rendered once")
+	once := map[string]int{"identity.entity.name": 1, "identity.entity.id": 1, "identity.entity.metadata.team": 1}
+	require.Equal(t, once, asked, "each template is rendered once")
+
+	fault := errors.New("no answer")
+	m = rules.Matcher(func(string) (string, error) { return "", fault })
+	for range 2 {
+		_, err = m.Match(t.Context(), "b")
+		require.ErrorIs(t, err, fault, "a fault is not kept as an answer")
+	}
 }
 
-// A fault is not kept as an answer.
-func TestMatchFaults(t *testing.T) {
+// A context that ends while rules are compared is seen soon.
+func TestMatchEndsWithItsContext(t *testing.T) {
 	t.Parallel()
-	rules, err := NewRules("rooms", []string{"{{identity.entity.name}}", "a"}, true)
+	rules, err := NewRules("rooms", slices.Repeat([]string{"{{identity.entity.name}}"}, MaxTemplates), true)
 	require.NoError(t, err)
-	fault := errors.New("no answer")
-	m := rules.Matcher(func(string) (string, error) { return "", fault })
-	for range 2 {
-		_, err = m.Match("b")
-		require.ErrorIs(t, err, fault)
-	}
+	ctx, cancel := context.WithCancel(t.Context())
+	asked := 0
+	m := rules.Matcher(func(string) (string, error) {
+		asked++
+		cancel()
+		return "x", nil
+	})
+	_, err = m.Match(ctx, "b")
+	require.ErrorIs(t, err, context.Canceled)
+	require.Equal(t, checkEvery, asked)
 }
 
 // What a value contributes counts towards a name's length, of which 255 characters are
@@ -142,35 +159,17 @@ func TestRenderedRuleThatIsTooLong(t *testing.T) {
 	t.Parallel()
 	const directive = "{{identity.entity.name}}"
 	rest := strings.Repeat("a", 55)
-	texts := []string{directive + directive + "*", directive + "a" + rest, directive + rest, "*" + directive + rest}
-	for i, text := range texts {
+	for text, fits := range map[string]bool{
+		directive + directive + "*": false, directive + "a" + rest: false, directive + rest: true, "*" + directive + rest: true,
+	} {
 		rules, err := NewRules("rooms", []string{text}, true)
 		require.NoError(t, err)
 		m := rules.Matcher(func(string) (string, error) { return strings.Repeat("a", 200), nil })
 		rule, err := m.Match(Name(strings.Repeat("a", 255)))
 		require.NoError(t, err)
-		require.Equal(t, i >= 2, rule == text, text)
-		require.Equal(t, i >= 2, m.rendered[0].glob != "", "what can match nothing is not kept")
+		require.Equal(t, fits, rule == text, text)
+		require.Equal(t, fits, m.rendered[0].glob != "", "what can match nothing is not kept")
 	}
-}
-
-// Size counts each part of a rule, which takes memory of its own.
-func TestSizeCountsTheParts(t *testing.T) {
-	t.Parallel()
-	const directive = "{{identity.entity.name}}"
-	one, err := NewRules("rooms", []string{directive}, true)
-	require.NoError(t, err)
-	many, err := NewRules("rooms", []string{strings.Repeat(directive, 40)}, true)
-	require.NoError(t, err)
-	pieces := len(many.others[0].pieces)
-	require.Greater(t, many.Size()-one.Size(), pieces*int(unsafe.Sizeof(piece{}))/2+2*39*len(directive))
-}
-
-func TestShorten(t *testing.T) {
-	t.Parallel()
-	require.Equal(t, "short", Shorten("short"))
-	require.Equal(t, strings.Repeat("é", 80), Shorten(strings.Repeat("é", 80)))
-	require.Equal(t, strings.Repeat("é", 80)+"…", Shorten(strings.Repeat("é", 81)))
 }
 
 // A rule matches just what a regular expression says that it should, never every
@@ -181,19 +180,12 @@ func FuzzRules(f *testing.F) {
 			f.Add(glob, name)
 		}
 	}
-	for _, seed := range [][2]string{
-		{"*", "*"},
-		{"*ab*ab", "xabyab"},
-		{"Support", "SUPPORT"},
-		{"a.*", "ab"},
-		{"{{identity.entity.name}}", "*"},
-		{"{{identity.entity.name}}-*", "ann"},
-		{"x{{identity.entity.name}}y", "{{identity.entity.id}}"},
-		{"a*", "a\n"},
-		{"*" + strings.Repeat("a*", 120) + "ab", strings.Repeat("a", 255)},
-	} {
-		f.Add(seed[0], seed[1])
-	}
+	f.Add("*", "*")
+	f.Add("*ab*ab", "xabyab")
+	f.Add("Support", "SUPPORT")
+	f.Add("{{identity.entity.name}}-*", "*")
+	f.Add("x{{identity.entity.name}}y", "{{identity.entity.id}}")
+	f.Add("*"+strings.Repeat("a*", 120)+"ab", strings.Repeat("a", 255))
 	f.Fuzz(func(t *testing.T, text, name string) {
 		if rule, err := ParseRule(text, true); err == nil {
 			again, err := ParseRule(rule.String(), true)
