@@ -134,7 +134,7 @@ func TestBuilds(t *testing.T) {
 		stdout, stderr, err := c.run(url, "released")
 		require.Error(t, err, "nobody knows which version it is")
 		require.Empty(t, stdout)
-		require.Contains(t, stderr, "the release site can't be reached")
+		require.Contains(t, stderr, "could not find the newest Vault")
 
 		version, stderr := c.version(url, "")
 		require.Equal(t, "Vault v1.21.2 (built)\n", version)
