@@ -114,12 +114,12 @@ func TestMatch(t *testing.T) {
 	require.NoError(t, err)
 	m := rules.Matcher(ann)
 	for name, want := range map[Name]string{"lobby": "lobby", "support-1": "support-*", "x-ann": "x-{{identity.entity.name}}", Every: ""} {
-		rule, err := m.Match(t.Context(), name)
+		rule, err := m.Match(name)
 		require.NoError(t, err)
 		require.Equal(t, want, rule)
 	}
 	for _, name := range []Name{"ax", "x-ann-7", "my-support-1"} {
-		rule, err := m.Match(t.Context(), name)
+		rule, err := m.Match(name)
 		require.ErrorAs(t, err, new(*NoValueError))
 		require.EqualError(t, err, "the template {{identity.entity.id}} matches nothing: "+
 			"your identity's value for it is not of a room's alphabet, "+Syntax)
@@ -131,26 +131,9 @@ func TestMatch(t *testing.T) {
 	fault := errors.New("no answer")
 	m = rules.Matcher(func(string) (string, error) { return "", fault })
 	for range 2 {
-		_, err = m.Match(t.Context(), "b")
+		_, err = m.Match("b")
 		require.ErrorIs(t, err, fault, "a fault is not kept as an answer")
 	}
-}
-
-// A context that ends while rules are compared is seen soon.
-func TestMatchEndsWithItsContext(t *testing.T) {
-	t.Parallel()
-	rules, err := NewRules("rooms", slices.Repeat([]string{"{{identity.entity.name}}"}, MaxTemplates), true)
-	require.NoError(t, err)
-	ctx, cancel := context.WithCancel(t.Context())
-	asked := 0
-	m := rules.Matcher(func(string) (string, error) {
-		asked++
-		cancel()
-		return "x", nil
-	})
-	_, err = m.Match(ctx, "b")
-	require.ErrorIs(t, err, context.Canceled)
-	require.Equal(t, checkEvery, asked)
 }
 
 // What a value contributes counts towards a name's length, of which 255 characters are
