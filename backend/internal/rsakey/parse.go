@@ -190,15 +190,12 @@ func unwrap(der []byte) (*pkcs1, error) {
 	return nil, errDamaged
 }
 
-// parseDER makes a key from the numbers in the DER. It checks their sizes first, because
-// the time to compute with them depends on their size.
+// parseDER makes a key from the numbers in the DER, and computes nothing with them: newPrivateKey
+// first checks the size, on which the time depends.
 func parseDER(der []byte) (*rsa.PrivateKey, error) {
 	read, err := unwrap(der)
 	if err != nil {
 		return nil, err
-	}
-	if bits := read.N.BitLen(); bits < MinBits || bits > MaxBits {
-		return nil, errSize(bits)
 	}
 	if read.E.BitLen() > 31 {
 		return nil, errBigE
