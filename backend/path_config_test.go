@@ -96,14 +96,8 @@ func TestConfigAndKeys(t *testing.T) {
 		{op: write, path: "config", data: data{fieldActiveKey: 0}, events: events{"config-write unchanged"}},
 
 		// A key is stored once, however often it is written, by either path and in any form.
-		{
-			op: write, path: "keys/import", data: data{fieldPrivateKey: first},
-			version: 1, events: events{"key-import 1"}, state: "0 of [1]",
-		},
-		{
-			op: write, path: "keys/import", data: data{fieldPrivateKey: again},
-			version: 1, warning: stored + "; no new version was stored",
-		},
+		{op: write, path: "keys/import", data: data{fieldPrivateKey: first}, version: 1, events: events{"key-import 1"}, state: "0 of [1]"},
+		{op: write, path: "keys/import", data: data{fieldPrivateKey: again}, version: 1, warning: stored + "; no new version was stored"},
 		{
 			op: write, path: "config", data: data{fieldPrivateKey: first},
 			warning: stored + ", which is the active one now; no version was active before; no new version was stored",
@@ -117,10 +111,7 @@ func TestConfigAndKeys(t *testing.T) {
 
 		// Staged keys become active when they are told to, and there is a way back.
 		{op: write, path: "keys/generate", version: 2, events: events{"key-generate 2"}, state: "1 of [1 2]"},
-		{
-			op: write, path: "config", data: data{fieldActiveKey: 2},
-			events: events{"config-write", "key-activate 2"}, state: "2 of [1 2]",
-		},
+		{op: write, path: "config", data: data{fieldActiveKey: 2}, events: events{"config-write", "key-activate 2"}, state: "2 of [1 2]"},
 		{op: remove, path: "keys/2", refusal: "version 2 is the active one; set active_key of config to another version first"},
 		{
 			op: write, path: "config", data: data{fieldActiveKey: 0},
