@@ -5,10 +5,6 @@ package backend
 
 import (
 	"cmp"
-	"crypto/sha256"
-	"crypto/x509"
-	"encoding/hex"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"strings"
@@ -19,26 +15,6 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
-
-func TestConfigRead(t *testing.T) {
-	m := configured(t)
-	key := testKey(t)
-	der, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
-	require.NoError(t, err)
-	sum := sha256.Sum256(der)
-	require.Equal(t, map[string]any{
-		fieldConsumerID:      testConsumer,
-		fieldAudience:        "clanmeeting",
-		fieldIssuer:          "production",
-		fieldDomain:          "",
-		fieldActiveKey:       float64(1),
-		fieldPublicKey:       string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})),
-		fieldPublicKeySHA256: hex.EncodeToString(sum[:]),
-		fieldKeyBits:         float64(2048),
-
-		fieldDeleteEndedRolesAfter: float64(0),
-	}, m.mustRead("config", nil))
-}
 
 // keyState says which version is active, and which ones are stored. The version that is
 // active signs the next token; without one, tokens are refused.

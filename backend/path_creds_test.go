@@ -132,7 +132,8 @@ func TestRooms(t *testing.T) {
 // at formats the time some seconds after testNow.
 func at(offset int64) string { return time.Unix(testNow.Unix()+offset, 0).UTC().Format(time.RFC3339) }
 
-// Whatever a request asks for, its token keeps to the times of the role.
+// Whatever a request asks for, its token keeps to the times of the role. Vault cuts a lease at
+// the mount's maximum: if it would then end before its token, the request is refused.
 func TestTimes(t *testing.T) {
 	m := configured(t)
 	m.system.MaxLeaseTTLVal = 100 * time.Hour
@@ -145,6 +146,7 @@ func TestTimes(t *testing.T) {
 	long := map[string]any{fieldMaxTTL: "200h"}
 	webinar := map[string]any{fieldMaxNotBefore: "3650d", fieldNotBeforeDuration: "60s"}
 	patient := map[string]any{fieldNotBeforeDuration: "10h"}
+	leased := map[string]any{fieldMaxNotBefore: "3650d", fieldGenerateLease: true}
 	const capped, endsEarlier = "TTL value is capped accordingly", "the token ends with this role, at 2030-01-31T"
 	for name, test := range map[string]struct {
 		role, request map[string]any
@@ -179,7 +181,9 @@ func TestTimes(t *testing.T) {
 		"scheduled beyond max": {
 			map[string]any{fieldMaxNotBefore: 60, fieldValidFrom: at(-60), fieldValidUntil: at(7200)}, start(600), 600, 900, "",
 		},
-		"max alone, until": {map[string]any{fieldMaxNotBefore: 600, fieldValidUntil: at(700)}, start(600), 600, 700, endsEarlier},
+		"lease, for the maximum": {leased, start(359_700), 359_700, 360_000, ""},
+		"lease, beyond that":     {leased, start(359_701), 0, 0, "its lease would exceed the mount's maximum TTL; ask closer to the time"},
+		"max alone, until":       {map[string]any{fieldMaxNotBefore: 600, fieldValidUntil: at(700)}, start(600), 600, 700, endsEarlier},
 	} {
 		role := map[string]any{fieldAllowedRooms: "*", fieldTTL: "5m", fieldMaxTTL: "10m"}
 		maps.Copy(role, test.role)
@@ -197,37 +201,6 @@ func TestTimes(t *testing.T) {
 			require.Contains(t, strings.Join(resp.Warnings, ""), test.says, name)
 		}
 		m.mustDelete("roles/timed")
-	}
-}
-
-// Vault cuts a lease at the mount's maximum. If the lease would then end before its token,
-// the request is refused. What a lease is otherwise, decide checks.
-func TestLease(t *testing.T) {
-	m := configured(t)
-	m.system.MaxLeaseTTLVal = time.Hour
-	for _, test := range []struct {
-		role, request map[string]any
-		want          int // seconds; 0: refused
-	}{
-		{nil, nil, 300},
-		{nil, map[string]any{fieldNotBefore: at(3300)}, 3600},
-		{nil, map[string]any{fieldNotBefore: at(3301)}, 0},
-		{map[string]any{fieldValidFrom: at(3301)}, nil, 0},
-		{map[string]any{fieldValidUntil: at(20)}, nil, 20},
-	} {
-		role := map[string]any{fieldAllowedRooms: "*", fieldDefaultRoom: "x", fieldGenerateLease: true, fieldTTL: "5m", fieldMaxNotBefore: "24h"}
-		maps.Copy(role, test.role)
-		m.mustWrite("roles/leased", role)
-		resp, _ := m.decide("leased", test.request)
-		m.mustDelete("roles/leased")
-		if test.want == 0 {
-			require.ErrorContains(t, resp.Error(), "exceed the mount's maximum TTL")
-			continue
-		}
-		require.EqualValues(t, test.want, resp.Data[fieldTTL])
-		revoke := &logical.Request{Operation: logical.RevokeOperation, Path: "creds/leased", Secret: resp.Secret, Storage: m.storage}
-		_, err := m.wire.HandleRequest(t.Context(), revoke)
-		require.NoError(t, err)
 	}
 }
 
