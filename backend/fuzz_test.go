@@ -29,7 +29,7 @@ func FuzzTokenRequest(f *testing.F) {
 	f.Add(plain, "", false, "support-1", "", at(30), int64(-1), int64(31), int64(3600), int64(0), int64(60), false)
 	f.Add(plain, "", false, "support-1", "", "", int64(1<<40), int64(1<<41), int64(5), int64(5), int64(5), false)
 	f.Add(plain, "", false, "support-1", "", at(1<<28), int64(-1<<40), int64(1<<33), int64(5), int64(5), int64(1<<28), true)
-	f.Add(plain, "", false, "*", "0", "0001-01-01T00:00:01Z", int64(7), int64(7), int64(300), int64(30), int64(0), false)
+	f.Add(plain, "", false, "support-1", "0", "0001-01-01T00:00:01Z", int64(7), int64(7), int64(300), int64(30), int64(0), false)
 	f.Add("*", "", false, "k", "-5m", "9223372036854775807", int64(7), int64(7), int64(300), int64(30), int64(0), false)
 	f.Add("*", "*", false, "a\n", "1e2", "1e9", int64(7), int64(7), int64(300), int64(30), int64(0), false)
 	f.Add("a,b", "b", false, "", "", "2030-01-31 09:00:00", int64(7), int64(7), int64(300), int64(30), int64(0), false)

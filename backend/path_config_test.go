@@ -63,7 +63,7 @@ func TestConfigAndKeys(t *testing.T) {
 	}{
 		{op: remove, path: "config", events: events{"config-delete unchanged"}, state: "unconfigured <nil>"},
 		{op: write, path: "config", data: data{fieldPrivateKey: first}, refusal: "consumer_id is required; Clan Meeting gave it to"},
-		{op: write, path: "config", data: data{fieldConsumerID: "a", fieldActiveKey: 1}, refusal: "active_key 1 does not exist; list the"},
+		{op: write, path: "config", data: data{fieldConsumerID: "a", fieldActiveKey: -1}, refusal: "active_key -1 does not exist; list the"},
 		{op: write, path: "config", data: data{fieldActiveKey: 0, fieldPrivateKey: first}, refusal: "can't be used together"},
 		{op: write, path: "config", data: data{fieldConsumerID: "a.b", fieldPrivateKey: small}, refusal: "hyphens; private_key has 1024 bits"},
 		{op: write, path: "keys/import", data: data{fieldPrivateKey: small}, refusal: "private_key has 1024 bits"},

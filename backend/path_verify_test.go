@@ -68,7 +68,7 @@ func TestVerifyTriesEveryKeyVersion(t *testing.T) {
 	m := configured(t)
 	first, second := m.creds()[fieldToken].(string), signedBy(t, secondKey(t), goodHeader, goodClaims())
 	const noKey = "signed by another key, or changed since: no key version of this mount verifies it"
-	require.Equal(t, noKey, m.verify(second, "").Data[fieldReason])
+	require.Equal(t, noKey, m.verify(second, "b").Data[fieldReason], "nothing of its claims")
 	m.stageSecond()
 	require.EqualValues(t, 1, m.verify(first, "").Data[fieldKeyVersion])
 	staged := m.verify(second, "")
