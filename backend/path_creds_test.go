@@ -154,6 +154,8 @@ func TestTimes(t *testing.T) {
 		says          string  // the warning, or the refusal
 	}{
 		"role's ttl":             {nil, nil, -30, 300, ""},
+		"empty, and null":        {nil, map[string]any{fieldTTL: "", fieldNotBefore: nil}, -30, 300, ""},
+		"null, and empty":        {nil, map[string]any{fieldTTL: nil, fieldNotBefore: ""}, -30, 300, ""},
 		"shorter":                {nil, ttl("1s"), -30, 1, ""},
 		"role's maximum":         {nil, ttl("10m"), -30, 600, ""},
 		"over role's maximum":    {nil, ttl("601"), -30, 600, capped},
