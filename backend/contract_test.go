@@ -75,14 +75,12 @@ func TestResponseSchemas(t *testing.T) {
 		},
 	} {
 		for title, o := range operations(t) {
+			if name == "no key" && title != "config read" {
+				continue
+			}
 			m := configured(t)
 			prepare(m)
-			resp, err := m.do(o)
-			require.NoError(t, err)
-			if name == "no key" && (resp.IsError() || resp == nil && o.op == logical.ReadOperation || o.op == logical.ListOperation && len(resp.Data) == 0) {
-				continue // without a key: refused, or not found
-			}
-			require.False(t, resp.IsError(), "%s: %s", name, title)
+			resp := m.must(m.do(o))
 			schema.ValidateResponse(t, schema.GetResponseSchema(t, m.inside.Route(o.path), o.op), resp, true)
 		}
 	}
