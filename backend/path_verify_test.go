@@ -139,22 +139,23 @@ func TestVerifyAnswers(t *testing.T) {
 
 // A token may come with what is around it in a file or in a link.
 func TestPresentedToken(t *testing.T) {
-	const token, link = "e30.eyJ9.AA", "https://meet.example.com/acme/support-1?jwt=e30.eyJ9.AA"
-	for presented, want := range map[string]string{
-		" \t" + token + " ":                       token,
-		"\r\n\ufeff\u00a0" + token + "\n":         token,
-		"\ufeff" + link + "\n":                    token,
-		link + "#config.prejoin=false":            token,
-		link + "&lang=%zz":                        token,
-		"meet.example.com/x?lang=de&jwt=" + token: token,
-		"https://x/?jwt=e30%2EeyJ9.AA%3D%3d":      token + "==",
-		"https://x/?JWT=x&jwt=y":                  "y",
-		"https://x/?lang=de":                      "",
-		"?":                                       "",
-		" \n":                                     "",
-		"\ufeff":                                  "",
+	jwt := "e30.eyJ9.AA"
+	link := "https://meet.example.com/acme/support-1?jwt=" + jwt
+	for text, want := range map[string]string{
+		" \t" + jwt + " ":                       jwt,
+		"\r\n\ufeff\u00a0" + jwt + "\n":         jwt,
+		"\ufeff" + link + "\n":                  jwt,
+		link + "#config.prejoin=false":          jwt,
+		link + "&lang=%zz":                      jwt,
+		"meet.example.com/x?lang=de&jwt=" + jwt: jwt,
+		"https://x/?jwt=e30%2EeyJ9.AA%3D%3d":    jwt + "==",
+		"https://x/?JWT=x&jwt=y":                "y",
+		"https://x/?lang=de":                    "",
+		"?":                                     "",
+		" \n":                                   "",
+		"\ufeff":                                "",
 	} {
-		require.Equal(t, want, presentedToken(presented), "%q", presented)
+		require.Equal(t, want, presentedToken(text), "%q", text)
 	}
 }
 
