@@ -231,6 +231,7 @@ func TestNoFieldEchoesAKey(t *testing.T) {
 // the request. It can serve tokens without a lease itself.
 func TestPerformanceStandby(t *testing.T) {
 	m := configured(t)
+	m.system.ReplicationStateVal = consts.ReplicationPerformancePrimary
 	m.mustWrite("roles/leased", map[string]any{fieldAllowedRooms: "*", fieldGenerateLease: true})
 	m.system.ReplicationStateVal = consts.ReplicationPerformanceStandby
 	// Also while the old state is still cached for other requests.
