@@ -161,14 +161,14 @@ func TestDefaultTTLFollowsMaxTTL(t *testing.T) {
 
 func TestRoleWarnings(t *testing.T) {
 	m := newTestMount(t)
-	m.system.MaxLeaseTTLVal = 48 * time.Hour
+	m.system.MaxLeaseTTLVal = longMaxTTL
 	far := testNow.Add(longMaxNotBefore).Unix()
 	longest := map[string]any{fieldAllowedRooms: "a", fieldMaxTTL: "24h", fieldMaxNotBefore: "90d", fieldValidFrom: far}
 	require.Nil(t, m.mustWrite("roles/a", longest), "no warning")
 	for want, data := range map[string]map[string]any{
 		"allow_wildcard_room lets this role issue":                              {fieldAllowWildcardRoom: true},
 		"max_ttl of 24h0m1s is over 24h0m0s":                                    {fieldMaxTTL: 86401},
-		"max_ttl of 48h0m1s is over the mount's maximum of 48h0m0s, so tokens":  {fieldMaxTTL: 172801},
+		"max_ttl of 24h0m1s is over the mount's maximum of 24h0m0s, so tokens":  {fieldMaxTTL: 86401},
 		"max_not_before of 2160h0m1s is over 90 days: a scheduled token stops":  {fieldMaxNotBefore: 7776001},
 		"valid_from is more than 90 days ahead: a token for that time stops":    {fieldValidFrom: far + 1},
 		"valid_until, 2030-01-31T09:00:00Z, is in the past: this role gives no": {fieldValidUntil: at(0)},
