@@ -13,6 +13,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -30,6 +31,9 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 	"github.com/hashicorp/vault/sdk/plugin"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/crypto/ssh"
+
+	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/backend/internal/rsakey"
 )
 
 const (
@@ -50,14 +54,12 @@ type testMount struct {
 	wire    logical.Backend
 	inside  *backend
 	storage *testStorage
-	system  *logical.StaticSystemView
-	log     *lockedBuffer
+	system  *testSystem
+	log     *testLog
 	events  *testEvents
 
-	entityID string // of the caller
-
-	mu  sync.Mutex
-	now time.Time
+	entityID string       // of the caller
+	passed   atomic.Int64 // since testNow, in nanoseconds
 }
 
 func newTestMount(t testing.TB) *testMount {
@@ -65,12 +67,11 @@ func newTestMount(t testing.TB) *testMount {
 	m := &testMount{
 		t:       t,
 		storage: &testStorage{Storage: &logical.InmemStorage{}},
-		system:  &logical.StaticSystemView{DefaultLeaseTTLVal: 768 * time.Hour, MaxLeaseTTLVal: 768 * time.Hour},
-		log:     &lockedBuffer{},
+		system:  &testSystem{StaticSystemView: &logical.StaticSystemView{DefaultLeaseTTLVal: 768 * time.Hour, MaxLeaseTTLVal: 768 * time.Hour}},
+		log:     &testLog{},
 		events:  &testEvents{},
-		now:     testNow,
 	}
-	logger := hclog.New(&hclog.LoggerOptions{Level: hclog.Trace, Output: m.log})
+	logger := hclog.New(&hclog.LoggerOptions{Level: hclog.Trace, Output: &m.log.buf, Mutex: m.log})
 	build := factory(testVersion, m.clock)
 	client, _ := goplugin.TestPluginGRPCConn(t, false, map[string]goplugin.Plugin{
 		plugin.BackendPluginName: &plugin.GRPCBackendPlugin{
@@ -106,17 +107,9 @@ func configured(t testing.TB) *testMount {
 	return m
 }
 
-func (m *testMount) clock() time.Time {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.now
-}
+func (m *testMount) clock() time.Time { return testNow.Add(time.Duration(m.passed.Load())) }
 
-func (m *testMount) advance(d time.Duration) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.now = m.now.Add(d)
-}
+func (m *testMount) advance(d time.Duration) { m.passed.Add(int64(d)) }
 
 // call makes one request as Vault does: the existence check decides first whether a write
 // is a create or an update.
@@ -223,9 +216,8 @@ func (m *testMount) storeKey(version int, k storedKey) {
 
 // hold stops the first read of a key after storage has answered it.
 func (m *testMount) hold(key string) (reached, proceed chan struct{}) {
-	reached, proceed = make(chan struct{}), make(chan struct{})
-	m.storage.Storage = &slowStorage{Storage: m.storage.Storage, key: key, reached: reached, proceed: proceed}
-	return reached, proceed
+	m.storage.gate = newGate("get " + key)
+	return m.storage.gate.reached, m.storage.gate.proceed
 }
 
 // verified checks a token with the standard library only, and returns its claims.
@@ -263,12 +255,68 @@ func testKey(t testing.TB) *rsa.PrivateKey {
 	return key
 }
 
-// testStorage counts calls and, on demand, fails.
+// secondKey is a second key, read without this module.
+func secondKey(t testing.TB) *rsa.PrivateKey {
+	t.Helper()
+	k, err := ssh.ParseRawPrivateKey([]byte(readTestdata(t, "rsa2048.openssh.pem")))
+	require.NoError(t, err)
+	return k.(*rsa.PrivateKey)
+}
+
+// storedOf returns the entry of a key version.
+func storedOf(t testing.TB, pem string) storedKey {
+	t.Helper()
+	private, err := rsakey.Parse(pem)
+	require.NoError(t, err)
+	k, err := newKey(private, sourceImported, testNow)
+	require.NoError(t, err)
+	return k.storedKey
+}
+
+// readKey reads a key from the tests of rsakey.
+func readKey(t testing.TB, name string) string {
+	t.Helper()
+	return readTestdata(t, "../internal/rsakey/testdata/"+name)
+}
+
+// requireNoEcho fails if the text repeats any eight characters of the input that
+// are not the message's own words.
+func requireNoEcho(t testing.TB, text, input string) {
+	t.Helper()
+	for _, own := range []string{"-----BEGIN", "-----END", "PRIVATE KEY", "PUBLIC KEY", "cm-api-key.pem", "OPENSSH", "private_key", "-openssh"} {
+		text, input = strings.ReplaceAll(text, own, ""), strings.ReplaceAll(input, own, "")
+	}
+	for i := 0; i+8 <= len(input); i++ {
+		require.NotContains(t, text, input[i:i+8])
+	}
+}
+
+// A gate stops the first call of one kind until it is released.
+type gate struct {
+	call             string
+	taken            atomic.Bool
+	reached, proceed chan struct{}
+}
+
+func newGate(call string) *gate {
+	return &gate{call: call, reached: make(chan struct{}), proceed: make(chan struct{})}
+}
+
+func (g *gate) pass(call string) {
+	if g != nil && call == g.call && g.taken.CompareAndSwap(false, true) {
+		close(g.reached)
+		<-g.proceed
+	}
+}
+
+// testStorage counts writes and, on demand, fails or waits.
 type testStorage struct {
 	logical.Storage
+	gate *gate // for a verb and a key
+	lost error // of writes that are done all the same
 
 	mu     sync.Mutex
-	writes []string
+	writes int
 	fail   func(verb, key string) error
 }
 
@@ -276,7 +324,7 @@ func (s *testStorage) on(verb, key string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if verb == "put" || verb == "delete" {
-		s.writes = append(s.writes, verb+" "+key)
+		s.writes++
 	}
 	if s.fail != nil {
 		return s.fail(verb, key)
@@ -293,21 +341,25 @@ func (s *testStorage) failWith(fail func(verb, key string) error) {
 func (s *testStorage) written() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return len(s.writes)
+	return s.writes
 }
 
 func (s *testStorage) Get(ctx context.Context, key string) (*logical.StorageEntry, error) {
 	if err := s.on("get", key); err != nil {
 		return nil, err
 	}
-	return s.Storage.Get(ctx, key)
+	entry, err := s.Storage.Get(ctx, key)
+	s.gate.pass("get " + key)
+	return entry, err
 }
 
 func (s *testStorage) Put(ctx context.Context, e *logical.StorageEntry) error {
 	if err := s.on("put", e.Key); err != nil {
 		return err
 	}
-	return s.Storage.Put(ctx, e)
+	s.gate.pass("put " + e.Key)
+	// As Raft does, it commits also if the caller has given up meanwhile.
+	return errors.Join(s.Storage.Put(context.WithoutCancel(ctx), e), s.lost)
 }
 
 func (s *testStorage) Delete(ctx context.Context, key string) error {
@@ -327,21 +379,25 @@ func (s *testStorage) List(ctx context.Context, prefix string) ([]string, error)
 	return keys, err
 }
 
-// slowStorage delays the answer to the first read of a key.
-type slowStorage struct {
-	logical.Storage
-	key              string
-	held             atomic.Bool
-	reached, proceed chan struct{}
+// testSystem notes what it is asked about the caller, and may not answer.
+type testSystem struct {
+	*logical.StaticSystemView
+	asked  []string
+	silent string
 }
 
-func (s *slowStorage) Get(ctx context.Context, key string) (*logical.StorageEntry, error) {
-	entry, err := s.Storage.Get(ctx, key)
-	if key == s.key && s.held.CompareAndSwap(false, true) {
-		close(s.reached)
-		<-s.proceed
+func (s *testSystem) ask(what string) error {
+	s.asked = append(s.asked, what)
+	if what == s.silent {
+		return errors.New("no answer")
 	}
-	return entry, err
+	return nil
+}
+
+func (s *testSystem) EntityInfo(string) (*logical.Entity, error) { return s.EntityVal, s.ask("entity") }
+
+func (s *testSystem) GroupsForEntity(string) ([]*logical.Group, error) {
+	return s.GroupsVal, s.ask("groups")
 }
 
 // testEvents records the events that are sent.
@@ -355,9 +411,8 @@ func (e *testEvents) SendEvent(_ context.Context, kind logical.EventType, event 
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	metadata := event.Metadata.AsMap()
-	names := slices.Sorted(maps.Keys(metadata))
 	text := string(kind)
-	for _, name := range names {
+	for _, name := range slices.Sorted(maps.Keys(metadata)) {
 		text += fmt.Sprintf(" %s=%v", name, metadata[name])
 	}
 	e.sent = append(e.sent, text)
@@ -372,29 +427,16 @@ func (e *testEvents) take() []string {
 	return sent
 }
 
-type lockedBuffer struct {
-	mu  sync.Mutex
+// testLog is the buffer of a logger, whose mutex it is.
+type testLog struct {
+	sync.Mutex
 	buf bytes.Buffer
 }
 
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
-}
-
-func TestVersionIsReported(t *testing.T) {
-	m := newTestMount(t)
-	versioner, ok := logical.Backend(m.inside).(logical.PluginVersioner)
-	require.True(t, ok)
-	require.Equal(t, testVersion, versioner.PluginVersion().Version)
-	require.Equal(t, logical.TypeLogical, m.wire.Type())
+func (l *testLog) String() string {
+	l.Lock()
+	defer l.Unlock()
+	return l.buf.String()
 }
 
 // Vault treats an entry of SealWrapStorage as a prefix if it ends in a slash. Otherwise

@@ -42,7 +42,7 @@ func TestTokensNeverMixConfigurations(t *testing.T) {
 		{name: "south", pem: readTestdata(t, "rsa2048.openssh.pem"), ttl: 120},
 	}
 	for i := range tenants {
-		tenants[i].key = parsedKey(t, tenants[i].pem)
+		tenants[i].key, _ = rsakey.Parse(tenants[i].pem)
 		tenants[i].writeConfig(m)
 		tenants[i].writeRole(m)
 	}

@@ -17,46 +17,6 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// gate stops the first caller until it is released.
-type gate struct {
-	taken            atomic.Bool
-	reached, proceed chan struct{}
-}
-
-func newGate() *gate { return &gate{reached: make(chan struct{}), proceed: make(chan struct{})} }
-
-func (g *gate) pass() {
-	if g.taken.CompareAndSwap(false, true) {
-		close(g.reached)
-		<-g.proceed
-	}
-}
-
-// raftStorage commits the first write of a key late, and also if the caller of Put has
-// given up meanwhile: as Raft does while it has no quorum.
-type raftStorage struct {
-	logical.Storage
-	key   string
-	write *gate
-}
-
-func (s *raftStorage) Put(ctx context.Context, e *logical.StorageEntry) error {
-	if e.Key != s.key {
-		return s.Storage.Put(ctx, e)
-	}
-	committed := make(chan error, 1)
-	go func() {
-		s.write.pass()
-		committed <- s.Storage.Put(context.WithoutCancel(ctx), e)
-	}()
-	select {
-	case err := <-committed:
-		return err
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
 // A write that its caller abandons is not overtaken by a reader that keeps the old entry,
 // and subscribers learn of it, too.
 func TestAbandonedWrites(t *testing.T) {
@@ -86,8 +46,8 @@ func TestAbandonedWrites(t *testing.T) {
 	} {
 		m := configured(t)
 		m.stageSecond()
-		write := newGate()
-		m.storage.Storage = &raftStorage{Storage: m.storage.Storage, key: test.key, write: write}
+		write := newGate("put " + test.key)
+		m.storage.gate = write
 		ctx, abandon := context.WithCancel(t.Context())
 		abandoned := make(chan error)
 		go func() {
@@ -119,22 +79,12 @@ func TestFailedWritesDropWhatTheyMayHaveChanged(t *testing.T) {
 	m := configured(t)
 	m.stageSecond()
 	m.creds()
-	m.storage.failWith(func(verb, _ string) error {
-		if verb == "put" {
-			return errors.New("leadership lost while committing log")
-		}
-		return nil
-	})
-	_, err := m.call(logical.UpdateOperation, "config", map[string]any{fieldActiveKey: 2})
-	require.ErrorContains(t, err, "leadership lost")
-	_, err = m.call(logical.UpdateOperation, "roles/support", map[string]any{fieldAllowedRooms: "lobby"})
-	require.ErrorContains(t, err, "leadership lost")
-	m.storage.failWith(nil)
-	m.storeConfig(func(c *config) { c.ActiveKey = 2 })
-	r, err := loadRole(t.Context(), m.storage, "support")
-	require.NoError(t, err)
-	r.AllowedRooms = []string{"lobby"}
-	require.NoError(t, store(t.Context(), m.storage, rolePath("support"), r.storedRole))
+	m.storage.lost = errors.New("leadership lost while committing log")
+	for path, data := range map[string]map[string]any{"config": {fieldActiveKey: 2}, "roles/support": {fieldAllowedRooms: "lobby"}} {
+		_, err := m.call(logical.UpdateOperation, path, data)
+		require.ErrorContains(t, err, "leadership lost")
+	}
+	m.storage.lost = nil
 	require.EqualValues(t, 2, m.mustRead("creds/support", map[string]any{fieldRoom: "lobby"})[fieldKeyVersion])
 }
 
@@ -219,9 +169,9 @@ func TestRequestsAreDecidedAgain(t *testing.T) {
 		for _, data := range []map[string]any{{fieldRoom: "support-1"}, {fieldBatchInput: manyItems(3)}} {
 			m := configured(t)
 			before := m.creds()
-			g := newGate()
+			g := newGate("clock")
 			now := m.inside.now
-			m.inside.now = func() time.Time { g.pass(); return now() }
+			m.inside.now = func() time.Time { g.pass("clock"); return now() }
 			answered := make(chan *logical.Response, 1)
 			go func() {
 				resp, err := m.call(logical.UpdateOperation, "creds/support", data)
