@@ -26,44 +26,36 @@ func (m *testMount) roleNames() []any {
 	return names
 }
 
-// Each run calls Vault, so that the connection to it stays open, also on a mount without
-// anything to do.
-func TestPeriodicCallKeepsTheConnection(t *testing.T) {
-	m := newTestMount(t)
-	calls := 0
-	m.storage.failWith(func(string, string) error { calls++; return nil })
-	require.NoError(t, m.rollback())
-	require.Positive(t, calls)
+// ended writes a role whose window closed some time ago.
+func (m *testMount) ended(name string, ago time.Duration) {
+	m.mustWrite("roles/"+name, map[string]any{fieldAllowedRooms: "a", fieldValidUntil: testNow.Add(-ago).Unix()})
 }
 
 func TestEndedRolesAreDeleted(t *testing.T) {
 	m := configured(t)
-	for name, ago := range map[string]time.Duration{"long-ago": 25 * time.Hour, "just-now": time.Hour, "exactly": 24 * time.Hour, "ahead": -time.Hour} {
-		m.mustWrite("roles/"+name, map[string]any{fieldAllowedRooms: "a", fieldValidUntil: testNow.Add(-ago).Unix()})
-	}
-	require.NoError(t, m.storage.Put(t.Context(), &logical.StorageEntry{Key: "roles/corrupt", Value: []byte("{")}))
-	all := []any{"ahead", "corrupt", "exactly", "just-now", "long-ago", "support"}
+	m.ended("a", 24*time.Hour)
+	m.ended("b", 25*time.Hour)
+	m.ended("lately", 23*time.Hour)
+	m.put("roles/corrupt", "{")
+	all := []any{"a", "b", "corrupt", "lately", "support"}
 	require.NoError(t, m.rollback())
 	require.Equal(t, all, m.roleNames(), "never, by default")
 
 	m.mustWrite("config", map[string]any{fieldDeleteEndedRolesAfter: "24h"})
 	require.EqualValues(t, 86400, m.mustRead("config", nil)[fieldDeleteEndedRolesAfter])
-	for _, state := range []consts.ReplicationState{consts.ReplicationPerformanceStandby, consts.ReplicationPerformanceSecondary} {
+	m.events.take()
+	for _, state := range []consts.ReplicationState{
+		consts.ReplicationPerformanceStandby, consts.ReplicationPerformanceSecondary, consts.ReplicationPerformancePrimary,
+	} {
+		require.Equal(t, all, m.roleNames(), "only the active node of the primary deletes")
 		m.system.ReplicationStateVal = state
 		m.advance(2 * systemLife)
 		require.NoError(t, m.rollback())
-		require.Equal(t, all, m.roleNames(), "only the active node of the primary deletes")
 	}
-
-	m.system.ReplicationStateVal = consts.ReplicationPerformancePrimary
-	m.advance(2 * systemLife)
-	m.events.take()
+	require.Equal(t, []any{"corrupt", "lately", "support"}, m.roleNames())
 	require.NoError(t, m.rollback())
-	require.Equal(t, []any{"ahead", "corrupt", "just-now", "support"}, m.roleNames())
 	require.Equal(t, []string{"clanmeeting/roles-delete-ended count=2 modified=true operation=roles-delete-ended path=roles/"}, m.events.take())
 	require.Contains(t, m.log.String(), "deleted roles that ended: count=2")
-	require.NoError(t, m.rollback())
-	require.Empty(t, m.events.take())
 }
 
 // One run looks at a part of many roles, and the next one goes on.
@@ -90,19 +82,18 @@ func TestEndedRolesFaults(t *testing.T) {
 	m := configured(t)
 	m.mustWrite("config", map[string]any{fieldDeleteEndedRolesAfter: "1m"})
 	for _, name := range []string{"a", "b", "c"} {
-		m.mustWrite("roles/"+name, map[string]any{fieldAllowedRooms: "a", fieldValidUntil: testNow.Add(-time.Hour).Unix()})
+		m.ended(name, time.Hour)
 	}
 	reads := 0
 	m.storage.failWith(func(verb, key string) error {
-		if verb == "get" && key == "roles/a" {
+		switch verb + " " + key {
+		case "get roles/a":
 			if reads++; reads == 2 { // somebody prolonged it after the first read, before it is locked
-				r, err := loadRole(t.Context(), m.storage.Storage, "a")
-				require.NoError(t, err)
-				r.ValidUntil = testNow.Add(time.Hour)
-				require.NoError(t, store(t.Context(), m.storage.Storage, "roles/a", r.storedRole))
+				r := newRole()
+				r.AllowedRooms = []string{"a"}
+				return store(t.Context(), m.storage.Storage, key, r)
 			}
-		}
-		if verb == "delete" && key == "roles/b" {
+		case "delete roles/b":
 			return errors.New("no disk")
 		}
 		return nil
@@ -113,6 +104,8 @@ func TestEndedRolesFaults(t *testing.T) {
 		require.Equal(t, left, m.roleNames())
 		require.NoError(t, m.rollback())
 	}
-	require.NoError(t, m.storage.Put(t.Context(), &logical.StorageEntry{Key: "config", Value: []byte("{")}))
+
+	// Each run reads storage, which also keeps the plugin's connection to Vault open.
+	m.put("config", "{")
 	require.ErrorContains(t, m.rollback(), `corrupt entry in storage: "config"`)
 }
