@@ -4,7 +4,6 @@
 package backend
 
 import (
-	"context"
 	"encoding/json"
 	"flag"
 	"os"
@@ -54,15 +53,9 @@ func TestStorageOfReleases(t *testing.T) {
 			m := newTestMount(t)
 			m.putAll(release.InUse)
 			for path, want := range release.Answers {
-				got := m.answer(path)
-				for field := range got {
-					if _, known := want[field]; !known {
-						delete(got, field)
-					}
-				}
-				require.Equal(t, want, got, path)
+				require.Subset(t, m.answer(path), want, path)
 			}
-			require.Equal(t, len(release.InUse), m.storage.written(), "a read changed storage")
+			require.Zero(t, m.storage.written(), "a read changed storage")
 			m.mustWrite("roles/every-field", map[string]any{fieldTTL: "2m"})
 			m.mustWrite("config", map[string]any{fieldActiveKey: 2})
 			require.EqualValues(t, 2, m.answer("creds/every-field")[fieldKeyVersion])
@@ -75,26 +68,20 @@ func TestStorageOfReleases(t *testing.T) {
 	}
 }
 
-// answer reads a path, with its query, and returns the types that JSON gives.
+// answer reads a path, with its query.
 func (m *testMount) answer(path string) map[string]any {
 	m.t.Helper()
-	path, room, _ := strings.Cut(path, "?room=")
-	data := map[string]any{}
-	if room != "" {
-		data[fieldRoom] = room
+	path, room, asked := strings.Cut(path, "?room=")
+	if !asked {
+		return m.mustRead(path, nil)
 	}
-	raw, err := json.Marshal(m.mustRead(path, data))
-	require.NoError(m.t, err)
-	var answer map[string]any
-	require.NoError(m.t, json.Unmarshal(raw, &answer))
-	return answer
+	return m.mustRead(path, map[string]any{fieldRoom: room})
 }
 
 func (m *testMount) putAll(entries map[string]json.RawMessage) {
 	m.t.Helper()
-	require.NotEmpty(m.t, entries)
 	for key, value := range entries {
-		require.NoError(m.t, m.storage.Put(context.Background(), &logical.StorageEntry{Key: key, Value: value}))
+		m.put(key, string(value))
 	}
 }
 
@@ -102,13 +89,11 @@ func (m *testMount) putAll(entries map[string]json.RawMessage) {
 func (m *testMount) all() map[string]json.RawMessage {
 	m.t.Helper()
 	entries := map[string]json.RawMessage{}
-	keys, err := logical.CollectKeys(context.Background(), m.storage)
-	require.NoError(m.t, err)
-	for _, key := range keys {
-		entry, err := m.storage.Get(context.Background(), key)
+	require.NoError(m.t, logical.ScanView(m.t.Context(), m.storage, func(key string) {
+		entry, err := m.storage.Get(m.t.Context(), key)
 		require.NoError(m.t, err)
 		entries[key] = entry.Value
-	}
+	}))
 	return entries
 }
 
@@ -139,9 +124,7 @@ func writeReleasedStorage(t *testing.T, version string) {
 
 	raw, err := json.MarshalIndent(release, "", "  ")
 	require.NoError(t, err)
-	file, err := os.OpenFile(filepath.Join("testdata", "storage", version+".json"), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-	require.NoError(t, err, "what a release has written is not written again")
-	_, err = file.Write(append(raw, '\n'))
-	require.NoError(t, err)
-	require.NoError(t, file.Close())
+	file := filepath.Join("testdata", "storage", version+".json")
+	require.NoFileExists(t, file, "what a release has written is not written again")
+	require.NoError(t, os.WriteFile(file, append(raw, '\n'), 0o600))
 }

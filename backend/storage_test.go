@@ -4,10 +4,6 @@
 package backend
 
 import (
-	"context"
-	"crypto/x509"
-	"encoding/base64"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"regexp"
@@ -58,22 +54,19 @@ func operations(t testing.TB) map[string]operation {
 // be used up. The next request works.
 func TestEveryStorageCallFails(t *testing.T) {
 	for name, o := range operations(t) {
-		calls := 0
-		counted := configured(t)
-		counted.storage.failWith(func(string, string) error { calls++; return nil })
-		counted.must(counted.do(o))
-		require.NotZero(t, calls, name)
-
-		for failing := 1; failing <= calls; failing++ {
-			// ErrReadOnly is no fault: Vault looks for its text, and forwards the request.
-			for _, fault := range []error{errors.New("storage is down"), context.DeadlineExceeded, logical.ErrReadOnly} {
-				failStorage(t, o, fmt.Sprintf("%s, call %d, %s", name, failing, fault), failing, fault)
+		// ErrReadOnly is no fault: Vault looks for its text, and forwards the request.
+		for _, fault := range []error{errors.New("storage is down"), logical.ErrReadOnly} {
+			calls := 1
+			for failStorage(t, o, fmt.Sprintf("%s, call %d, %s", name, calls, fault), calls, fault) {
+				calls++
 			}
+			require.Greater(t, calls, 1, name)
 		}
 	}
 }
 
-func failStorage(t *testing.T, o operation, what string, failing int, fault error) {
+// failStorage lets one call to storage fail, and reports whether there were so many.
+func failStorage(t *testing.T, o operation, what string, failing int, fault error) bool {
 	t.Helper()
 	m := configured(t)
 	n, failed, before := 0, "", m.entries()
@@ -85,23 +78,20 @@ func failStorage(t *testing.T, o operation, what string, failing int, fault erro
 		return nil
 	})
 	resp, err := m.do(o)
-	require.ErrorContains(t, err, fault.Error(), what)
-	require.ErrorContains(t, err, failed, what)
-	require.Nil(t, resp, what)
-	if errors.Is(fault, logical.ErrReadOnly) {
-		require.NotContains(t, m.log.String(), "[ERROR]", what)
-	} else {
-		require.Contains(t, m.log.String(), fault.Error(), "a fault is logged with its cause")
+	if n < failing {
+		return false
 	}
+	require.ErrorContains(t, err, failed, what)
+	require.True(t, strings.HasSuffix(err.Error(), fault.Error()), "%s: %s", what, err)
+	require.Nil(t, resp, what)
+	require.Equal(t, !isReadOnly(fault), strings.Contains(m.log.String(), fault.Error()), "a fault is logged with its cause: %s", what)
 
 	m.storage.failWith(nil)
 	if o.op != logical.DeleteOperation { // a deletion has several steps
-		after := m.entries()
-		for key, value := range before {
-			require.Equal(t, value, after[key], "%s: %s", what, key)
-		}
+		require.Subset(t, m.entries(), before, what)
 	}
 	m.must(m.do(o))
+	return true
 }
 
 // lastKey matches the number that is taken before its key is stored.
@@ -110,13 +100,9 @@ var lastKey = regexp.MustCompile(`"last_key":\d+`)
 // entries returns everything in storage, without the last key number.
 func (m *testMount) entries() map[string]string {
 	m.t.Helper()
-	keys, err := logical.CollectKeys(m.t.Context(), m.storage)
-	require.NoError(m.t, err)
 	all := map[string]string{}
-	for _, key := range keys {
-		entry, err := m.storage.Get(m.t.Context(), key)
-		require.NoError(m.t, err)
-		all[key] = lastKey.ReplaceAllString(string(entry.Value), "")
+	for key, value := range m.all() {
+		all[key] = lastKey.ReplaceAllString(string(value), "")
 	}
 	return all
 }
@@ -124,51 +110,46 @@ func (m *testMount) entries() map[string]string {
 // An entry that can't be decoded, or that the engine never writes, is a fault that names
 // the entry. The entry stays as it is.
 func TestCorruptEntries(t *testing.T) {
-	block, _ := pem.Decode([]byte(readKey(t, "refused/bits-1024.pem")))
-	smallKey, err := x509.ParsePKCS1PrivateKey(block.Bytes)
-	require.NoError(t, err)
-	smallDER, err := x509.MarshalPKCS8PrivateKey(smallKey)
-	require.NoError(t, err)
-	small := base64.StdEncoding.EncodeToString(smallDER)
 	numbers := `{"format":1,"entry":{"consumer_id":"acme","audience":"a","issuer":"i","active_key":%d,"last_key":1}}`
 	corrupt := map[string]string{
 		"no JSON":           `hello`,
-		"null":              `null`,
 		"an empty object":   `{}`,
 		"null entry":        `{"format":1,"entry":null}`,
 		"empty entry":       `{"format":1,"entry":{"last_key":-1}}`,
 		"a later format":    `{"format":2,"entry":{}}`,
-		"a list":            `[]`,
 		"types that clash":  `{"format":1,"entry":{"consumer_id":1,"pkcs8":1,"allowed_rooms":1}}`,
 		"no life":           `{"format":1,"entry":{"last_key":-1,"allowed_rooms":["*"],"ttl":0,"max_ttl":0}}`,
-		"a small key":       fmt.Sprintf(`{"format":1,"entry":{"last_key":-1,"pkcs8":%q}}`, small),
 		"a bad value":       `{"format":1,"entry":{"consumer_id":"a.b","pkcs8":"AAAA","allowed_rooms":["a.*"]}}`,
 		"a later key":       fmt.Sprintf(numbers, 2),
 		"a negative number": fmt.Sprintf(numbers, -1),
 	}
 	// The operations that read each entry.
 	touched := map[string][]string{
-		"config":        {"config read", "config update", "config new key", "config switch", "key read", "key import", "key generate", "key delete", "check", "verify", "creds read", "creds by an update"},
-		"keys/1":        {"config read", "config switch", "key read", "check", "creds read", "creds by an update"},
-		"roles/support": {"role read", "role update", "check", "creds read", "creds by an update"},
+		"config": {
+			"config read", "config update", "config new key", "config switch", "key read", "key import", "key generate", "key delete", "check", "verify", "creds read",
+		},
+		"keys/1":        {"config read", "config switch", "key read", "check", "creds read"},
+		"roles/support": {"role read", "role update", "check", "creds read"},
 	}
 	for path, names := range touched {
 		for what, value := range corrupt {
+			what = path + ": " + what
 			m := configured(t)
 			m.put(path, value)
 			writes := m.storage.written()
 			if path != "keys/1" { // it has no existence check
 				// No error here: Vault would answer it with fewer details.
-				_, exists, err := m.wire.HandleExistenceCheck(t.Context(), &logical.Request{Operation: logical.UpdateOperation, Path: path, Storage: m.storage})
-				require.NoError(t, err, "%s: %s", path, what)
-				require.True(t, exists, "%s: %s", path, what)
+				req := &logical.Request{Operation: logical.UpdateOperation, Path: path, Storage: m.storage}
+				_, exists, err := m.wire.HandleExistenceCheck(t.Context(), req)
+				require.NoError(t, err, what)
+				require.True(t, exists, what)
 			}
 			for _, name := range names {
 				resp, err := m.do(operations(t)[name])
-				require.ErrorContains(t, err, `"`+path+`"`, "%s: %s: %s", path, what, name)
-				require.Nil(t, resp, "%s: %s: %s", path, what, name)
+				require.ErrorContains(t, err, `"`+path+`"`, "%s: %s", what, name)
+				require.Nil(t, resp, "%s: %s", what, name)
 			}
-			require.Equal(t, writes, m.storage.written(), "%s: %s: nothing is overwritten", path, what)
+			require.Equal(t, writes, m.storage.written(), "%s: nothing is overwritten", what)
 		}
 	}
 }
@@ -186,9 +167,8 @@ func TestActiveKeyMissingFromStorage(t *testing.T) {
 // One can recover from a corrupt entry without losing anything else.
 func TestRecoveryFromCorruptStorage(t *testing.T) {
 	const corrupt = `{"format":1,"entry":{`
-	// The active key is replaced by a new one, by a staged one, or by itself.
+	// The active key is replaced by itself, or by a staged one.
 	for name, replace := range map[string]func(m *testMount){
-		"written": func(m *testMount) { m.must(m.do(operations(t)["config new key"])) },
 		"itself": func(m *testMount) {
 			m.mustWrite("config", map[string]any{fieldPrivateKey: readTestdata(t, "rsa2048.pkcs1.pem")})
 		},
