@@ -5,7 +5,9 @@ package backend
 
 import (
 	"context"
+	"crypto/rsa"
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -392,4 +394,65 @@ func TestTTLCountsFromTheSignature(t *testing.T) {
 	m.advance(40 * time.Second)
 	_, err = i.sign(t.Context(), g)
 	require.ErrorIs(t, err, errTooLate)
+}
+
+// Whatever changes meanwhile, all values of a token come from one configuration and one
+// state of the role: the old or the new, never a mixture. Here they are those of a tenant.
+func TestTokensNeverMixConfigurations(t *testing.T) {
+	m := newTestMount(t)
+	var reads, changes atomic.Int64
+	done := func(op logical.Operation, path string, data map[string]any) {
+		resp, err := m.call(op, path, data)
+		_ = assert.NoError(t, err) && assert.NoError(t, resp.Error())
+		changes.Add(1)
+	}
+	tenants := []string{"north", "south"}
+	pems := []string{readTestdata(t, "rsa2048.pkcs1.pem"), readTestdata(t, "rsa2048.openssh.pem")}
+	keys := []*rsa.PrivateKey{testKey(t), secondKey(t)}
+	writeConfig := func(n int) {
+		done(logical.UpdateOperation, "config", map[string]any{fieldConsumerID: tenants[n], fieldIssuer: tenants[n], fieldPrivateKey: pems[n]})
+	}
+	writeRole := func(n int) {
+		done(logical.UpdateOperation, "roles/support", map[string]any{
+			fieldAllowedRooms: tenants[n] + "-*", fieldDefaultRoom: tenants[n] + "-hall", fieldTTL: 60 * (n + 1),
+		})
+	}
+	read := func(int) {
+		resp, err := m.call(logical.ReadOperation, "creds/support", nil)
+		switch {
+		case err != nil:
+			assert.True(t, isUnavailable(err), "overtaken again and again, or a fault: %v", err)
+			return
+		case resp.IsError():
+			assert.Regexp(t, "is not configured|not found", resp.Error())
+			return
+		}
+		of := slices.Index(tenants, resp.Data[fieldConsumerID].(string))
+		claims := verified(t, resp.Data[fieldToken].(string), keys[of])
+		assert.Subset(t, claims, map[string]any{"sub": tenants[of], "iss": tenants[of], "room": resp.Data[fieldRoom]})
+		from := slices.Index([]any{60.0, 120.0}, resp.Data[fieldTTL])
+		assert.Equal(t, tenants[from]+"-hall", resp.Data[fieldRoom], "room and ttl are of one state of the role")
+		reads.Add(1)
+	}
+	var stop atomic.Bool
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer stop.Store(true)
+	repeat := func(pause time.Duration, f func(n int)) {
+		wg.Go(func() {
+			for turn := 0; !stop.Load() && !t.Failed(); turn++ {
+				f(turn % 2)
+				time.Sleep(pause)
+			}
+		})
+	}
+	repeat(time.Millisecond, writeConfig)
+	repeat(time.Millisecond, writeRole)
+	repeat(20*time.Millisecond, func(n int) { done(logical.DeleteOperation, []string{"config", "roles/support"}[n], nil) })
+	repeat(time.Millisecond, func(n int) { m.wire.InvalidateKey(t.Context(), []string{"config", "roles/support"}[n]) })
+	for range 4 {
+		repeat(0, read)
+	}
+	enough := func() bool { return reads.Load() >= 200 && changes.Load() >= 200 || t.Failed() }
+	require.Eventually(t, enough, time.Minute, 10*time.Millisecond)
 }
