@@ -9,10 +9,8 @@ import (
 	"crypto"
 	"crypto/rsa"
 	"crypto/sha256"
-	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -245,20 +243,15 @@ func readTestdata(t testing.TB, name string) string {
 	return string(raw)
 }
 
-// testKey is the key of every configured mount, read with the standard library only.
-func testKey(t testing.TB) *rsa.PrivateKey {
-	t.Helper()
-	block, _ := pem.Decode([]byte(readTestdata(t, "rsa2048.pkcs1.pem")))
-	require.NotNil(t, block)
-	key, err := x509.ParsePKCS1PrivateKey(block.Bytes)
-	require.NoError(t, err)
-	return key
-}
+// testKey is the key of every configured mount.
+func testKey(t testing.TB) *rsa.PrivateKey { return rawKey(t, "rsa2048.pkcs1.pem") }
 
-// secondKey is a second key, read without this module.
-func secondKey(t testing.TB) *rsa.PrivateKey {
-	t.Helper()
-	k, err := ssh.ParseRawPrivateKey([]byte(readTestdata(t, "rsa2048.openssh.pem")))
+// secondKey is the key of stageSecond.
+func secondKey(t testing.TB) *rsa.PrivateKey { return rawKey(t, "rsa2048.openssh.pem") }
+
+// rawKey reads a key without this module.
+func rawKey(t testing.TB, name string) *rsa.PrivateKey {
+	k, err := ssh.ParseRawPrivateKey([]byte(readTestdata(t, name)))
 	require.NoError(t, err)
 	return k.(*rsa.PrivateKey)
 }
@@ -315,16 +308,17 @@ type testStorage struct {
 	gate *gate // for a verb and a key
 	lost error // of writes that are done all the same
 
-	mu     sync.Mutex
-	writes int
-	fail   func(verb, key string) error
+	writes atomic.Int64
+
+	mu   sync.Mutex
+	fail func(verb, key string) error
 }
 
 func (s *testStorage) on(verb, key string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if verb == "put" || verb == "delete" {
-		s.writes++
+		s.writes.Add(1)
 	}
 	if s.fail != nil {
 		return s.fail(verb, key)
@@ -338,11 +332,7 @@ func (s *testStorage) failWith(fail func(verb, key string) error) {
 	s.fail = fail
 }
 
-func (s *testStorage) written() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.writes
-}
+func (s *testStorage) written() int { return int(s.writes.Load()) }
 
 func (s *testStorage) Get(ctx context.Context, key string) (*logical.StorageEntry, error) {
 	if err := s.on("get", key); err != nil {
@@ -465,7 +455,7 @@ func TestUnsupportedOperations(t *testing.T) {
 		require.ErrorIs(t, err, logical.ErrUnsupportedOperation, test.path)
 		require.EqualError(t, resp.Error(), test.want, test.path)
 	}
-	for _, path := range []string{"keys/0", "keys/01", "keys/-1", "keys/1a", "keys/latest", "keys/1/private", "keys/1000000000"} {
+	for _, path := range []string{"keys/0", "keys/01", "keys/-1", "keys/1a", "keys/1/private", "keys/1000000000"} {
 		_, err := m.call(logical.ReadOperation, path, nil)
 		require.ErrorIs(t, err, logical.ErrUnsupportedPath, path)
 	}

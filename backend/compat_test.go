@@ -28,12 +28,6 @@ type releasedStorage struct {
 	Deleted map[string]json.RawMessage `json:"deleted"`
 }
 
-// releasedReads are the paths of Answers. Together they return every field of every
-// entry.
-func releasedReads() []string {
-	return []string{"config", "keys/1", "keys/2", "roles/every-field", "roles/defaults", "roles/personal", "creds/every-field", "check/defaults?room=support-1"}
-}
-
 // This version reads what a release wrote, and gives the same answers, perhaps with
 // additional fields. Reading changes nothing.
 func TestStorageOfReleases(t *testing.T) {
@@ -113,7 +107,9 @@ func writeReleasedStorage(t *testing.T, version string) {
 	m.mustWrite("roles/defaults", map[string]any{fieldAllowedRooms: "*"})
 	m.mustWrite("roles/personal", map[string]any{fieldAllowedRooms: "{{identity.entity.id}}", fieldAllowedRoomsTemplate: true})
 	release := releasedStorage{InUse: m.all(), Answers: map[string]map[string]any{}}
-	for _, path := range releasedReads() {
+	for _, path := range []string{ // which together return every field of every entry
+		"config", "keys/1", "keys/2", "roles/every-field", "roles/defaults", "roles/personal", "creds/every-field", "check/defaults?room=support-1",
+	} {
 		release.Answers[path] = m.answer(path)
 	}
 	m.mustDelete("config")

@@ -31,18 +31,15 @@ func TestRefusalsAreShort(t *testing.T) {
 	for i := range items {
 		items[i] = []map[string]any{{}, {fieldRoom: strings.Repeat("r", 255)}, {strings.Repeat("n", 32): true}}[i%3]
 	}
-	for _, entity := range []*logical.Entity{nil, {ID: "e1"}} {
-		m.asEntity(entity)
-		for n, more := range map[int]string{maxBatch: "980 more", maxRefusals + 1: "1 more", maxRefusals: ""} {
-			message := m.refused(logical.UpdateOperation, "creds/long", map[string]any{fieldBatchInput: items[:n]})
-			require.Less(t, len(message), largestAnswer)
-			require.Equal(t, maxRefusals, strings.Count(message, "batch_input["))
-			_, rest, _ := strings.Cut(message, "; and ")
-			require.Equal(t, more, rest)
-		}
-		for _, data := range []map[string]any{{}, {fieldRoom: strings.Repeat("r", 255)}} {
-			require.Less(t, len(m.refused(logical.ReadOperation, "creds/long", data)), 500)
-		}
+	for n, more := range map[int]string{maxBatch: "980 more", maxRefusals + 1: "1 more", maxRefusals: ""} {
+		message := m.refused(logical.UpdateOperation, "creds/long", map[string]any{fieldBatchInput: items[:n]})
+		require.Less(t, len(message), largestAnswer)
+		require.Equal(t, maxRefusals, strings.Count(message, "batch_input["))
+		_, rest, _ := strings.Cut(message, "; and ")
+		require.Equal(t, more, rest)
+	}
+	for _, data := range items[:2] {
+		require.Less(t, len(m.refused(logical.ReadOperation, "creds/long", data.(map[string]any))), 500)
 	}
 }
 

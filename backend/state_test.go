@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/rsa"
 	"errors"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -173,22 +174,22 @@ func TestRequestsAreDecidedAFewTimes(t *testing.T) {
 	require.Equal(t, attempts, tries)
 }
 
+// callFor makes one request that may take so long, in the process: over the wire, the caller
+// would not wait for the engine to give up.
+func (m *testMount) callFor(limit time.Duration, o operation) error {
+	ctx, cancel := context.WithTimeout(m.t.Context(), limit)
+	defer cancel()
+	_, err := m.inside.HandleRequest(ctx, &logical.Request{Operation: o.op, Path: o.path, Data: maps.Clone(o.data), Storage: m.storage})
+	return err
+}
+
 // Requests wait in the line of their mount, and stop waiting when they end. A change never
 // waits for them, nor does another mount.
 func TestLine(t *testing.T) {
 	m := configured(t)
-	token := m.creds()[fieldToken]
 	require.NoError(t, m.inside.state.line.Acquire(t.Context(), int64(processors())))
-	defer m.inside.state.line.Release(int64(processors()))
-	for name, o := range map[string]operation{
-		"a token":          operations(t)["creds read"],
-		"a check":          operations(t)["check"],
-		"a verified token": {logical.UpdateOperation, "verify", map[string]any{fieldToken: token}},
-	} {
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
-		_, err := m.callIn(ctx, o)
-		cancel()
-		require.Error(t, err, name)
+	for _, name := range []string{"creds read", "check", "verify"} {
+		require.ErrorIs(t, m.callFor(20*time.Millisecond, operations(t)[name]), context.DeadlineExceeded, name)
 	}
 	m.mustWrite("creds/support", map[string]any{fieldBatchInput: manyItems(3)})
 	m.stageSecond()
@@ -197,14 +198,28 @@ func TestLine(t *testing.T) {
 	configured(t).creds()
 }
 
-// batchIn asks for a batch, in the process: over the wire, its context might end first.
-func (m *testMount) batchIn(limit time.Duration) error {
-	ctx, cancel := context.WithTimeout(m.t.Context(), limit)
-	defer cancel()
-	data := map[string]any{fieldBatchInput: manyItems(1)}
-	_, err := m.inside.HandleRequest(ctx, &logical.Request{Operation: logical.UpdateOperation, Path: "creds/support", Data: data, Storage: m.storage})
-	return err
+// One can stop waiting for a lock, which a write may hold as long as storage takes.
+func TestWaitingForALockEnds(t *testing.T) {
+	m := configured(t)
+	m.creds()
+	m.wire.InvalidateKey(t.Context(), configStoragePath)
+	require.NoError(t, m.inside.state.keysLock.take(t.Context()))
+	require.NoError(t, m.inside.state.roleLock("support").take(t.Context()))
+	waits := func(name string) {
+		require.ErrorIs(t, m.callFor(10*time.Millisecond, operations(t)[name]), context.DeadlineExceeded, name)
+	}
+	waits("config read")
+	waits("config update")
+	waits("role update")
+	waits("creds read") // for the snapshot
+	m.inside.process.roles.drop(m.inside.roleKey("support"))
+	waits("creds read") // for the role
+	m.inside.state.keysLock.release()
+	m.inside.state.roleLock("support").release()
+	m.creds()
 }
+
+var aBatch = operation{logical.UpdateOperation, "creds/support", map[string]any{fieldBatchInput: manyItems(1)}}
 
 // Batches of a mount wait for each other, up to a number and a time.
 func TestBatchesWait(t *testing.T) {
@@ -213,7 +228,7 @@ func TestBatchesWait(t *testing.T) {
 	require.NoError(t, state.batching.take(t.Context()))
 	m.creds() // a single read does not wait
 	require.ErrorIs(t, m.inside.waitForBatches(t.Context(), 10*time.Millisecond, one), errBatchesWait)
-	require.ErrorIs(t, m.batchIn(100*time.Millisecond), errBatchSlow)
+	require.ErrorIs(t, m.callFor(100*time.Millisecond, aBatch), errBatchSlow)
 
 	// Too many wait already, or their texts take too much memory.
 	const most = 1 << 20
@@ -227,11 +242,11 @@ func TestBatchesWait(t *testing.T) {
 		state.waiting.Release(waits.bytes)
 	}
 	waits := func() bool {
-		none := state.waiting.TryAcquire(maxWaiting)
-		if none {
-			state.waiting.Release(maxWaiting)
+		if !state.waiting.TryAcquire(maxWaiting) {
+			return true
 		}
-		return !none
+		state.waiting.Release(maxWaiting)
+		return false
 	}
 	require.False(t, waits(), "none is counted any more")
 
@@ -244,7 +259,7 @@ func TestBatchesWait(t *testing.T) {
 	require.ErrorIs(t, <-ended, context.Canceled)
 
 	// The other batch ends.
-	go func() { ended <- m.batchIn(time.Minute) }()
+	go func() { ended <- m.callFor(time.Minute, aBatch) }()
 	require.Eventually(t, waits, 10*time.Second, time.Millisecond)
 	state.batching.release()
 	require.NoError(t, <-ended)
@@ -254,7 +269,7 @@ func TestBatchesWait(t *testing.T) {
 func TestSlowBatch(t *testing.T) {
 	m := configured(t)
 	require.NoError(t, m.inside.process.slots.Acquire(t.Context(), int64(processors())))
-	require.ErrorIs(t, m.batchIn(100*time.Millisecond), errBatchSlow)
+	require.ErrorIs(t, m.callFor(100*time.Millisecond, aBatch), errBatchSlow)
 	require.Contains(t, m.log.String(), "a batch was given up")
 
 	// An eighth of the time is over, and less than an eighth of the tokens is signed.
@@ -308,7 +323,7 @@ func TestGenerating(t *testing.T) {
 	require.Equal(t, "1 of [1 2]", m.keyState())
 }
 
-// For a request that has ended, nothing is signed or verified.
+// For a request that has ended, nothing is signed, no key is tried and no lock is taken.
 func TestEndedRequests(t *testing.T) {
 	m := configured(t)
 	ended, cancel := context.WithCancel(t.Context())
@@ -319,6 +334,9 @@ func TestEndedRequests(t *testing.T) {
 	require.NoError(t, err)
 	_, err = ring.signerOf(ended, nil)
 	require.ErrorIs(t, err, context.Canceled)
+	for range 20 {
+		require.ErrorIs(t, m.inside.state.keysLock.take(ended), context.Canceled)
+	}
 }
 
 // If Vault does not answer, the SDK says that the maximum TTL is 0. That fails one request, not
@@ -353,32 +371,6 @@ func TestRequestsAreDecidedAfterTheirWait(t *testing.T) {
 	}
 	m.inside.state.line.Release(int64(processors()))
 	require.EqualValues(t, m.clock().Unix()+900, (<-answered)[fieldExpiration])
-}
-
-// One can stop waiting for a lock, which a write may hold as long as storage takes.
-func TestWaitingForALockEnds(t *testing.T) {
-	m := configured(t)
-	m.wire.InvalidateKey(t.Context(), configStoragePath)
-	m.wire.InvalidateKey(t.Context(), "roles/support")
-	require.NoError(t, m.inside.state.keysLock.take(t.Context()))
-	require.NoError(t, m.inside.state.roleLock("support").take(t.Context()))
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
-	defer cancel()
-	for name, wait := range map[string]func() error{
-		"keyring":       func() error { _, err := m.inside.currentKeyring(ctx, m.storage); return err },
-		"snapshot":      func() error { _, err := m.inside.currentSnapshot(ctx, m.storage, ""); return err },
-		"role":          func() error { _, err := m.inside.currentRole(ctx, m.storage, "support"); return err },
-		"change":        func() error { _, err := m.inside.changeKeys(ctx, nil, nil); return err },
-		"role's change": func() error { _, err := m.inside.changeRole(ctx, "support", nil); return err },
-	} {
-		require.ErrorIs(t, wait(), context.DeadlineExceeded, name)
-	}
-	m.inside.state.keysLock.release()
-	m.inside.state.roleLock("support").release()
-	m.creds()
-	for range 20 { // nor does a request that has ended begin
-		require.ErrorIs(t, m.inside.state.keysLock.take(ctx), context.DeadlineExceeded)
-	}
 }
 
 // A batch may take long: what an answer says of a token's life is true when it is signed.

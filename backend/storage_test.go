@@ -182,8 +182,6 @@ func TestRecoveryFromCorruptStorage(t *testing.T) {
 		require.Equal(t, []string{"key version 1 can't be read from storage and was not tried"}, m.verify(token, "").Warnings, name)
 		replace(m)
 		require.Equal(t, "2 of [1 2]", m.keyState(), name)
-		_, err := m.call(logical.ReadOperation, "keys/1", nil)
-		require.ErrorContains(t, err, `corrupt entry in storage: "keys/1"`, name)
 		m.mustDelete("keys/1")
 		require.Empty(t, m.verify(token, "").Warnings)
 	}
