@@ -442,18 +442,15 @@ func TestKeysAreSealWrapped(t *testing.T) {
 // An operation that a path does not have gives a 405 that says which ones it has.
 func TestUnsupportedOperations(t *testing.T) {
 	m := configured(t)
-	for _, test := range []struct {
-		op         logical.Operation
-		path, want string
-	}{
-		{logical.DeleteOperation, "creds/support", "this path has no delete; it has read, write"},
-		{logical.UpdateOperation, "roles", "this path has no write; it has list"},
-		{logical.PatchOperation, "roles/support", "this path has no patch; it has delete, read, write"},
-		{"", "config", "this path has no such operation; it has delete, read, write"}, // Vault has none for OPTIONS
+	for want, o := range map[string]operation{
+		"no delete; it has read, write":                 {logical.DeleteOperation, "creds/support", nil},
+		"no write; it has list":                         {logical.UpdateOperation, "roles", nil},
+		"no patch; it has delete, read, write":          {logical.PatchOperation, "roles/support", nil},
+		"no such operation; it has delete, read, write": {"", "config", nil}, // Vault has none for OPTIONS
 	} {
-		resp, err := m.call(test.op, test.path, nil)
-		require.ErrorIs(t, err, logical.ErrUnsupportedOperation, test.path)
-		require.EqualError(t, resp.Error(), test.want, test.path)
+		resp, err := m.do(o)
+		require.ErrorIs(t, err, logical.ErrUnsupportedOperation, want)
+		require.EqualError(t, resp.Error(), "this path has "+want)
 	}
 	for _, path := range []string{"keys/0", "keys/01", "keys/-1", "keys/1a", "keys/1/private", "keys/1000000000"} {
 		_, err := m.call(logical.ReadOperation, path, nil)
