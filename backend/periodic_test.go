@@ -106,6 +106,6 @@ func TestEndedRolesFaults(t *testing.T) {
 	}
 
 	// Each run reads storage, which also keeps the plugin's connection to Vault open.
-	m.put("config", "{")
-	require.ErrorContains(t, m.rollback(), `corrupt entry in storage: "config"`)
+	m.storage.failWith(func(string, string) error { return errors.New("no disk") })
+	require.ErrorContains(t, m.rollback(), `reading "config" from storage: no disk`)
 }
