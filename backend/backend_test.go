@@ -34,10 +34,7 @@ import (
 	"github.com/clanmeeting/vault-plugin-secrets-clanmeeting/backend/internal/rsakey"
 )
 
-const (
-	testVersion  = "v1.2.3"
-	testConsumer = "acme"
-)
+const testConsumer = "acme"
 
 // go-plugin's test connection writes debug logs to the default output.
 func init() { hclog.DefaultOutput = io.Discard }
@@ -70,14 +67,12 @@ func newTestMount(t testing.TB) *testMount {
 		events:  &testEvents{},
 	}
 	logger := hclog.New(&hclog.LoggerOptions{Level: hclog.Trace, Output: &m.log.buf, Mutex: m.log})
-	build := factory(testVersion, m.clock)
+	build := factory("v1.2.3", m.clock)
 	client, _ := goplugin.TestPluginGRPCConn(t, false, map[string]goplugin.Plugin{
 		plugin.BackendPluginName: &plugin.GRPCBackendPlugin{
 			Factory: func(ctx context.Context, conf *logical.BackendConfig) (logical.Backend, error) {
 				b, err := build(ctx, conf)
-				if err == nil {
-					m.inside = b.(*backend)
-				}
+				m.inside, _ = b.(*backend)
 				return b, err
 			},
 			Logger: logger,

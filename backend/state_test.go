@@ -231,17 +231,13 @@ func TestBatchesWait(t *testing.T) {
 	require.ErrorIs(t, m.inside.waitForBatches(t.Context(), 10*time.Millisecond, one), errBatchesWait)
 	require.ErrorIs(t, m.callFor(100*time.Millisecond, aBatch), errBatchSlow)
 
-	// Too many wait already, or their texts take too much memory.
-	const most = 1 << 20
-	large := []batchItem{{reference: strings.Repeat("r", most)}}
-	for _, waits := range []struct {
-		bytes   int64
-		another []batchItem
-	}{{maxWaiting, one}, {maxWaiting - most + 1, large}} {
-		require.NoError(t, state.waiting.Acquire(t.Context(), waits.bytes))
-		require.ErrorIs(t, m.inside.waitForBatches(t.Context(), time.Hour, waits.another), errBatchesWait)
-		state.waiting.Release(waits.bytes)
-	}
+	// The texts of those that wait take too much memory, or too many wait already.
+	large := []batchItem{{reference: strings.Repeat("r", 1<<20)}}
+	require.NoError(t, state.waiting.Acquire(t.Context(), maxWaiting-1<<20+1))
+	require.ErrorIs(t, m.inside.waitForBatches(t.Context(), time.Hour, large), errBatchesWait)
+	require.NoError(t, state.waiting.Acquire(t.Context(), 1<<20-1))
+	require.ErrorIs(t, m.inside.waitForBatches(t.Context(), time.Hour, one), errBatchesWait)
+	state.waiting.Release(maxWaiting)
 	waits := func() bool {
 		if !state.waiting.TryAcquire(maxWaiting) {
 			return true
