@@ -167,34 +167,31 @@ func TestActiveKeyMissingFromStorage(t *testing.T) {
 // One can recover from a corrupt entry without losing anything else.
 func TestRecoveryFromCorruptStorage(t *testing.T) {
 	const corrupt = `{"format":1,"entry":{`
-	// The active key is replaced by itself, or by a staged one.
-	for name, replace := range map[string]func(m *testMount){
-		"itself": func(m *testMount) {
-			m.mustWrite("config", map[string]any{fieldPrivateKey: readTestdata(t, "rsa2048.pkcs1.pem")})
-		},
-		"staged": func(m *testMount) { m.mustWrite("config", map[string]any{fieldActiveKey: m.stageSecond()}) },
-	} {
-		m := configured(t)
-		token := m.creds()[fieldToken].(string)
-		m.put("keys/1", corrupt)
-		require.Contains(t, m.verify(token, "").Data[fieldReason], "signed by another key", name)
-		require.Equal(t, []string{"key version 1 can't be read from storage and was not tried"}, m.verify(token, "").Warnings, name)
-		replace(m)
-		require.Equal(t, "2 of [1 2]", m.keyState(), name)
-		m.mustDelete("keys/1")
-		require.Empty(t, m.verify(token, "").Warnings)
-	}
+	first := map[string]any{fieldConsumerID: testConsumer, fieldPrivateKey: readTestdata(t, "rsa2048.pkcs1.pem")}
+	m := configured(t)
+	token := m.creds()[fieldToken].(string)
+
+	// The active key is replaced by itself, then by a staged one.
+	m.put("keys/1", corrupt)
+	require.Contains(t, m.verify(token, "").Data[fieldReason], "signed by another key")
+	require.Equal(t, []string{"key version 1 can't be read from storage and was not tried"}, m.verify(token, "").Warnings)
+	m.mustWrite("config", first)
+	require.Equal(t, "2 of [1 2]", m.keyState())
+	m.put("keys/2", corrupt)
+	m.mustWrite("config", map[string]any{fieldActiveKey: m.stageSecond()})
+	require.Equal(t, "3 of [1 2 3]", m.keyState())
+	m.mustDelete("keys/1")
+	m.mustDelete("keys/2")
+	require.Empty(t, m.verify(token, "").Warnings)
 
 	// The configuration, and everything below keys/.
-	m := configured(t)
-	m.stageSecond()
 	for _, path := range []string{"config", "keys/2", "keys/9x", "keys/a/b"} {
 		m.put(path, corrupt)
 	}
 	m.mustDelete("config")
 	require.Equal(t, "unconfigured <nil>", m.keyState())
-	m.mustWrite("config", map[string]any{fieldConsumerID: testConsumer, fieldPrivateKey: readTestdata(t, "rsa2048.openssh.pem")})
-	require.Equal(t, "3 of [3]", m.keyState(), "no number is used again")
+	m.mustWrite("config", first)
+	require.Equal(t, "4 of [4]", m.keyState(), "no number is used again")
 
 	// A role is deleted without being read.
 	m.put("roles/support", corrupt)
@@ -202,8 +199,8 @@ func TestRecoveryFromCorruptStorage(t *testing.T) {
 	m.mustWrite("roles/support", map[string]any{fieldAllowedRooms: "support-*"})
 
 	// A corrupt inactive version stops nothing.
-	m.put("keys/4", corrupt)
+	m.put("keys/5", corrupt)
 	require.Equal(t, true, m.verify(m.creds()[fieldToken].(string), "").Data[fieldValid])
 	m.mustWrite("keys/generate", nil)
-	require.Equal(t, "3 of [3 4 5]", m.keyState())
+	require.Equal(t, "4 of [4 5 6]", m.keyState())
 }
