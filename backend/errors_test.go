@@ -87,8 +87,8 @@ func TestCancelledRequestIsNoFault(t *testing.T) {
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()
 	for _, given := range []error{
-		context.Canceled,
-		status.Error(codes.Canceled, "context canceled"),
+		fmt.Errorf("%w by its caller", context.Canceled),
+		status.Error(codes.Canceled, "gone"),
 		errors.New(`reading "keys/1" from storage: context canceled`),
 	} {
 		require.True(t, isGivenUp(gone, given), "%v", given)
