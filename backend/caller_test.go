@@ -111,6 +111,15 @@ func TestTemplatesFailClosed(t *testing.T) {
 	m.asEntity(nil) // it no longer exists in Vault
 	refusedWith(noEntity)
 
+	// Somebody may edit the values of their own identity. None becomes a part of the rule.
+	for _, value := range []string{"*", "a*", "a-b,*", "{{identity.entity.id}}", "\u212a"} {
+		m.asEntity(&logical.Entity{ID: "x", Name: value})
+		for _, room := range []string{"a-b", "x-y", "k-1", "*"} {
+			require.NotContains(t, m.refusal("me", map[string]any{fieldRoom: room}), value+"-", room)
+		}
+		require.Contains(t, m.refusal("me", map[string]any{}), "your identity's value for it is not of a room's alphabet")
+	}
+
 	// With a value, the default room must be allowed, too.
 	m.asEntity(&logical.Entity{Name: "bob"})
 	_, claims := m.token("me", nil)

@@ -198,7 +198,7 @@ func TestConfigValues(t *testing.T) {
 func (m *testMount) failFrom(write int) {
 	last := m.storage.written() + write
 	m.storage.failWith(func(string, string) error {
-		if len(m.storage.writes) >= last {
+		if m.storage.written() >= last {
 			return errors.New("storage is down")
 		}
 		return nil
