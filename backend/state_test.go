@@ -229,7 +229,7 @@ func TestBatchesWait(t *testing.T) {
 	require.NoError(t, state.batching.take(t.Context()))
 	m.creds() // a single read does not wait
 	require.ErrorIs(t, m.inside.waitForBatches(t.Context(), 10*time.Millisecond, one), errBatchesWait)
-	require.ErrorIs(t, m.callFor(100*time.Millisecond, aBatch), errBatchSlow)
+	require.ErrorIs(t, m.callFor(time.Second, aBatch), errBatchSlow)
 
 	// The texts of those that wait take too much memory, or too many wait already.
 	large := []batchItem{{reference: strings.Repeat("r", 1<<20)}}
@@ -266,7 +266,7 @@ func TestBatchesWait(t *testing.T) {
 func TestSlowBatch(t *testing.T) {
 	m := configured(t)
 	require.NoError(t, m.inside.process.slots.Acquire(t.Context(), int64(processors())))
-	require.ErrorIs(t, m.callFor(100*time.Millisecond, aBatch), errBatchSlow)
+	require.ErrorIs(t, m.callFor(time.Second, aBatch), errBatchSlow)
 	require.Contains(t, m.log.String(), "a batch was given up")
 	require.NotContains(t, m.log.String(), "[ERROR]", "it is no fault")
 
@@ -302,13 +302,11 @@ func TestBatchesShareTheSlots(t *testing.T) {
 // One key is generated at a time. If the caller has given up, the key is thrown away.
 func TestGenerating(t *testing.T) {
 	m := configured(t)
+	generate := operation{logical.UpdateOperation, "keys/generate", nil}
 	require.NoError(t, m.inside.state.generating.take(t.Context()))
 	given := make(chan *logical.Response)
 	go func() { given <- m.mustWrite("keys/generate", nil) }()
-	ended, giveUp := context.WithCancel(t.Context())
-	giveUp()
-	_, err := m.inside.generateKey(ended, 2048)
-	require.ErrorIs(t, err, context.Canceled)
+	require.ErrorIs(t, m.callFor(20*time.Millisecond, generate), context.DeadlineExceeded)
 	m.creds() // waits for nothing
 	require.Equal(t, "1 of [1]", m.keyState())
 	m.inside.state.generating.release()
@@ -316,6 +314,8 @@ func TestGenerating(t *testing.T) {
 
 	k, err := m.inside.parseKey(readTestdata(t, "rsa2048.openssh.pem"))
 	require.NoError(t, err)
+	ended, giveUp := context.WithCancel(t.Context())
+	giveUp()
 	_, err = m.inside.stage(ended, &logical.Request{Storage: m.storage}, k, eventKeyGenerate)
 	require.ErrorIs(t, err, context.Canceled)
 	require.Equal(t, "1 of [1 2]", m.keyState())
