@@ -117,6 +117,7 @@ func TestCorruptEntries(t *testing.T) {
 		"null entry":        `{"format":1,"entry":null}`,
 		"empty entry":       `{"format":1,"entry":{"last_key":-1}}`,
 		"a later format":    `{"format":2,"entry":{}}`,
+		"no format":         strings.Replace(fmt.Sprintf(numbers, 1), `"format":1,`, "", 1),
 		"types that clash":  `{"format":1,"entry":{"consumer_id":1,"pkcs8":1,"allowed_rooms":1}}`,
 		"no life":           `{"format":1,"entry":{"last_key":-1,"allowed_rooms":["*"],"ttl":0,"max_ttl":0}}`,
 		"a bad value":       `{"format":1,"entry":{"consumer_id":"a.b","pkcs8":"AAAA","allowed_rooms":["a.*"]}}`,
