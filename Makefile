@@ -180,7 +180,7 @@ bench: go ## Measure what a token costs in a real Vault, compared with its peers
 
 .PHONY: pairs
 pairs: go ## Compare the speed of the engine's builds in the folder VARIANTS
-	@test -d "$(VARIANTS)" || { echo "error: set VARIANTS to a folder with two or more builds" >&2; exit 1; }
+	@set -- "$(VARIANTS)"/$(notdir $(PLUGIN))-*; test -x "$$2" || { echo "error: set VARIANTS to a folder with two or more builds, named $(notdir $(PLUGIN))-something" >&2; exit 1; }
 	@scripts/bench.sh -pairs -plugin-dir $(VARIANTS) -rounds 30 -slice 500ms
 
 .PHONY: soak
