@@ -71,6 +71,7 @@ type testCluster struct {
 	keys    sync.Map        // the mount's public keys by version
 	tried   atomic.Int64    // the last number that was written, or not
 	starts  []history.Start // during a fault
+	killed  time.Time       // the plugin, during a fault
 }
 
 func startCluster(t *testing.T, o devvault.Options) *testCluster {

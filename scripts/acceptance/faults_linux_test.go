@@ -72,6 +72,7 @@ var faults = []fault{
 // Another process of the plugin takes over.
 func killPlugin(c *testCluster, node int) {
 	require.NoError(c.t, syscall.Kill(c.pluginOf(node).PID, syscall.SIGKILL))
+	c.killed = time.Now()
 }
 
 func startNode(c *testCluster, node int) {
@@ -154,7 +155,7 @@ func (c *testCluster) suffer(f fault) {
 		node = (node + 1) % nodes
 	}
 	h := harm{node: node, id: c.Nodes[node].ID}
-	c.starts = nil
+	c.starts, c.killed = nil, time.Time{}
 	load := c.startLoad(first.Values, node)
 	time.Sleep(quiet())
 
@@ -177,7 +178,7 @@ func (c *testCluster) suffer(f fault) {
 	}
 	time.Sleep(quiet())
 	h.History = load.end()
-	h.Terms, h.Starts = c.terms(), c.starts
+	h.Terms, h.Starts, h.Killed = c.terms(), c.starts, c.killed
 
 	c.t.Log(h.row(f.name))
 	if f.seamless && !c.options.StandbyReads {

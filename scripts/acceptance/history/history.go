@@ -116,6 +116,10 @@ type History struct {
 	Requests []Request
 	Terms    []Term
 	Starts   []Start // of nodes that ended meanwhile
+
+	// Killed is when the leader's plugin was killed; zero if it was not. Vault sends what it had
+	// in work to the next process again, so a write may be done twice, before and after another.
+	Killed time.Time
 }
 
 // LastTerm returns the last term that a node had won at a time; 0 if it never led.
@@ -197,6 +201,9 @@ func (h *History) check(reg Register, answers []Request, lag time.Duration) porc
 		case r.Kind == Read || r.Values[reg] == None || r.Result == Refused:
 		case r.Result == Done:
 			add(r, r.Call.UnixNano(), r.Ret.UnixNano())
+			if r.Call.Before(h.Killed) && h.Killed.Before(r.Ret) {
+				add(r, r.Call.UnixNano(), r.Ret.UnixNano())
+			}
 		case r.Kind == Write && seen[r.Values[reg]]:
 			// It may have been done at any time after it was sent. If nobody saw it, it is
 			// left out.

@@ -68,7 +68,14 @@ func TestCheck(t *testing.T) {
 		require.Equal(t, test.fits, h.Check(Key, h.ByLeaders(), 0) == "", name)
 		require.Empty(t, h.Check(Role, h.ByLeaders(), 0), "none has a role: %s", name)
 	}
-	h := of(after, read("n1", 130, 140, 0), read("n1", 150, 160, 2))
+	h := of(write("n0", 10, 60, 1), write("n0", 11, 40, 2), read("n0", 20, 25, 1), read("n0", 42, 45, 2), read("n0", 61, 65, 1))
+	require.NotEmpty(t, h.Check(Key, h.ByLeaders(), 0))
+	h.Killed = at(30)
+	require.Empty(t, h.Check(Key, h.ByLeaders(), 0), "the next plugin gets a write again")
+	h.Killed = at(60)
+	require.NotEmpty(t, h.Check(Key, h.ByLeaders(), 0), "the write had its answer")
+
+	h = of(after, read("n1", 130, 140, 0), read("n1", 150, 160, 2))
 	require.Contains(t, h.Check(Key, h.ByLeaders(), 0), "key: Illegal: n1 answered with 0: asked at ")
 
 	// A standby that serves reads may lag, but not for longer than the limit.
