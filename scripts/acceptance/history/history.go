@@ -12,8 +12,9 @@
 //
 // A leader may still answer for a moment after another node was elected, because it does not
 // know that yet. No engine can prevent that: everything that an engine can ask comes from
-// its own server. So only the answers of the node that leads are judged, see
-// [History.ByLeaders]. An old answer of that node is a fault of the engine, or a lost write.
+// its own server. So such an answer is judged as if it was asked for at that election: it must
+// know what was written before. If standbys serve reads, it is not judged, see
+// [History.ByLeaders]. Any older answer is a fault of the engine, or a lost write.
 //
 // # Standbys that serve reads
 //
